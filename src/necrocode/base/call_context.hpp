@@ -1,0 +1,39 @@
+// CallContext: what every blocking call takes: until when, stopped by whom, on whose behalf.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <stop_token>
+#include <string>
+
+#include "necrocode/base/clock.hpp"
+
+namespace necrocode {
+
+/// A value: copy it freely. The default has no deadline and cannot be cancelled.
+struct CallContext {
+  /// The call ends by then, retries and waits included. Monotonic.
+  SteadyTime deadline = SteadyTime::max();
+  /// Ends the call with a TimeoutError whose end is CallEnd::kCancelled.
+  std::stop_token stop;
+  /// W3C `traceparent` to hand on, or empty.
+  std::string traceparent;
+
+  /// The same, ending no later than `timeout` from now.
+  CallContext within(std::chrono::nanoseconds timeout, const Clock& clock = real_clock()) const {
+    CallContext shortened = *this;
+    const auto now = clock.steady_now();
+    if (deadline - now > timeout) shortened.deadline = now + timeout;
+    return shortened;
+  }
+  bool cancelled() const { return stop.stop_requested(); }
+  bool expired(const Clock& clock = real_clock()) const { return clock.steady_now() >= deadline; }
+  /// Never negative.
+  std::chrono::nanoseconds remaining(const Clock& clock = real_clock()) const {
+    if (deadline == SteadyTime::max()) return std::chrono::nanoseconds::max();
+    return std::max(std::chrono::nanoseconds{0},
+                    std::chrono::nanoseconds{deadline - clock.steady_now()});
+  }
+};
+
+}  // namespace necrocode

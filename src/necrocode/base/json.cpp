@@ -1,0 +1,546 @@
+#include "necrocode/base/json.hpp"
+
+#include <algorithm>
+#include <boost/json/basic_parser_impl.hpp>
+#include <charconv>
+#include <cmath>
+
+#include "necrocode/base/check.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+
+namespace necrocode {
+namespace {
+
+namespace bj = boost::json;
+
+// Receives the parser's events and builds the value; `open_` is the path of containers not yet
+// closed.
+class Builder {
+ public:
+  // The parser's own limits; sizes are bounded by the text's.
+  static constexpr std::size_t max_object_size = SIZE_MAX;
+  static constexpr std::size_t max_array_size = SIZE_MAX;
+  static constexpr std::size_t max_key_size = SIZE_MAX;
+  static constexpr std::size_t max_string_size = SIZE_MAX;
+
+  Json take() { return std::move(root_); }
+
+  bool on_document_begin(bj::error_code&) { return true; }
+  bool on_document_end(bj::error_code&) { return true; }
+  bool on_object_begin(bj::error_code&) { return begin(Json::object()); }
+  bool on_object_end(std::size_t, bj::error_code&) { return end(); }
+  bool on_array_begin(bj::error_code&) { return begin(Json::array()); }
+  bool on_array_end(std::size_t, bj::error_code&) { return end(); }
+  bool on_key_part(bj::string_view part, std::size_t, bj::error_code&) { return append(part); }
+  bool on_key(bj::string_view part, std::size_t, bj::error_code&) {
+    append(part);
+    key_ = std::exchange(text_, {});
+    return true;
+  }
+  bool on_string_part(bj::string_view part, std::size_t, bj::error_code&) { return append(part); }
+  bool on_string(bj::string_view part, std::size_t, bj::error_code&) {
+    append(part);
+    return add(Json(std::exchange(text_, {})));
+  }
+  bool on_number_part(bj::string_view part, bj::error_code&) { return append(part); }
+  bool on_int64(std::int64_t value, bj::string_view, bj::error_code&) {
+    text_.clear();
+    return add(Json(value));
+  }
+  bool on_uint64(std::uint64_t value, bj::string_view, bj::error_code&) {
+    text_.clear();
+    return add(Json(value));
+  }
+  // Boost.JSON 1.81 rounds some numbers to a neighbour (1e300, -2.5e-300), so that they would not
+  // come back as they were sent; its value only serves where a double cannot hold the number.
+  bool on_double(double value, bj::string_view part, bj::error_code& error) {
+    append(part);
+    const std::string digits = std::exchange(text_, {});
+    double exact = 0;
+    const auto [end, problem] =
+        std::from_chars(digits.data(), digits.data() + digits.size(), exact);
+    if (problem == std::errc{}) return add(Json(exact));
+    if (std::isfinite(value)) return add(Json(value));
+    error = bj::error::exponent_overflow;
+    return false;
+  }
+  bool on_bool(bool value, bj::error_code&) { return add(Json(value)); }
+  bool on_null(bj::error_code&) { return add(Json()); }
+  bool on_comment_part(bj::string_view, bj::error_code&) { return true; }
+  bool on_comment(bj::string_view, bj::error_code&) { return true; }
+
+ private:
+  bool append(bj::string_view part) {
+    text_.append(part.data(), part.size());
+    return true;
+  }
+  Json& place(Json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return root_;
+    }
+    Json& parent = *open_.back();
+    if (parent.is_array()) return parent.items().emplace_back(std::move(value));
+    return parent.members().emplace_back(std::move(key_), std::move(value)).second;
+  }
+  bool add(Json value) {
+    place(std::move(value));
+    return true;
+  }
+  // A pointer into a container stays valid: only the innermost open one grows.
+  bool begin(Json container) {
+    open_.push_back(&place(std::move(container)));
+    return true;
+  }
+  bool end() {
+    open_.pop_back();
+    return true;
+  }
+
+  Json root_;
+  std::vector<Json*> open_;
+  std::string key_;
+  std::string text_;
+};
+
+struct Parsed {
+  std::optional<Json> value;
+  std::string error;
+};
+
+Parsed parse_text(std::string_view text, std::size_t depth) {
+  bj::parse_options options;
+  options.max_depth = depth;
+  bj::basic_parser<Builder> parser(options);
+  bj::error_code error;
+  const std::size_t used = parser.write_some(false, text.data(), text.size(), error);
+  if (!error && used < text.size()) {
+    return {std::nullopt, "text after the value at byte " + std::to_string(used)};
+  }
+  if (error) return {std::nullopt, error.message() + " at byte " + std::to_string(used)};
+  return {parser.handler().take(), {}};
+}
+
+void write_string(std::string& out, std::string_view raw) {
+  std::string repaired;
+  std::string_view text = raw;
+  if (!is_utf8(raw)) text = repaired = to_valid_utf8(raw);
+  out += '"';
+  std::size_t plain = 0;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) continue;
+    out += text.substr(plain, i - plain);
+    plain = i + 1;
+    switch (c) {
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
+      default: {
+        const char byte = static_cast<char>(c);
+        out += "\\u00";
+        out += to_hex({&byte, 1});
+      }
+    }
+  }
+  out += text.substr(plain);
+  out += '"';
+}
+
+void write_double(std::string& out, double value) {
+  if (!std::isfinite(value)) {
+    out += "null";
+    return;
+  }
+  char buffer[32];
+  const auto [end, error] = std::to_chars(buffer, buffer + sizeof buffer, value);
+  NECROCODE_CHECK(error == std::errc{});
+  const std::string_view digits(buffer, static_cast<std::size_t>(end - buffer));
+  out += digits;
+  if (digits.find_first_of(".e") == std::string_view::npos) out += ".0";
+}
+
+// `indent` < 0: compact. Depth is bounded because parsed values are and ours are shallow.
+void write(std::string& out, const Json& value, int indent, int level) {
+  NECROCODE_CHECK(level < 1000);
+  const auto new_line = [&](int at) {
+    if (indent >= 0) out.append("\n").append(static_cast<std::size_t>(indent * at), ' ');
+  };
+  if (value.is_null()) {
+    out += "null";
+  } else if (const auto boolean = value.as_bool()) {
+    out += *boolean ? "true" : "false";
+  } else if (value.is_int()) {
+    out += std::to_string(*value.as_int());
+  } else if (value.is_number()) {
+    write_double(out, *value.as_double());
+  } else if (const auto text = value.as_string()) {
+    write_string(out, *text);
+  } else if (value.is_array()) {
+    out += '[';
+    bool first = true;
+    for (const Json& item : value.items()) {
+      if (!first) out += ',';
+      first = false;
+      new_line(level + 1);
+      write(out, item, indent, level + 1);
+    }
+    if (!first) new_line(level);
+    out += ']';
+  } else {
+    out += '{';
+    bool first = true;
+    for (const auto& [name, member] : value.members()) {
+      if (!first) out += ',';
+      first = false;
+      new_line(level + 1);
+      write_string(out, name);
+      out += indent < 0 ? ":" : ": ";
+      write(out, member, indent, level + 1);
+    }
+    if (!first) new_line(level);
+    out += '}';
+  }
+}
+
+std::string pointer_part(std::string_view name) {
+  return "/" + replace_all(replace_all(std::string(name), "~", "~0"), "/", "~1");
+}
+
+}  // namespace
+
+Json::Json(const std::vector<std::string>& values) : value_(Array(values.begin(), values.end())) {}
+Json::Json(Array values) : value_(std::move(values)) {}
+Json::Json(Object members) : value_(std::move(members)) {}
+
+Json Json::object(std::initializer_list<JsonMember> members) {
+  return Json(Object(members));
+}
+
+Json Json::parse(std::string_view text, std::string_view what, std::size_t depth) {
+  Parsed parsed = parse_text(text, depth);
+  if (!parsed.value)
+    throw InvalidResponse(std::string(what) + " is not valid JSON: " + parsed.error);
+  return std::move(*parsed.value);
+}
+
+std::optional<Json> Json::try_parse(std::string_view text, std::size_t depth) {
+  return parse_text(text, depth).value;
+}
+
+std::string_view Json::type_name() const {
+  constexpr std::string_view kNames[] = {"null",     "a boolean", "an integer", "a number",
+                                         "a string", "an array",  "an object"};
+  return kNames[value_.index()];
+}
+
+std::optional<bool> Json::as_bool() const {
+  const bool* value = std::get_if<bool>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::optional<std::int64_t> Json::as_int() const {
+  if (const auto* value = std::get_if<std::int64_t>(&value_)) return *value;
+  const double* value = std::get_if<double>(&value_);
+  // 2^63 is the first double that no int64 can hold.
+  if (value && std::nearbyint(*value) == *value && *value >= -0x1p63 && *value < 0x1p63) {
+    return static_cast<std::int64_t>(*value);
+  }
+  return std::nullopt;
+}
+
+std::optional<double> Json::as_double() const {
+  if (const auto* value = std::get_if<std::int64_t>(&value_)) return static_cast<double>(*value);
+  const double* value = std::get_if<double>(&value_);
+  return value ? std::optional(*value) : std::nullopt;
+}
+
+std::optional<std::string_view> Json::as_string() const {
+  const auto* value = std::get_if<std::string>(&value_);
+  return value ? std::optional<std::string_view>(*value) : std::nullopt;
+}
+
+const Json::Array& Json::items() const& {
+  static const Array kNone;
+  const auto* value = std::get_if<Array>(&value_);
+  return value ? *value : kNone;
+}
+
+const Json::Object& Json::members() const& {
+  static const Object kNone;
+  const auto* value = std::get_if<Object>(&value_);
+  return value ? *value : kNone;
+}
+
+Json::Array& Json::items() & {
+  if (is_null()) value_ = Array{};
+  NECROCODE_CHECK(is_array());
+  return std::get<Array>(value_);
+}
+
+Json::Object& Json::members() & {
+  if (is_null()) value_ = Object{};
+  NECROCODE_CHECK(is_object());
+  return std::get<Object>(value_);
+}
+
+Json::Array Json::items() && {
+  return is_array() ? std::get<Array>(std::move(value_)) : Array{};
+}
+
+Json::Object Json::members() && {
+  return is_object() ? std::get<Object>(std::move(value_)) : Object{};
+}
+
+Json::Array Json::items() const&& {
+  return std::as_const(*this).items();
+}
+
+Json::Object Json::members() const&& {
+  return std::as_const(*this).members();
+}
+
+const Json* Json::find(std::string_view name) const {
+  const Object& all = members();
+  const auto found = std::find_if(all.rbegin(), all.rend(),
+                                  [&](const JsonMember& member) { return member.first == name; });
+  return found == all.rend() ? nullptr : &found->second;
+}
+
+const Json& Json::operator[](std::string_view name) const& {
+  static const Json kNull;
+  const Json* found = find(name);
+  return found ? *found : kNull;
+}
+
+Json Json::operator[](std::string_view name) && {
+  const Json* found = find(name);
+  return found ? std::move(*const_cast<Json*>(found)) : Json();
+}
+
+Json Json::operator[](std::string_view name) const&& {
+  return std::as_const(*this)[name];
+}
+
+Json& Json::set(std::string_view name, Json value) {
+  if (const Json* found = find(name)) {
+    *const_cast<Json*>(found) = std::move(value);
+  } else {
+    members().emplace_back(std::string(name), std::move(value));
+  }
+  return *this;
+}
+
+void Json::erase(std::string_view name) {
+  std::erase_if(members(), [&](const JsonMember& member) { return member.first == name; });
+}
+
+std::string Json::string_or(std::string_view otherwise) const {
+  return std::string(as_string().value_or(otherwise));
+}
+
+std::string Json::dump() const {
+  std::string out;
+  write(out, *this, -1, 0);
+  return out;
+}
+
+std::string Json::pretty() const {
+  std::string out;
+  write(out, *this, 2, 0);
+  return out;
+}
+
+JsonFields::JsonFields(const Json& object, std::string pointer)
+    : object_(object), pointer_(std::move(pointer)) {
+  if (!object_.is_object()) {
+    errors_.push_back({pointer_, "must be an object, not " + std::string(object_.type_name())});
+  }
+}
+
+const Json* JsonFields::get(std::string_view name) {
+  asked_.emplace_back(name);
+  const Json* value = object_.find(name);
+  return value && !value->is_null() ? value : nullptr;
+}
+
+std::string JsonFields::required_string(std::string_view name, std::size_t bytes_max) {
+  if (object_.is_object() && (!object_.find(name) || object_[name].is_null())) {
+    fail(name, "is required");
+    asked_.emplace_back(name);
+    return {};
+  }
+  auto value = string(name, bytes_max);
+  if (value && value->empty()) fail(name, "must not be empty");
+  return value.value_or("");
+}
+
+std::optional<std::string> JsonFields::string(std::string_view name, std::size_t bytes_max) {
+  const Json* value = get(name);
+  if (!value) return std::nullopt;
+  const auto text = value->as_string();
+  if (!text) {
+    fail(name, "must be a string, not " + std::string(value->type_name()));
+    return std::nullopt;
+  }
+  if (text->size() > bytes_max) {
+    fail(name, "must be at most " + std::to_string(bytes_max) + " bytes, is " +
+                   std::to_string(text->size()));
+    return std::nullopt;
+  }
+  if (text->find('\0') != std::string_view::npos) {
+    fail(name, "must not contain a NUL character");
+    return std::nullopt;
+  }
+  return std::string(*text);
+}
+
+std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int64_t min,
+                                                std::int64_t max) {
+  const Json* value = get(name);
+  if (!value) return std::nullopt;
+  const auto number = value->as_int();
+  if (!number) {
+    fail(name, "must be an integer, not " + std::string(value->type_name()));
+    return std::nullopt;
+  }
+  if (*number < min || *number > max) {
+    fail(name, "must be between " + std::to_string(min) + " and " + std::to_string(max) + ", is " +
+                   std::to_string(*number));
+    return std::nullopt;
+  }
+  return number;
+}
+
+std::optional<double> JsonFields::number(std::string_view name, double min, double max) {
+  const Json* value = get(name);
+  if (!value) return std::nullopt;
+  const auto number = value->as_double();
+  if (!number) {
+    fail(name, "must be a number, not " + std::string(value->type_name()));
+    return std::nullopt;
+  }
+  if (!(*number >= min && *number <= max)) {
+    fail(name, "must be between " + Json(min).dump() + " and " + Json(max).dump() + ", is " +
+                   value->dump());
+    return std::nullopt;
+  }
+  return number;
+}
+
+std::optional<bool> JsonFields::boolean(std::string_view name) {
+  const Json* value = get(name);
+  if (!value) return std::nullopt;
+  const auto boolean = value->as_bool();
+  if (!boolean) fail(name, "must be true or false, not " + std::string(value->type_name()));
+  return boolean;
+}
+
+std::vector<std::string> JsonFields::strings(std::string_view name, std::size_t count_max,
+                                             std::size_t bytes_max) {
+  std::vector<std::string> values;
+  std::size_t index = 0;
+  for (const Json& item : array(name, count_max)) {
+    const std::string at = std::string(name) + "/" + std::to_string(index++);
+    const auto text = item.as_string();
+    if (!text) {
+      errors_.push_back(
+          {pointer_ + "/" + at, "must be a string, not " + std::string(item.type_name())});
+    } else if (text->size() > bytes_max) {
+      errors_.push_back(
+          {pointer_ + "/" + at, "must be at most " + std::to_string(bytes_max) + " bytes"});
+    } else if (text->find('\0') != std::string_view::npos) {
+      errors_.push_back({pointer_ + "/" + at, "must not contain a NUL character"});
+    } else {
+      values.emplace_back(*text);
+    }
+  }
+  return values;
+}
+
+std::optional<SystemTime> JsonFields::time(std::string_view name) {
+  const Json* value = get(name);
+  if (!value) return std::nullopt;
+  std::optional<SystemTime> time;
+  if (const auto seconds = value->as_double()) time = from_unix_seconds(*seconds);
+  if (const auto text = value->as_string()) time = parse_rfc3339(*text);
+  if (!time) fail(name, "must be Unix seconds or an RFC 3339 time");
+  return time;
+}
+
+Json JsonFields::object(std::string_view name, std::size_t bytes_max) {
+  const Json* value = get(name);
+  if (!value) return Json::object();
+  if (!value->is_object()) {
+    fail(name, "must be an object, not " + std::string(value->type_name()));
+    return Json::object();
+  }
+  if (value->dump().size() > bytes_max) {
+    fail(name, "must be at most " + std::to_string(bytes_max) + " bytes");
+    return Json::object();
+  }
+  return *value;
+}
+
+const Json::Array& JsonFields::array(std::string_view name, std::size_t count_max) {
+  static const Json::Array kNone;
+  const Json* value = get(name);
+  if (!value) return kNone;
+  if (!value->is_array()) {
+    fail(name, "must be an array, not " + std::string(value->type_name()));
+    return kNone;
+  }
+  if (value->size() > count_max) {
+    fail(name, "must have at most " + std::to_string(count_max) + " elements, has " +
+                   std::to_string(value->size()));
+    return kNone;
+  }
+  return value->items();
+}
+
+bool JsonFields::has(std::string_view name) const {
+  const Json* value = object_.find(name);
+  return value && !value->is_null();
+}
+
+std::string JsonFields::pointer(std::string_view name) const {
+  return pointer_ + pointer_part(name);
+}
+
+void JsonFields::fail(std::string_view name, std::string message) {
+  errors_.push_back({pointer(name), std::move(message)});
+}
+
+void JsonFields::absorb(const JsonFields& nested) {
+  errors_.insert(errors_.end(), nested.errors_.begin(), nested.errors_.end());
+}
+
+std::vector<std::string> JsonFields::unknown() const {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : object_.members()) {
+    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) names.push_back(name);
+  }
+  return names;
+}
+
+void JsonFields::finish(std::string_view what) const {
+  if (errors_.empty()) return;
+  ErrorInfo info;
+  info.fields = errors_;
+  throw TaskContextValidationError("invalid " + std::string(what), std::move(info));
+}
+
+}  // namespace necrocode

@@ -1,0 +1,110 @@
+// Every queue, buffer, body, log, process count and loop has its limit here, with its reason.
+// Sizes are bytes unless the name says otherwise.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace necrocode::limits {
+
+using namespace std::chrono_literals;
+
+inline constexpr std::size_t kKiB = 1024;
+inline constexpr std::size_t kMiB = 1024 * kKiB;
+inline constexpr std::size_t kGiB = 1024 * kMiB;
+
+// JSON. Deeper than any message of ours (about 8) or of a model service (about 12); shallow enough
+// that recursive code over a parsed value is safe.
+inline constexpr std::size_t kJsonDepth = 64;
+
+// HTTP, both sides (SPEC section 3).
+inline constexpr std::size_t kHttpHeaderBytes = 64 * kKiB;
+inline constexpr std::size_t kHttpHeaderCount = 128;
+inline constexpr std::size_t kHttpTargetBytes = 8 * kKiB;
+inline constexpr std::size_t kHttpRequestBodyBytes = 8 * kMiB;    // JSON calls
+inline constexpr std::size_t kHttpResponseBodyBytes = 64 * kMiB;  // kept in memory by a client
+inline constexpr std::size_t kModelAnswerBytes = 16 * kMiB;       // SPEC section 5
+inline constexpr std::size_t kHttpStreamChunkBytes = 64 * kKiB;   // one read of a streamed body
+// Waiting between socket and handler.
+inline constexpr std::size_t kHttpStreamBufferBytes = 256 * kKiB;
+inline constexpr std::size_t kHttpConnections = 4096;
+inline constexpr std::size_t kHttpHandlerThreads = 8;
+inline constexpr std::size_t kHttpHandlerQueue = 512;
+inline constexpr auto kHttpHeaderTime = 10s;
+inline constexpr auto kHttpBodyGrace = 10s;  // then at least:
+inline constexpr std::size_t kHttpBodyBytesPerSecond = 1 * kKiB;
+inline constexpr auto kHttpKeepAliveIdle = 60s;
+inline constexpr auto kHttpWriteStall = 60s;  // the client takes no byte of an answer
+inline constexpr auto kHttpLinger = 2s;       // reading on after a refusal, so that it arrives
+// A body read away to keep the connection.
+inline constexpr std::size_t kHttpDiscardBytes = 64 * kKiB;
+inline constexpr std::size_t kHttpBodiesInMemory = 256 * kMiB;  // of all requests together
+inline constexpr std::size_t kHttpSendfileBytes = 512 * kKiB;   // then the next connection's turn
+inline constexpr std::size_t kHttpRedirects = 5;
+inline constexpr std::size_t kHttpConnectionsPerHost = 64;  // client pool
+inline constexpr std::size_t kHttpIdleConnections = 256;    // client pool, all hosts
+inline constexpr auto kHttpConnectionAge = 50s;             // idle; below kHttpKeepAliveIdle
+inline constexpr std::size_t kHttpHosts = 64;               // idle ones a client remembers
+inline constexpr std::size_t kHttpSpareHandles = 64;        // libcurl handles kept for reuse
+inline constexpr std::size_t kMultipartParts = 16;
+inline constexpr std::size_t kMultipartHeaderBytes = 16 * kKiB;  // of one part
+inline constexpr std::size_t kMultipartFieldBytes = 1 * kMiB;    // a part that is not the file
+
+// Service data.
+inline constexpr std::size_t kPageSizeDefault = 100;
+inline constexpr std::size_t kPageSizeMax = 1000;
+inline constexpr std::size_t kTasksPerSubmit = 10'000;
+inline constexpr std::size_t kEventBytes = 1 * kMiB;
+inline constexpr std::size_t kTaskTextBytes = 256 * kKiB;  // title, description, criteria together
+inline constexpr std::size_t kMetadataBytes = 256 * kKiB;
+inline constexpr std::size_t kClaimMax = 100;
+inline constexpr auto kClaimWaitMax = 60s;
+inline constexpr auto kSlotWaitMax = 600s;
+inline constexpr std::size_t kSlotWaiters = 1000;
+inline constexpr std::size_t kNameBytes = 100;  // a part of a task id, a pool, a type
+inline constexpr std::size_t kArtifactNameBytes = 1024;
+inline constexpr std::uint64_t kArtifactBytes = 64ULL * kGiB;
+inline constexpr std::size_t kArtifactTags = 64;  // each at most kNameBytes
+inline constexpr auto kIdempotencyKeyTime = 24h;  // SPEC section 3
+inline constexpr std::size_t kIdempotencyKeyBytes = 255;
+inline constexpr std::size_t kArtifactFormBytes = 4 * kMiB;  // of a form, beside its file
+
+// Children.
+inline constexpr std::size_t kOutputHeadBytes = 64 * kKiB;     // kept of each stream:
+inline constexpr std::size_t kOutputTailBytes = 192 * kKiB;    // its head and its tail
+inline constexpr std::size_t kGitOutputBytes = 256 * kMiB;     // a diff, read whole
+inline constexpr auto kTerminateGrace = 5s;                    // SIGTERM, then SIGKILL
+inline constexpr auto kDrainAfterExit = 1s;                    // a grandchild may hold the pipe
+inline constexpr std::size_t kChildStatusBytes = 64 * kKiB;    // kept of descriptor 3
+inline constexpr std::size_t kChildRequestBytes = 64 * kMiB;   // argv and environment, encoded
+inline constexpr auto kSupervisorStart = 10s;                  // until the helper says hello
+inline constexpr std::uint64_t kSandboxTmpBytes = 1 * kGiB;    // its /tmp; memory of the host
+inline constexpr std::uint64_t kSandboxShmBytes = 256 * kMiB;  // its /dev/shm
+inline constexpr std::uint64_t kSandboxRunBytes = 16 * kMiB;   // its /run
+
+// Masking (SPEC section 10).
+inline constexpr std::size_t kSecretBytesMin = 8;          // shorter would hide ordinary text
+inline constexpr std::size_t kTokenShapeBytes = 8 * kKiB;  // looked at after "Bearer " …
+inline constexpr std::size_t kPemBytes = 16 * kKiB;        // RSA-8192 in PEM is 6.4 KiB
+
+// Runs.
+inline constexpr std::size_t kCodeChanges = 1000;  // files in one answer
+inline constexpr std::size_t kCodeChangeFileBytes = 8 * kMiB;
+inline constexpr std::size_t kPathBytes = 4096;
+inline constexpr std::size_t kProtectedFiles = 200;  // read-only files, each a mount of the sandbox
+inline constexpr std::size_t kRunLogBytes = 64 * kMiB;
+inline constexpr std::size_t kPromptContextBytes = 64 * kKiB;  // related files in the prompt
+inline constexpr std::size_t kFailureOutputBytes = 8 * kKiB;   // test output shown to the model
+
+// Model service.
+inline constexpr std::size_t kModelMessageBytes = 500;  // of its words in an error
+// Read while looking for JSON in prose.
+inline constexpr std::size_t kModelScanBytes = 4 * kModelAnswerBytes;
+inline constexpr std::size_t kCodeEdits = 1000;        // search/replace pairs of one file
+inline constexpr std::size_t kCodeChangeDefects = 20;  // told of one answer
+inline constexpr std::size_t kCassetteBytes = 64 * kMiB;
+inline constexpr std::size_t kCassetteEntries = 100'000;
+inline constexpr std::size_t kReplayRecords = 10'000;  // the newest are kept
+
+}  // namespace necrocode::limits

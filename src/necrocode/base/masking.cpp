@@ -1,0 +1,527 @@
+// How it works: at each position of the text that a filter over three bytes lets through, the
+// longest form of a secret that begins there is looked up (a walk through the sorted forms), and
+// each token shape is tried. All matches, also overlapping ones, are collected as spans; their
+// union is hidden. Whether a match begins at a position depends only on the character before and
+// the text after, so the outcome does not depend on how the text is cut: where the text ends too
+// early to decide, the position waits.
+#include "necrocode/base/masking.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <set>
+
+#include "necrocode/base/base64.hpp"
+#include "necrocode/base/errors.hpp"
+#include "necrocode/base/json.hpp"
+#include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
+
+namespace necrocode {
+namespace {
+
+constexpr std::string_view kMask = "***";
+constexpr char kEscape = '\x1b';
+constexpr std::size_t kColourBytesMax = 32;  // of one escape sequence
+
+// ---- the forms of a secret
+// -----------------------------------------------------------------------
+
+std::string url_safe(std::string text) {
+  std::replace(text.begin(), text.end(), '+', '-');
+  std::replace(text.begin(), text.end(), '/', '_');
+  return text;
+}
+
+/// `secret` as it appears in the base64 of a text where it stands at a byte `offset` modulo 3: what
+/// does not depend on its neighbours, and, for the end of a text, with its last character and
+/// padding.
+void add_base64(std::string_view secret, std::size_t offset, std::set<std::string>& forms) {
+  const std::string encoded = base64_encode(std::string(offset, '\0').append(secret));
+  const std::size_t first = (offset * 8 + 5) / 6;                // the first without a bit of ours
+  const std::size_t certain = (offset + secret.size()) * 8 / 6;  // whole characters
+  const std::size_t unpadded = std::min(encoded.find('='), encoded.size());
+  for (const std::size_t end : {certain, unpadded, encoded.size()}) {
+    const std::string form = encoded.substr(first, end - first);
+    forms.insert(form);
+    forms.insert(url_safe(form));
+  }
+}
+
+std::string lower_hex_escapes(std::string text) {
+  for (std::size_t i = 0; i + 2 < text.size(); ++i) {
+    if (text[i] != '%') continue;
+    text[i + 1] = ascii_lower(text[i + 1]);
+    text[i + 2] = ascii_lower(text[i + 2]);
+  }
+  return text;
+}
+
+std::string json_body(std::string_view secret) {
+  const std::string quoted = Json(secret).dump();
+  return quoted.substr(1, quoted.size() - 2);
+}
+
+/// With everything outside ASCII, and what `html` names, as \uXXXX (as encoders for scripts do).
+std::string json_ascii(std::string_view body, bool html) {
+  std::string out;
+  const auto unit = [&out](unsigned code) {
+    std::array<char, 8> text{};
+    std::snprintf(text.data(), text.size(), "\\u%04x", code & 0xffffU);
+    out += text.data();
+  };
+  for (std::size_t i = 0; i < body.size();) {
+    const auto lead = static_cast<unsigned char>(body[i]);
+    if (lead < 0x80) {
+      const bool escape = html && (lead == '<' || lead == '>' || lead == '&');
+      if (escape) unit(lead);
+      if (!escape) out += body[i];
+      ++i;
+      continue;
+    }
+    const std::size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;  // dump() made it well-formed
+    unsigned code = lead & (0xffU >> (size + 1));
+    for (std::size_t k = 1; k < size && i + k < body.size(); ++k) {
+      code = code << 6 | (static_cast<unsigned char>(body[i + k]) & 0x3fU);
+    }
+    if (code >= 0x10000) {
+      unit(0xd800U + ((code - 0x10000U) >> 10));
+      unit(0xdc00U + ((code - 0x10000U) & 0x3ffU));
+    } else {
+      unit(code);
+    }
+    i += size;
+  }
+  return out;
+}
+
+std::string xml_escape(std::string_view text, std::string_view quote, std::string_view apostrophe) {
+  std::string out;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += quote;
+        break;
+      case '\'':
+        out += apostrophe;
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+void add_forms(std::string_view secret, std::set<std::string>& forms) {
+  forms.insert(std::string(secret));
+  for (const std::size_t offset : {0, 1, 2}) add_base64(secret, offset, forms);
+
+  const std::string encoded = percent_encode(secret);
+  for (const std::string& form : {encoded, replace_all(encoded, "%20", "+")}) {
+    forms.insert(form);
+    forms.insert(lower_hex_escapes(form));
+  }
+  const std::string json = json_body(secret);
+  for (const std::string& form : {json, replace_all(json, "/", "\\/")}) {
+    forms.insert(form);
+    forms.insert(json_ascii(form, false));
+    forms.insert(json_ascii(form, true));
+  }
+  forms.insert(xml_escape(secret, "&quot;", "&apos;"));
+  forms.insert(xml_escape(secret, "&quot;", "&#39;"));
+  forms.insert(xml_escape(secret, "&#34;", "&#39;"));
+  forms.insert(xml_escape(secret, "&quot;", "&#x27;"));
+  forms.insert(xml_escape(secret, "\"", "'"));
+
+  std::string hex = to_hex(secret);
+  forms.insert(hex);
+  std::transform(hex.begin(), hex.end(), hex.begin(), [](char c) {
+    return c >= 'a' && c <= 'f' ? static_cast<char>(c - 'a' + 'A') : c;
+  });
+  forms.insert(hex);
+}
+
+// ---- the shapes of tokens
+// ------------------------------------------------------------------------
+
+enum class Set { kAlnum, kBase64, kUpper, kWord, kDashed, kWordDashed, kToken, kDotted };
+
+constexpr bool in_set(Set set, char c) {
+  switch (set) {
+    case Set::kAlnum:
+      return is_ascii_alnum(c);
+    case Set::kBase64:
+      return is_ascii_alnum(c) || c == '+' || c == '/' || c == '=';
+    case Set::kUpper:
+      return is_ascii_digit(c) || (c >= 'A' && c <= 'Z');
+    case Set::kWord:
+      return is_ascii_alnum(c) || c == '_';
+    case Set::kDashed:
+      return is_ascii_alnum(c) || c == '-';
+    case Set::kWordDashed:
+      return is_ascii_alnum(c) || c == '_' || c == '-';
+    case Set::kDotted:
+      return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.';
+    case Set::kToken:  // RFC 7235 token68
+      return is_ascii_alnum(c) || std::string_view("-._~+/=").find(c) != std::string_view::npos;
+  }
+  return false;
+}
+
+struct Shape {
+  std::string_view prefix;
+  Set set;
+  std::size_t min;
+  std::size_t max;     ///< of characters after the prefix; more is not part of a token
+  bool at_word_start;  ///< not in the middle of a word: "task-…" is no "sk-…"
+  bool (*accept)(std::string_view value) = nullptr;
+  bool keep_prefix = false;  ///< only the value is hidden
+  bool any_case = false;
+};
+
+bool has_digit(std::string_view value) {
+  return std::any_of(value.begin(), value.end(), is_ascii_digit);
+}
+/// Three parts with dots between (RFC 7519); the last may be empty.
+bool is_jwt(std::string_view value) {
+  return std::count(value.begin(), value.end(), '.') >= 2 && has_digit(value);
+}
+/// base64 of "user:password" (RFC 7617), so that "Basic authentication" stays a pair of words.
+bool is_basic(std::string_view value) {
+  const auto decoded = base64_decode(value);
+  return decoded && decoded->find(':') != std::string::npos;
+}
+
+constexpr std::size_t kLong = limits::kTokenShapeBytes;
+constexpr std::array kShapes = {
+    Shape{"ghp_", Set::kAlnum, 30, 255, false},
+    Shape{"gho_", Set::kAlnum, 30, 255, false},
+    Shape{"ghu_", Set::kAlnum, 30, 255, false},
+    Shape{"ghs_", Set::kAlnum, 30, 255, false},
+    Shape{"ghr_", Set::kAlnum, 30, 255, false},
+    Shape{"github_pat_", Set::kWord, 22, 255, false},
+    Shape{"glpat-", Set::kWordDashed, 20, 255, false},
+    Shape{"sk-", Set::kWordDashed, 20, 255, true, has_digit},
+    Shape{"AKIA", Set::kUpper, 16, 16, true},
+    Shape{"ASIA", Set::kUpper, 16, 16, true},
+    Shape{"AIza", Set::kWordDashed, 35, 35, true},
+    Shape{"xoxa-", Set::kDashed, 10, 255, false},
+    Shape{"xoxb-", Set::kDashed, 10, 255, false},
+    Shape{"xoxp-", Set::kDashed, 10, 255, false},
+    Shape{"xoxr-", Set::kDashed, 10, 255, false},
+    Shape{"xoxs-", Set::kDashed, 10, 255, false},
+    Shape{"npm_", Set::kAlnum, 36, 255, true},
+    Shape{"hf_", Set::kAlnum, 30, 255, true, has_digit},
+    Shape{"eyJ", Set::kDotted, 30, kLong, true, is_jwt},
+    Shape{"bearer ", Set::kToken, 16, kLong, true, has_digit, true, true},
+    Shape{"basic ", Set::kBase64, 8, kLong, true, is_basic, true, true},
+};
+constexpr std::string_view kPemBegin = "-----BEGIN ";
+constexpr std::string_view kPemKind = "PRIVATE KEY";
+constexpr std::string_view kPemEnd = "-----END ";
+constexpr std::size_t kPemTitleBytes = 48;  // "ENCRYPTED PRIVATE KEY-----" and the like
+
+/// What can stand between BEGIN and END: base64, line ends (also escaped, quoted, or as a diff
+/// shows them) and the headers of old formats.
+constexpr bool in_pem(char c) {
+  return is_ascii_alnum(c) || c == ' ' || c == '\t' || c == '\r' || c == '\n' ||
+         std::string_view("+/=-\\\"',:;|>").find(c) != std::string_view::npos;
+}
+
+/// Whether something begins at a position.
+struct Verdict {
+  enum Kind { kNothing, kMatch, kWait } kind = kNothing;
+  std::size_t begin = 0;  ///< what to hide, counted from the position
+  std::size_t end = 0;
+};
+constexpr Verdict kWaiting{Verdict::kWait};
+
+bool begins_with(std::string_view text, std::string_view prefix, bool any_case) {
+  const std::string_view start = text.substr(0, prefix.size());
+  return any_case ? iequals(start, prefix.substr(0, start.size()))
+                  : start == prefix.substr(0, start.size());
+}
+
+Verdict match_shape(const Shape& shape, std::string_view text, char before, bool final) {
+  if (shape.at_word_start && in_set(Set::kWord, before)) return {};
+  if (!begins_with(text, shape.prefix, shape.any_case)) return {};
+  if (text.size() < shape.prefix.size()) return final ? Verdict{} : kWaiting;
+  const std::string_view rest = text.substr(shape.prefix.size(), shape.max + 1);
+  const auto stop =
+      std::find_if_not(rest.begin(), rest.end(), [&shape](char c) { return in_set(shape.set, c); });
+  const auto length = static_cast<std::size_t>(stop - rest.begin());
+  if (stop == rest.end() && length <= shape.max && !final) return kWaiting;
+  // Keys of one exact length: a longer run is something else.
+  if (shape.min == shape.max && length > shape.max) return {};
+  const std::string_view value = rest.substr(0, std::min(length, shape.max));
+  if (value.size() < shape.min || (shape.accept != nullptr && !shape.accept(value))) return {};
+  return {Verdict::kMatch, shape.keep_prefix ? shape.prefix.size() : 0,
+          shape.prefix.size() + value.size()};
+}
+
+Verdict match_pem(std::string_view text, bool final) {
+  if (!begins_with(text, kPemBegin, false)) return {};
+  if (text.size() < kPemBegin.size()) return final ? Verdict{} : kWaiting;
+  const std::string_view title = text.substr(kPemBegin.size(), kPemTitleBytes);
+  const std::size_t title_end = title.find("-----");
+  if (title_end == std::string_view::npos) {
+    return title.size() == kPemTitleBytes || final ? Verdict{} : kWaiting;
+  }
+  if (title.substr(0, title_end).find(kPemKind) == std::string_view::npos) return {};
+  const std::size_t body = kPemBegin.size() + title_end + 5;
+  const std::string_view block = text.substr(0, limits::kPemBytes);
+  const std::size_t footer = block.find(kPemEnd, body);
+  const auto stop =
+      std::find_if_not(block.begin() + static_cast<std::ptrdiff_t>(body), block.end(), in_pem);
+  auto end = static_cast<std::size_t>(stop - block.begin());
+  const bool more_may_come = block.size() < limits::kPemBytes && !final;
+  if (footer < end) {
+    const std::string_view footer_title = block.substr(footer + kPemEnd.size(), kPemTitleBytes);
+    const std::size_t footer_end = footer_title.find("-----");
+    if (footer_end != std::string_view::npos) {
+      return {Verdict::kMatch, 0, footer + kPemEnd.size() + footer_end + 5};
+    }
+    if (footer_title.size() < kPemTitleBytes && more_may_come) return kWaiting;
+  }
+  if (stop == block.end() && more_may_come) return kWaiting;
+  while (end > body && (block[end - 1] == '\n' || block[end - 1] == ' '))
+    --end;  // cut off: the rest
+  return {Verdict::kMatch, 0, end};
+}
+
+/// The length of the escape sequence that `text` begins with (ECMA-48 CSI), 0 when it is none, or
+/// nothing when more text is needed to tell.
+std::optional<std::size_t> colour_length(std::string_view text, bool final) {
+  if (text.size() > 1 && text[1] != '[') return 0;
+  for (std::size_t i = 2; i < std::min(text.size(), kColourBytesMax); ++i) {
+    if (text[i] >= '@' && text[i] <= '~') return i + 1;
+    if (text[i] < ' ' || text[i] > '?') return 0;
+  }
+  if (final || text.size() >= kColourBytesMax) return 0;
+  return std::nullopt;
+}
+
+}  // namespace
+
+// ---- the patterns
+// --------------------------------------------------------------------------------
+
+struct Masker::Patterns {
+  std::vector<std::string> forms;            ///< sorted, each once
+  std::array<std::uint64_t, 1024> filter{};  ///< one bit a hash of three bytes
+
+  Patterns() {
+    for (const Shape& shape : kShapes) admit(shape.prefix, shape.any_case);
+    admit(kPemBegin, false);
+  }
+  Patterns(const Patterns&) = delete;
+  Patterns& operator=(const Patterns&) = delete;
+  ~Patterns() {
+    for (std::string& form : forms) wipe(form);
+  }
+
+  static std::uint32_t hash(unsigned char a, unsigned char b, unsigned char c) {
+    const std::uint32_t three = a | std::uint32_t{b} << 8 | std::uint32_t{c} << 16;
+    return three * 0x9e3779b1U >> 16;
+  }
+  bool may_begin(const char* at) const {
+    const std::uint32_t bit =
+        hash(static_cast<unsigned char>(at[0]), static_cast<unsigned char>(at[1]),
+             static_cast<unsigned char>(at[2]));
+    return (filter[bit >> 6] >> (bit & 63) & 1U) != 0;
+  }
+  void admit(std::string_view prefix, bool any_case) {
+    for (unsigned cases = 0; cases < (any_case ? 8U : 1U); ++cases) {
+      std::array<unsigned char, 3> bytes{};
+      for (unsigned i = 0; i < 3; ++i) {
+        bytes[i] = static_cast<unsigned char>(prefix[i]);
+        if ((cases >> i & 1U) != 0) bytes[i] = static_cast<unsigned char>(bytes[i] - 'a' + 'A');
+      }
+      const std::uint32_t bit = hash(bytes[0], bytes[1], bytes[2]);
+      filter[bit >> 6] |= std::uint64_t{1} << (bit & 63);
+    }
+  }
+
+  /// The longest form at the beginning of `text`.
+  Verdict match_form(std::string_view text, bool final) const {
+    auto low = forms.begin();
+    auto high = forms.end();
+    std::size_t depth = 0;
+    Verdict best;
+    for (std::size_t i = 0;; ++i) {
+      if (low != high && low->size() == depth && depth > 0) {
+        best = {Verdict::kMatch, 0, i};
+        ++low;
+      }
+      if (low == high) return best;
+      if (i == text.size()) return final ? best : kWaiting;
+      const auto c = static_cast<unsigned char>(text[i]);
+      const auto below = std::partition_point(low, high, [depth, c](const std::string& form) {
+        return static_cast<unsigned char>(form[depth]) < c;
+      });
+      const auto above = std::partition_point(below, high, [depth, c](const std::string& form) {
+        return static_cast<unsigned char>(form[depth]) == c;
+      });
+      if (below == above && text[i] == kEscape && depth > 0) {
+        const auto colour = colour_length(text.substr(i), final);
+        if (!colour) return kWaiting;
+        if (*colour == 0) return best;
+        i += *colour - 1;
+        continue;
+      }
+      low = below;
+      high = above;
+      ++depth;
+    }
+  }
+};
+
+// ---- scanning
+// ------------------------------------------------------------------------------------
+
+/// Finds the spans of one text, beginning with what `stream` already knows of it.
+struct MaskScanner {
+  MaskingStream& stream;
+  std::string_view text;
+  bool final;
+
+  /// The number of positions that are decided.
+  std::size_t scan() {
+    const Masker::Patterns& patterns = *stream.patterns_;
+    std::size_t i = 0;
+    for (; i + 3 <= text.size(); ++i) {
+      const char* at = text.data() + i;
+      if (patterns.may_begin(at) || at[1] == kEscape || at[2] == kEscape) {
+        if (!look(i)) return i;
+      }
+    }
+    for (; i < text.size(); ++i) {
+      if (!look(i)) return i;
+    }
+    return text.size();
+  }
+
+  /// False when the text ends too early.
+  bool look(std::size_t i) {
+    const std::string_view rest = text.substr(i);
+    const char before = i == 0 ? stream.before_ : text[i - 1];
+    const std::size_t spans = stream.spans_.size();
+    bool decided = note(i, stream.patterns_->match_form(rest, final));
+    if (rest[0] == kPemBegin[0]) decided = decided && note(i, match_pem(rest, final));
+    for (const Shape& shape : kShapes) {
+      if ((shape.any_case ? ascii_lower(rest[0]) : rest[0]) != shape.prefix[0]) continue;
+      decided = decided && note(i, match_shape(shape, rest, before, final));
+    }
+    if (!decided) stream.spans_.resize(spans);
+    return decided;
+  }
+
+  bool note(std::size_t i, const Verdict& verdict) {
+    if (verdict.kind == Verdict::kMatch) {
+      stream.spans_.push_back({i + verdict.begin, i + verdict.end});
+    }
+    return verdict.kind != Verdict::kWait;
+  }
+};
+
+Masker::Masker() : patterns_(std::make_shared<const Patterns>()) {}
+
+Masker::Masker(const std::vector<const Secret*>& secrets) {
+  auto patterns = std::make_shared<Patterns>();
+  std::set<std::string> forms;
+  for (const Secret* secret : secrets) {
+    const std::string_view text = secret->reveal();
+    if (text.size() < limits::kSecretBytesMin) {
+      throw SecurityError("a secret shorter than " + std::to_string(limits::kSecretBytesMin) +
+                          " bytes cannot be masked");
+    }
+    if (text.find_first_of(std::string_view("\n\r\0", 3)) != std::string_view::npos) {
+      throw SecurityError(
+          "a secret over more than one line cannot be masked; give it line by line");
+    }
+    add_forms(text, forms);
+  }
+  patterns->forms.reserve(forms.size());
+  while (!forms.empty()) {
+    auto node = forms.extract(forms.begin());
+    patterns->admit(node.value(), false);
+    patterns->forms.push_back(node.value());
+    wipe(node.value());
+  }
+  patterns_ = std::move(patterns);
+}
+
+Masker::Masker(Masker&&) noexcept = default;
+Masker& Masker::operator=(Masker&&) noexcept = default;
+Masker::~Masker() = default;
+
+std::string Masker::mask(std::string_view text) const {
+  MaskingStream stream(*this);
+  std::size_t done = 0;
+  return stream.advance(text, true, done);
+}
+
+MaskingStream::MaskingStream(const Masker& masker) : patterns_(masker.patterns_) {}
+
+/// Lets go of the decided beginning of `text`: `done` bytes of it.
+std::string MaskingStream::advance(std::string_view text, bool final, std::size_t& done) {
+  done = MaskScanner{*this, text, final}.scan();
+  std::sort(spans_.begin(), spans_.end(),
+            [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  std::string out;
+  out.reserve(done);
+  std::size_t at = 0;
+  std::size_t kept = 0;
+  for (const Span& span : spans_) {
+    if (span.begin < done) {
+      if (span.begin > at) {
+        out.append(text.substr(at, span.begin - at));
+        after_mask_ = false;
+      }
+      if (!after_mask_) out.append(kMask);
+      after_mask_ = true;
+      at = std::max(at, std::min(span.end, done));
+    }
+    if (span.end > done) {
+      spans_[kept++] = {std::max(span.begin, done) - done, span.end - done};
+    }
+  }
+  spans_.resize(kept);
+  if (at < done) {
+    out.append(text.substr(at, done - at));
+    after_mask_ = false;
+  }
+  if (done > 0) before_ = text[done - 1];
+  return out;
+}
+
+std::string MaskingStream::push(std::string_view piece) {
+  held_.append(piece);
+  std::size_t done = 0;
+  std::string out = advance(held_, false, done);
+  held_.erase(0, done);
+  return out;
+}
+
+std::string MaskingStream::finish() {
+  std::size_t done = 0;
+  std::string out = advance(held_, true, done);
+  wipe(held_);
+  spans_.clear();
+  before_ = '\n';
+  after_mask_ = false;
+  return out;
+}
+
+}  // namespace necrocode

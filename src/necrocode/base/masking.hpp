@@ -1,0 +1,68 @@
+// Masker: takes known secrets, and well-known token shapes, out of text before it leaves the
+// process. Known: raw, base64 (three alignments, also URL-safe), URL-encoded, JSON-escaped,
+// XML-escaped and hex forms (SPEC section 10), also with colour escapes (ANSI CSI) between their
+// characters. Shapes: GitHub, GitLab, Slack, npm, AWS, Google and model services' keys, JSON web
+// tokens, the values of Bearer and Basic authorization, private keys in PEM.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "necrocode/base/secret.hpp"
+
+namespace necrocode {
+
+/// The secrets to look for. Immutable and thread-safe once made.
+class Masker {
+ public:
+  Masker();  ///< only the well-known shapes
+  /// Throws SecurityError for a secret shorter than 8 bytes or over more than one line: masking it
+  /// would either hide ordinary text or miss.
+  explicit Masker(const std::vector<const Secret*>& secrets);
+  Masker(Masker&&) noexcept;
+  Masker& operator=(Masker&&) noexcept;
+  ~Masker();
+
+  /// `text` with each secret as "***"; what overlaps or touches becomes one. So of two secrets of
+  /// which one contains the other, the longest is hidden. Equal to one MaskingStream over any
+  /// split.
+  std::string mask(std::string_view text) const;
+  bool contains_secret(std::string_view text) const { return mask(text) != text; }
+
+ private:
+  friend class MaskingStream;
+  friend struct MaskScanner;
+  struct Patterns;
+  std::shared_ptr<const Patterns> patterns_;
+};
+
+/// Masks a text that arrives in pieces: holds back what may be the beginning of a secret. Not
+/// thread-safe. Holds at most limits::kPemBytes and the longest form of a secret.
+class MaskingStream {
+ public:
+  explicit MaskingStream(const Masker& masker);
+  /// What of the text so far can be let go.
+  std::string push(std::string_view piece);
+  /// The rest; the stream starts anew.
+  std::string finish();
+
+ private:
+  struct Span {  ///< of held_
+    std::size_t begin;
+    std::size_t end;
+  };
+  friend class Masker;
+  friend struct MaskScanner;
+  std::string advance(std::string_view text, bool final, std::size_t& done);
+
+  std::shared_ptr<const Masker::Patterns> patterns_;
+  std::string held_;
+  std::vector<Span> spans_;  ///< found, not yet passed
+  char before_ = '\n';       ///< the character before held_
+  bool after_mask_ = false;  ///< the last thing let go was "***"
+};
+
+}  // namespace necrocode

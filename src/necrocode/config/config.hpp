@@ -1,0 +1,72 @@
+// Config: every setting, from the one YAML file, then the environment, then flags (SPEC section
+// 12). One table in config.cpp names each setting once: its key, its variable, its rule, its words.
+// Credentials are not settings: they are read by credentials.hpp and are never shown.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/errors.hpp"
+
+namespace necrocode::config {
+
+struct Config {
+  std::string task_registry_url;   ///< empty: no registry
+  std::string repo_pool_url;       ///< empty: no pool
+  std::string artifact_store_url;  ///< empty: artifacts go under the run's folder
+  std::filesystem::path data_dir;  ///< $XDG_DATA_HOME/necrocode
+
+  std::string execution_mode = "local-process";
+  int default_timeout_seconds = 1800;
+  int test_timeout_seconds = 600;
+  int max_repairs = 2;
+  int drain_seconds = 30;
+
+  std::string llm_model = "gpt-4";
+  std::string llm_endpoint = "https://api.openai.com/v1";
+  double llm_timeout_seconds = 120;
+  int llm_max_tokens = 4000;
+  double llm_temperature = 0.2;
+
+  int git_retry_count = 3;
+  int network_retry_count = 3;
+  int llm_retry_count = 3;
+
+  std::string git_token_env_var = "GIT_TOKEN";
+  std::string llm_api_key_env_var = "LLM_API_KEY";
+
+  std::string log_level = "warn";
+  std::string log_format = "auto";  ///< json, text, auto
+
+  bool pools_auto_create = true;
+  int pools_num_slots = 2;
+  int pools_max_slots = 8;
+};
+
+/// Where each value came from: "default", "file PATH:LINE", "environment NAME", "flag".
+struct LoadedConfig {
+  Config config;
+  std::map<std::string, std::string> origin;  ///< by key
+  std::filesystem::path file;                 ///< empty when there was none
+};
+
+/// One setting as `config show` and `config check` tell it.
+struct SettingInfo {
+  std::string key;
+  std::string variable;
+  std::string description;
+  std::string value;
+};
+
+/// `file`: from --config; empty: $NECROCODE_CONFIG, else ~/.config/necrocode/config.yaml if it
+/// exists. `flags`: key → value, as the command line gave them. Throws ConfigError naming every
+/// unknown key (with the nearest known one) and every bad value, with its line.
+LoadedConfig load(const std::filesystem::path& file,
+                  const std::map<std::string, std::string>& flags);
+
+std::vector<SettingInfo> describe(const Config& config);
+
+}  // namespace necrocode::config

@@ -1,0 +1,88 @@
+#include "necrocode/config/credentials.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "necrocode/base/errors.hpp"
+#include "necrocode/base/file.hpp"
+#include "necrocode/base/text.hpp"
+
+namespace necrocode::config {
+namespace {
+
+constexpr std::size_t kCredentialBytes = 16 * 1024;
+
+void check_credential(std::string_view name, std::string_view value) {
+  const auto refuse = [&](std::string_view why) {
+    throw SecurityError("the credential in " + std::string(name) + " " + std::string(why));
+  };
+  if (value.empty()) refuse("is empty");
+  if (value.find_first_of(std::string_view("\r\n\0", 3)) != std::string_view::npos) {
+    refuse("has more than one line");
+  }
+  if (value.size() < 8) refuse("is shorter than 8 characters, too short to be masked safely");
+}
+
+// Reads and wipes the variable, in the process's own environment block too. One that is set to
+// nothing is a mistake (a secret that was not mounted, say), not a wish to go without.
+Secret take_variable(const std::string& name) {
+  char* value = std::getenv(name.c_str());
+  if (!value) return {};
+  Secret secret{std::string_view(value)};
+  explicit_bzero(value, std::strlen(value));
+  ::unsetenv(name.c_str());
+  check_credential("$" + name, secret.reveal());
+  return secret;
+}
+
+Secret take_file(const std::string& variable) {
+  const char* path = std::getenv(variable.c_str());
+  if (!path) return {};
+  if (!*path) throw SecurityError("$" + variable + " is empty; it must name a credential file");
+  struct stat info{};
+  if (::stat(path, &info) != 0)
+    throw_errno("cannot open the credential file of $" + variable, path);
+  if ((info.st_mode & 0077) != 0) {
+    throw SecurityError("the credential file " + std::string(path) + " of $" + variable +
+                        " is open to others; chmod 600 it");
+  }
+  std::string content = read_file(path, kCredentialBytes);
+  Secret secret(trim(content));
+  wipe(content);
+  check_credential("the file of $" + variable, secret.reveal());
+  return secret;
+}
+
+Secret take(const std::string& name) {
+  Secret secret = take_variable(name);
+  return secret.empty() ? take_file(name + "_FILE") : std::move(secret);
+}
+
+}  // namespace
+
+Credentials take_credentials(const Config& config) {
+  Credentials credentials;
+  credentials.llm_api_key = take(config.llm_api_key_env_var);
+  // Taken in any case, so that it does not stay in the environment.
+  Secret openai_key = take("OPENAI_API_KEY");
+  if (credentials.llm_api_key.empty()) credentials.llm_api_key = std::move(openai_key);
+  credentials.git_token = take(config.git_token_env_var);
+  credentials.registry_token = take("TASK_REGISTRY_API_KEY");
+  credentials.pool_token = take("REPO_POOL_API_KEY");
+  credentials.artifact_token = take("ARTIFACT_STORE_API_KEY");
+  return credentials;
+}
+
+std::shared_ptr<const Masker> Credentials::masker() const {
+  std::vector<const Secret*> secrets;
+  for (const Secret* secret :
+       {&llm_api_key, &git_token, &registry_token, &pool_token, &artifact_token}) {
+    if (!secret->empty()) secrets.push_back(secret);
+  }
+  return std::make_shared<const Masker>(secrets);
+}
+
+}  // namespace necrocode::config

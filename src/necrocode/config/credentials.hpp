@@ -1,0 +1,28 @@
+// Credentials: read once at start from the environment or from files with safe modes, then taken
+// out of the environment, so that no child and no crash report finds them there.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "necrocode/base/masking.hpp"
+#include "necrocode/base/secret.hpp"
+#include "necrocode/config/config.hpp"
+
+namespace necrocode::config {
+
+struct Credentials {
+  Secret llm_api_key;     ///< $LLM_API_KEY (or the configured name), else $OPENAI_API_KEY
+  Secret git_token;       ///< $GIT_TOKEN (or the configured name)
+  Secret registry_token;  ///< $TASK_REGISTRY_API_KEY
+  Secret pool_token;      ///< $REPO_POOL_API_KEY
+  Secret artifact_token;  ///< $ARTIFACT_STORE_API_KEY
+
+  std::shared_ptr<const Masker> masker() const;
+};
+
+/// For each NAME: $NAME, else the file that $NAME_FILE names. Throws SecurityError for a value that
+/// is empty, shorter than 8 bytes or over several lines, and for a file that others may read.
+Credentials take_credentials(const Config& config);
+
+}  // namespace necrocode::config
