@@ -1,0 +1,270 @@
+// The HTTP server: it listens, accepts, keeps the number of connections within its limit, starts
+// and stops. One I/O thread; what happens on a connection is in http_connection.cpp. These two are
+// the only files with Asio and coroutines. Beast is left out: its parser takes forms that we must
+// refuse (folded lines, several equal lengths in one field …), and a second parser in front of it
+// would only be two readers of the same bytes; http1.cpp is the one reader.
+#include "necrocode/net/http_server.hpp"
+
+#include <signal.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "necrocode/base/check.hpp"
+#include "necrocode/base/clock.hpp"
+#include "necrocode/base/time_format.hpp"
+#include "necrocode/net/http_connection.hpp"
+#include "necrocode/observe/log.hpp"
+
+namespace necrocode::net {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
+
+// The server. Everything but `stop_mutex` and what it guards belongs to the I/O thread once it
+// runs.
+struct Core final : ConnectionHost {
+  explicit Core(HttpServerOptions given) : ConnectionHost(std::move(given), loop) {}
+
+  void listen();
+  void start_threads();
+  void run_io();
+  void stop();
+  asio::awaitable<void> accept_all();
+  void admit(tcp::socket socket);
+  bool evict_idle();
+  void leave(HttpConnection* connection) override;
+  void begin_stop();
+  void kill_all();
+
+  std::uint16_t port = 0;
+
+  asio::io_context loop{1};
+  tcp::acceptor acceptor{loop};
+  asio::steady_timer accept_pause{loop};
+  asio::steady_timer drain_timer{loop};
+
+  std::mutex stop_mutex;
+  bool started = false;
+  bool stopped = false;
+  std::thread thread;
+};
+
+void Core::listen() {
+  std::string text = options.address == "localhost" ? "127.0.0.1" : options.address;
+  if (text.starts_with('[') && text.ends_with(']')) text = text.substr(1, text.size() - 2);
+  error_code error;
+  const auto address = asio::ip::make_address(text, error);
+  const tcp::endpoint endpoint(address, options.port);
+  if (!error) acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (error) {
+    error_code ignored;
+    acceptor.close(ignored);
+    throw StorageError("cannot listen on " + options.address + ":" + std::to_string(options.port) +
+                       ": " + error.message());
+  }
+  port = acceptor.local_endpoint().port();
+}
+
+void Core::start_threads() {
+  // Signals stay with the thread that calls, and sendfile() must not raise SIGPIPE.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pool.emplace(options.handler_threads, options.handler_queue);
+  priority_pool.emplace(1, options.handler_queue);
+  auto accepting = accept_all();
+  asio::co_spawn(io, std::move(accepting), asio::detached);
+  thread = std::thread([this] { run_io(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void Core::run_io() {
+  while (true) {
+    try {
+      io.run();
+      return;
+    } catch (const std::exception& error) {
+      log::error("the HTTP server's loop failed and goes on", {{"error", error.what()}});
+    }
+  }
+}
+
+asio::awaitable<void> Core::accept_all() {
+  while (!stopping) {
+    auto [error, socket] = co_await acceptor.async_accept(kToken);
+    if (stopping) co_return;
+    if (!error) {
+      admit(std::move(socket));
+      continue;
+    }
+    // Out of descriptors, most likely: an idle connection gives one back.
+    log::warn("cannot accept a connection", {{"error", error.message()}});
+    evict_idle();
+    accept_pause.expires_after(std::chrono::milliseconds(100));
+    co_await accept_pause.async_wait(kToken);
+  }
+}
+
+void Core::admit(tcp::socket socket) {
+  if (connections.size() >= options.connections_max && !evict_idle()) return;
+  error_code error;
+  socket.set_option(tcp::no_delay(true), error);
+  const tcp::endpoint peer = error ? tcp::endpoint() : socket.remote_endpoint(error);
+  if (error) return;  // gone already
+  FileDescriptor descriptor(socket.release(error));
+  if (error) return;
+  start_connection(*this, std::move(descriptor), peer.protocol().family(),
+                   peer.address().to_string());
+}
+
+// Closes the connection that has waited longest for a request. False when none is waiting.
+bool Core::evict_idle() {
+  HttpConnection* oldest = nullptr;
+  for (HttpConnection* connection : connections) {
+    if (!connection->idle_since()) continue;
+    if (oldest == nullptr || connection->idle_since() < oldest->idle_since()) oldest = connection;
+  }
+  if (oldest != nullptr) oldest->kill();
+  return oldest != nullptr;
+}
+
+void Core::leave(HttpConnection* connection) {
+  connections.erase(connection);
+  if (stopping && connections.empty()) drain_timer.cancel();
+}
+
+void Core::begin_stop() {
+  stopping = true;
+  error_code ignored;
+  acceptor.close(ignored);
+  accept_pause.cancel();
+  for (HttpConnection* connection : connections) connection->on_stop();
+  if (connections.empty()) return;
+  drain_timer.expires_after(options.drain_time);
+  drain_timer.async_wait([this](error_code error) {
+    if (!error) kill_all();
+  });
+}
+
+void Core::kill_all() {
+  for (HttpConnection* connection : connections) connection->kill();
+}
+
+void Core::stop() {
+  const std::lock_guard lock(stop_mutex);
+  if (!started || stopped) return;
+  stopped = true;
+  asio::post(io, [this] { begin_stop(); });
+  thread.join();
+  pool->stop();
+  priority_pool->stop();
+  // What the pool's threads handed over last; it closes answers parked too late.
+  io.restart();
+  io.poll();
+}
+
+}  // namespace
+
+std::string_view ConnectionHost::date() {
+  const auto now = real_clock().system_now();
+  const std::time_t second = std::chrono::system_clock::to_time_t(now);
+  if (second != date_second) {
+    date_second = second;
+    date_text = to_http_date(now);
+  }
+  return date_text;
+}
+
+void ConnectionHost::discard(const Outcome& outcome) {
+  const auto parked = outcome.parked;
+  if (!parked) return;
+  if (parked->close()) {
+    pool->submit(
+        [on_gone = std::exchange(parked->request().on_gone, nullptr)] { run_guarded(on_gone); });
+  }
+  parked->forget();
+}
+
+void ConnectionHost::report(const Exchange& exchange, int status) {
+  if (!observer) return;
+  AccessRecord record;
+  record.method = exchange.request.method;
+  record.route = exchange.route != nullptr ? exchange.route->pattern : "";
+  record.target = exchange.request.target;
+  record.request_id = exchange.request.request_id;
+  record.remote_address = exchange.request.remote_address;
+  record.status = status;
+  record.bytes_in = exchange.bytes_in;
+  record.bytes_out = exchange.bytes_out;
+  record.duration = real_clock().steady_now() - exchange.began;
+  run_guarded([&] { observer(record); });
+}
+
+struct HttpServer::State {
+  explicit State(HttpServerOptions options) : core(std::move(options)) {}
+  Core core;
+};
+
+HttpServer::HttpServer(HttpServerOptions options)
+    : state_(std::make_unique<State>(std::move(options))) {}
+
+HttpServer::~HttpServer() {
+  stop();
+}
+
+void HttpServer::route(std::string method, std::string pattern, Handler handler,
+                       RouteOptions options) {
+  NECROCODE_CHECK(!state_->core.started);
+  state_->core.router.add(std::move(method), std::move(pattern), std::move(handler), options);
+}
+
+void HttpServer::on_access(std::function<void(const AccessRecord&)> observer) {
+  NECROCODE_CHECK(!state_->core.started);
+  state_->core.observer = std::move(observer);
+}
+
+void HttpServer::start() {
+  Core& core = state_->core;
+  const std::lock_guard lock(core.stop_mutex);
+  NECROCODE_CHECK(!core.started);
+  core.listen();
+  core.start_threads();
+  core.started = true;
+}
+
+void HttpServer::stop() {
+  state_->core.stop();
+}
+
+std::uint16_t HttpServer::port() const {
+  return state_->core.port;
+}
+
+std::string HttpServer::url() const {
+  std::string host = state_->core.options.address;
+  if (host == "0.0.0.0" || host == "localhost") host = "127.0.0.1";
+  if (host == "::" || host == "[::]") host = "::1";
+  if (host.find(':') != std::string::npos && !host.starts_with('[')) host = "[" + host + "]";
+  return "http://" + host + ":" + std::to_string(port());
+}
+
+}  // namespace necrocode::net

@@ -1,0 +1,330 @@
+#include "necrocode/net/service_caller.hpp"
+
+#include <algorithm>
+
+#include "necrocode/base/ids.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+#include "necrocode/observe/log.hpp"
+
+namespace necrocode::net {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::size_t kDetailBytes = 497;  // 500 with the ellipsis of what was cut
+constexpr std::size_t kFieldErrorsMax = 100;
+constexpr std::size_t kTokenBytesMin = 8;
+constexpr std::size_t kTokenBytesMax = 8 * limits::kKiB;
+
+[[noreturn]] void refuse(const std::string& service, std::string key, std::string why) {
+  ErrorInfo info;
+  info.service = service;
+  info.fields.push_back({std::move(key), std::move(why)});
+  throw ConfigError("the client of " + service + " cannot be configured", std::move(info));
+}
+
+/// Without a slash at the end. No message repeats the URL: it may be the place of a credential.
+std::string checked_base_url(const std::string& service, const std::string& text) {
+  const auto url = Url::parse(text);
+  if (!url) refuse(service, "base_url", "not an absolute http or https URL");
+  if (!url->user_info.empty()) refuse(service, "base_url", "must not contain credentials");
+  if (text.find_first_of("?#") != std::string::npos) {
+    refuse(service, "base_url", "must have neither a query nor a fragment");
+  }
+  std::string base = url->origin() + url->path;
+  while (base.ends_with('/')) base.pop_back();
+  return base;
+}
+
+void check_token(const std::string& service, const std::string& base_url, const Secret& token) {
+  if (token.empty()) return;
+  const std::string_view text = token.reveal();
+  const bool visible =
+      std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  if (!visible) refuse(service, "token", "must be one word of visible ASCII characters");
+  if (text.size() < kTokenBytesMin || text.size() > kTokenBytesMax) {
+    refuse(service, "token", "must have 8 to 8192 characters");
+  }
+  const auto url = Url::parse(base_url);
+  if (url->scheme != "https" && !url->is_loopback()) {
+    refuse(service, "token", "is not sent over http to another host than loopback");
+  }
+}
+
+Masker masker_for(const Secret& token) {
+  return token.empty() ? Masker() : Masker({&token});
+}
+
+bool is_mutating(std::string_view method) {
+  return method != "GET" && method != "HEAD" && method != "OPTIONS";
+}
+
+bool is_success(int status) {
+  return status / 100 == 2 || status == 304;
+}
+
+std::optional<Json> problem_of(const HttpResponse& response) {
+  if (response.headers.get_or("Content-Type", "").find("json") == std::string::npos)
+    return std::nullopt;
+  return Json::try_parse(response.body);
+}
+
+/// The words of a problem (RFC 9457), or of the frameworks that answer {"detail"} or {"error"}.
+std::string words_of(const Json& problem) {
+  for (const std::string_view name : {"detail", "title", "message", "error"}) {
+    const Json& member = problem[name];
+    if (const auto text = member.as_string(); text && !text->empty()) return std::string(*text);
+    if (const auto text = member["message"].as_string(); text) return std::string(*text);
+  }
+  return {};
+}
+
+/// One line, masked, bounded. Masked before the last cut, since the head of a secret is a part of
+/// it.
+std::string safe_words(std::string_view text, const Masker& masker) {
+  return shorten(printable(masker.mask(shorten(text, 16 * kDetailBytes))), kDetailBytes);
+}
+
+std::vector<FieldError> fields_of(const HttpResponse& response, const Masker& masker) {
+  std::vector<FieldError> fields;
+  const auto problem = problem_of(response);
+  if (!problem) return fields;
+  for (const Json& error : (*problem)["errors"].items()) {
+    if (fields.size() == kFieldErrorsMax) break;
+    const std::string message = error["message"].string_or(error["detail"].string_or(""));
+    fields.push_back(
+        {safe_words(error["pointer"].string_or(""), masker), safe_words(message, masker)});
+  }
+  return fields;
+}
+
+std::string request_id_of(const HttpResponse& response) {
+  return printable(shorten(response.headers.get_or("X-Request-Id", ""), 128));
+}
+
+/// Where a redirect leads, without what may be a credential: user information and query.
+std::string location_of(const HttpResponse& response) {
+  std::string location = response.headers.get_or("Location", "no Location");
+  if (const auto url = Url::parse(location)) location = url->origin() + url->path;
+  return location.substr(0, location.find('?'));
+}
+
+ErrorInfo with_call(ErrorInfo info, const std::string& service, const ServiceCall& call) {
+  info.service = service;
+  info.operation = call.operation;
+  info.target = call.target;
+  return info;
+}
+
+/// What one call cost, told in one record however it ends.
+class CallRecord {
+ public:
+  CallRecord(const std::string& service, const ServiceCall& call, const Clock& clock)
+      : service_(service), call_(call), clock_(clock), begin_(clock.steady_now()) {}
+  ~CallRecord() {
+    if (!log::enabled(log::Level::kDebug)) return;
+    const auto duration = std::chrono::duration<double, std::milli>(clock_.steady_now() - begin_);
+    log::debug("service call", {{"service", service_},
+                                {"operation", call_.operation},
+                                {"method", call_.method},
+                                {"status", status},
+                                {"attempts", attempts},
+                                {"end", to_string(end)},
+                                {"duration_ms", duration.count()},
+                                {"bytes", bytes}});
+  }
+  CallRecord(const CallRecord&) = delete;
+  CallRecord& operator=(const CallRecord&) = delete;
+
+  void failed(const ErrorInfo& info) {
+    status = info.status;
+    attempts = info.attempts;
+    end = info.end;
+  }
+
+  int status = 0;
+  int attempts = 0;
+  CallEnd end = CallEnd::kNone;
+  std::size_t bytes = 0;
+
+ private:
+  const std::string& service_;
+  const ServiceCall& call_;
+  const Clock& clock_;
+  const SteadyTime begin_;
+};
+
+}  // namespace
+
+ServiceCaller::ServiceCaller(std::string service, ServiceOptions options)
+    : base_url_(checked_base_url(service, options.base_url)),
+      service_(std::move(service)),
+      options_(std::move(options)),
+      http_(options_.http ? options_.http : shared_http_client()) {
+  check_token(service_, base_url_, options_.token);
+  masker_ = masker_for(options_.token);
+}
+
+HttpResponse ServiceCaller::call(const ServiceCall& call, const CallContext& context) const {
+  RetryOutcome outcome = send(call, build(call, context), context);
+  if (!is_success(outcome.response.status)) throw_for(call, outcome);
+  return std::move(outcome.response);
+}
+
+Json ServiceCaller::call_json(const ServiceCall& call, const CallContext& context) const {
+  const HttpResponse response = this->call(call, context);
+  if (response.status == 204) return {};
+  try {
+    return Json::parse(response.body, "the answer");
+  } catch (const InvalidResponse& error) {
+    ErrorInfo info = with_call(error.info(), service_, call);
+    info.status = response.status;
+    info.request_id = request_id_of(response);
+    info.detail = own_words(response);
+    info.cause = std::current_exception();
+    throw InvalidResponse(error.summary(), std::move(info));
+  }
+}
+
+HealthStatus ServiceCaller::health_check() const {
+  const Clock& clock = *options_.environment.clock;
+  const SteadyTime begin = clock.steady_now();
+  HealthStatus health;
+  try {
+    HttpRequest request = bare_request("/health");
+    request.timeouts.total = options_.health_timeout;
+    request.timeouts.connect = std::min(request.timeouts.connect, options_.health_timeout);
+    request.response_bytes_max = limits::kMiB;
+    const HttpResponse response = http_->send(request, {});
+    health.healthy = response.status / 100 == 2;
+    health.detail = health.healthy
+                        ? "ok"
+                        : "status " + std::to_string(response.status) + ": " + own_words(response);
+  } catch (const RunnerError& error) {
+    health.detail = printable(masker_.mask(error.summary()));
+  } catch (const std::exception& error) {
+    health.detail = printable(error.what());
+  }
+  health.latency = std::chrono::duration_cast<milliseconds>(clock.steady_now() - begin);
+  return health;
+}
+
+HttpRequest ServiceCaller::bare_request(std::string_view path) const {
+  HttpRequest request;
+  request.url = base_url_ + std::string(path);
+  request.headers.set("Accept", "application/json");
+  if (!options_.token.empty()) {
+    request.headers.set("Authorization", "Bearer " + std::string(options_.token.reveal()));
+  }
+  return request;
+}
+
+HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& context) const {
+  HttpRequest request = bare_request(call.path);
+  request.method = call.method;
+  if (!call.body.is_null()) {
+    request.body = call.body.dump();
+    request.headers.set("Content-Type", "application/json");
+  } else {
+    request.body = call.raw_body;
+  }
+  request.body_source = call.body_source;
+  request.on_body = call.on_body;
+  request.on_restart = call.on_restart;
+  request.response_bytes_max = call.response_bytes_max;
+  request.redirects_max = call.redirects_max;
+  if (is_mutating(call.method)) {
+    // Made once for the call, so that all its attempts carry the same one.
+    request.headers.set("Idempotency-Key",
+                        call.idempotency_key.empty() ? uuid7() : call.idempotency_key);
+  }
+  if (!context.traceparent.empty()) request.headers.set("traceparent", context.traceparent);
+  for (const auto& [name, value] : call.headers) request.headers.set(name, value);
+
+  const milliseconds time = options_.timeout + call.extra_time;
+  request.timeouts.connect = std::min(request.timeouts.connect, options_.timeout);
+  if (call.body_source || call.on_body) {
+    // A long transfer that moves is healthy; only a standstill ends it.
+    request.timeouts.total = milliseconds{0};
+    request.timeouts.first_byte = request.timeouts.idle = time;
+  } else {
+    request.timeouts.total = time;
+  }
+  return request;
+}
+
+RetryOutcome ServiceCaller::send(const ServiceCall& call, const HttpRequest& request,
+                                 const CallContext& context) const {
+  CallRecord record(service_, call, *options_.environment.clock);
+  const auto fill = [&](const RunnerError& error) {
+    record.failed(error.info());
+    return with_call(error.info(), service_, call);
+  };
+  try {
+    RetryOutcome outcome =
+        send_with_retries(*http_, request, options_.retry, context, options_.environment);
+    record.status = outcome.response.status;
+    record.attempts = outcome.attempts;
+    record.end = outcome.end;
+    record.bytes = outcome.response.body.size();
+    return outcome;
+  } catch (const TimeoutError& error) {
+    throw TimeoutError(error.summary(), fill(error));
+  } catch (const Unavailable& error) {
+    throw Unavailable(error.summary(), fill(error));
+  } catch (const InvalidResponse& error) {
+    throw InvalidResponse(error.summary(), fill(error));
+  }
+}
+
+/// The one table from HTTP statuses to errors.
+void ServiceCaller::throw_for(const ServiceCall& call, const RetryOutcome& outcome) const {
+  const HttpResponse& response = outcome.response;
+  ErrorInfo info = with_call({}, service_, call);
+  info.status = response.status;
+  info.attempts = outcome.attempts;
+  info.end = outcome.end == CallEnd::kNone ? CallEnd::kPermanent : outcome.end;
+  info.maybe_accepted = outcome.maybe_accepted;
+  info.retry_at = outcome.retry_at;
+  info.request_id = request_id_of(response);
+  info.detail = own_words(response);
+  switch (response.status) {
+    case 400:
+    case 413:
+    case 422:
+      info.fields = fields_of(response, masker_);
+      throw TaskContextValidationError(service_ + " refused the input", std::move(info));
+    case 401:
+    case 403:
+      throw Unauthorized(service_ + " does not allow this", std::move(info));
+    case 404:
+      throw NotFound(service_ + " does not know it", std::move(info));
+    case 409:
+    case 412:
+      throw Conflict(service_ + " reports a conflict", std::move(info));
+    case 429:
+      throw RateLimited(service_ + " limits the rate of calls", std::move(info));
+    case 408:
+    case 425:
+      throw Unavailable(service_ + " could not take the call", std::move(info));
+    default:
+      break;
+  }
+  if (response.status / 100 == 3) {
+    info.detail = safe_words(location_of(response), masker_);
+    throw ServiceError(service_ + " redirects to where this client does not follow",
+                       std::move(info));
+  }
+  if (response.status >= 500) throw Unavailable(service_ + " failed", std::move(info));
+  throw ServiceError(service_ + " answered unexpectedly", std::move(info));
+}
+
+/// What the service says in its answer: one line, bounded, masked.
+std::string ServiceCaller::own_words(const HttpResponse& response) const {
+  const auto problem = problem_of(response);
+  const std::string words = problem ? words_of(*problem) : std::string();
+  return safe_words(words.empty() ? std::string_view(response.body) : words, masker_);
+}
+
+}  // namespace necrocode::net

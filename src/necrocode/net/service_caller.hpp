@@ -1,0 +1,91 @@
+// ServiceCaller: what the registry, pool and artifact clients have in common: base URL, token,
+// idempotency key, retries, the mapping of answers to errors, one log record a call.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "necrocode/base/json.hpp"
+#include "necrocode/base/masking.hpp"
+#include "necrocode/base/secret.hpp"
+#include "necrocode/net/http_client.hpp"
+#include "necrocode/net/retry.hpp"
+
+namespace necrocode::net {
+
+/// What a service's /health said.
+struct HealthStatus {
+  bool healthy = false;
+  std::string detail;                    ///< "ok", or why not, in one line
+  std::chrono::milliseconds latency{0};  ///< of the one call
+};
+
+/// How a service client is made. What is wrong in it is a ConfigError of the client's constructor.
+struct ServiceOptions {
+  std::string base_url;  ///< http(s)://host[:port][/prefix], no credentials
+  /// Sent as Bearer. At least 8 visible ASCII characters (a shorter one could not be masked in what
+  /// the service says); refused over http to another host than loopback.
+  Secret token;
+  /// One attempt; of a streamed body (body_source, on_body) the longest standstill.
+  std::chrono::milliseconds timeout{30'000};
+  std::chrono::milliseconds health_timeout{5'000};  ///< of health_check(), which has no retries
+  RetryPolicy retry;                                ///< of every other call
+  std::shared_ptr<HttpClient> http;                 ///< the shared one when null
+  RetryEnvironment environment;                     ///< time and chance, for tests
+};
+
+/// One call, as the client describes it.
+struct ServiceCall {
+  std::string operation;  ///< the client's method name, for errors and logs
+  std::string target;     ///< what it acts on, for errors and logs
+  std::string method = "GET";
+  std::string path;  ///< "/tasks/" + percent_encode(id) + …, with the query
+  Json body;         ///< sent as JSON unless null
+  Headers headers;
+  std::string raw_body;  ///< instead of `body`, with its Content-Type in `headers`
+  std::shared_ptr<BodySource> body_source;
+  std::function<bool(std::string_view)> on_body;  ///< see HttpRequest
+  std::function<void()> on_restart;
+  std::chrono::milliseconds extra_time{0};  ///< added to the timeout: the server may wait that long
+  std::size_t response_bytes_max = limits::kHttpResponseBodyBytes;
+  std::size_t redirects_max = 0;  ///< same-origin redirects of a GET to follow; see HttpRequest
+  std::string idempotency_key;    ///< empty: a fresh one for a mutating call
+};
+
+/// Thread-safe.
+class ServiceCaller {
+ public:
+  /// `service` is the name in errors and logs ("task-registry").
+  /// Throws ConfigError for a base URL or token that cannot be used.
+  ServiceCaller(std::string service, ServiceOptions options);
+
+  /// The 2xx answer (or 304). Else throws NotFound (404), Unauthorized (401, 403), Conflict (409,
+  /// 412), RateLimited (429, with retry_at), Unavailable (408, 425, 5xx),
+  /// TaskContextValidationError (400, 413, 422, with the problem's fields), ServiceError (other),
+  /// or what send_with_retries() throws, with service, operation, target, request id and the
+  /// problem's `detail` (at most 500 bytes, masked) filled in.
+  HttpResponse call(const ServiceCall& call, const CallContext& context) const;
+  /// The same, its body read as JSON; null for 204. Throws InvalidResponse when it is not JSON.
+  Json call_json(const ServiceCall& call, const CallContext& context) const;
+  /// GET /health, once, without retries. Never throws.
+  HealthStatus health_check() const;
+
+  const std::string& base_url() const { return base_url_; }
+  const std::string& service() const { return service_; }
+
+ private:
+  HttpRequest build(const ServiceCall& call, const CallContext& context) const;
+  HttpRequest bare_request(std::string_view path) const;
+  RetryOutcome send(const ServiceCall& call, const HttpRequest& request,
+                    const CallContext& context) const;
+  [[noreturn]] void throw_for(const ServiceCall& call, const RetryOutcome& outcome) const;
+  std::string own_words(const HttpResponse& response) const;
+  std::string base_url_;
+  std::string service_;
+  ServiceOptions options_;
+  std::shared_ptr<HttpClient> http_;
+  Masker masker_;
+};
+
+}  // namespace necrocode::net
