@@ -1,0 +1,51 @@
+// Sandbox: the only way to run what a model or a repository wrote.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "necrocode/process/supervisor.hpp"
+
+namespace necrocode::process {
+
+struct SandboxedCommand {
+  Command command;                               ///< `env` may hold nothing secret
+  std::filesystem::path workspace;               ///< writable, at its own path; absolute
+  std::vector<std::filesystem::path> read_only;  ///< further paths to see, at their own places
+  /// Inside `workspace`, made read-only over it (a `.git`); those that do not exist are left out.
+  std::vector<std::filesystem::path> protect;
+  /// A folder inside `workspace` (a `.git`) and what is shown there instead, read-only.
+  struct Cover {
+    std::filesystem::path at;
+    std::filesystem::path shown;
+  };
+  std::vector<Cover> covers;
+  bool network = false;
+};
+
+/// Thread-safe.
+class Sandbox {
+ public:
+  virtual ~Sandbox() = default;
+  /// Like Supervisor::run(). Throws SecurityError when this host cannot hold the promise.
+  virtual CommandResult run(const SandboxedCommand& command, const CallContext& context,
+                            const OutputSink& sink = {}) = 0;
+  virtual std::string_view name() const = 0;  ///< "bubblewrap" or "unsandboxed"
+};
+
+/// New pid, mount, network, IPC, UTS and user namespaces by bubblewrap; the system read-only; the
+/// workspace and a private /tmp writable; no home, except toolchains there that PATH names,
+/// read-only; no capabilities, no new privileges.
+/// Throws SecurityError, saying what is missing, when a trial run shows that the host cannot do it.
+std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor);
+
+/// No isolation but the supervisor's. Only on the user's explicit `--unsandboxed`.
+std::unique_ptr<Sandbox> make_unsandboxed(Supervisor& supervisor);
+
+/// The environment that sandboxed commands get: PATH, LANG, TERM=dumb, HOME=/tmp and the like,
+/// taken from ours by an allow-list. Never a credential.
+std::vector<std::string> clean_environment();
+
+}  // namespace necrocode::process

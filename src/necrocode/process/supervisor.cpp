@@ -1,0 +1,500 @@
+// The near side of the Supervisor: starts the helper, hands it commands, watches each on its
+// caller's thread. No thread is made here and nothing is forked; see supervisor_child.cpp for the
+// far side.
+#include "necrocode/process/supervisor.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "necrocode/base/errors.hpp"
+#include "necrocode/base/file.hpp"
+#include "necrocode/process/captured_stream.hpp"
+#include "necrocode/process/supervisor_protocol.hpp"
+
+namespace necrocode::process {
+namespace {
+
+using protocol::Report;
+using protocol::ReportKind;
+using protocol::StartStep;
+
+constexpr std::size_t kReadBytes = 64 * limits::kKiB;  // a pipe holds no more
+
+struct FdPair {
+  FileDescriptor near;  ///< ours
+  FileDescriptor far;   ///< the child's
+};
+
+FdPair make_pipe() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw_errno("cannot make a pipe");
+  FdPair pipe{FileDescriptor(ends[0]), FileDescriptor(ends[1])};
+  ::fcntl(pipe.near.get(), F_SETFL, O_NONBLOCK);
+  return pipe;
+}
+
+FdPair make_socket_pair() {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    throw_errno("cannot make a socket pair");
+  }
+  return {FileDescriptor(ends[0]), FileDescriptor(ends[1])};
+}
+
+/// An unnamed file with this content, which nobody can change any more; read from its beginning.
+FileDescriptor make_memory_file(std::string_view bytes) {
+  FileDescriptor file(::memfd_create("necrocode", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) throw_errno("cannot make a memory file");
+  write_all(file.get(), bytes);
+  ::lseek(file.get(), 0, SEEK_SET);
+  ::fcntl(file.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+  return file;
+}
+
+/// Rounded up, so that a wait never ends just before its time; -1 waits for ever.
+int poll_milliseconds(SteadyTime until) {
+  if (until == SteadyTime::max()) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - real_clock().steady_now());
+  return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
+}
+
+std::string error_text(int error) {
+  return std::generic_category().message(error);
+}
+
+/// The helper process. Immutable once made; shared by the runs that use it.
+class HelperProcess {
+ public:
+  explicit HelperProcess(bool pid_namespace) {
+    FdPair channel = make_socket_pair();
+    spawn(channel.far.get(), pid_namespace);
+    channel.far.reset();
+    channel_ = std::move(channel.near);
+    try {
+      await_hello();
+    } catch (...) {
+      end();
+      throw;
+    }
+  }
+  ~HelperProcess() { end(); }
+  HelperProcess(const HelperProcess&) = delete;
+  HelperProcess& operator=(const HelperProcess&) = delete;
+
+  bool has_pid_namespace() const { return isolation_ != protocol::Isolation::kNone; }
+
+  bool alive() const {
+    pollfd watched{channel_.get(), POLLIN, 0};
+    return ::poll(&watched, 1, 0) == 0;  // after the hello, only end of file can come
+  }
+
+  /// False when the helper is gone.
+  bool send(const protocol::StartHeader& header, const std::vector<int>& fds) const {
+    protocol::StartHeader copy = header;
+    iovec part{&copy, sizeof copy};
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * protocol::kDescriptorsMax)> space{};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = space.data();
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+    cmsghdr* rights = CMSG_FIRSTHDR(&message);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+    std::memcpy(CMSG_DATA(rights), fds.data(), sizeof(int) * fds.size());
+    while (::sendmsg(channel_.get(), &message, MSG_NOSIGNAL) < 0) {
+      if (errno == EPIPE || errno == ECONNRESET) return false;
+      if (errno != EINTR) throw_errno("cannot hand a command to the supervisor");
+    }
+    return true;
+  }
+
+  /// Everything it runs ends with it.
+  void end() {
+    if (channel_) ::shutdown(channel_.get(), SHUT_RDWR);
+    if (pid_ <= 0) return;
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) continue;
+    pid_ = -1;
+  }
+
+ private:
+  void spawn(int channel, bool pid_namespace) {
+    std::array<char*, 3> argv{
+        const_cast<char*>(protocol::kHelperName),
+        pid_namespace ? nullptr : const_cast<char*>(protocol::kNoNamespaceFlag), nullptr};
+    std::string mark = std::string(protocol::kHelperMark) + "=1";
+    std::array<char*, 2> env{mark.data(), nullptr};
+
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, channel, protocol::kChannelFd);
+    for (const int fd : {0, 1, 2}) {
+      ::posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+    }
+    posix_spawnattr_t attributes;
+    ::posix_spawnattr_init(&attributes);
+    sigset_t none;
+    sigset_t all;
+    ::sigemptyset(&none);
+    ::sigfillset(&all);
+    ::posix_spawnattr_setsigmask(&attributes, &none);
+    ::posix_spawnattr_setsigdefault(&attributes, &all);
+    // A session of its own: a terminal's Ctrl-C is for us to translate, not for the children.
+    ::posix_spawnattr_setflags(
+        &attributes,
+        static_cast<short>(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID));
+    const int error =
+        ::posix_spawn(&pid_, "/proc/self/exe", &actions, &attributes, argv.data(), env.data());
+    ::posix_spawnattr_destroy(&attributes);
+    ::posix_spawn_file_actions_destroy(&actions);
+    if (error != 0) {
+      pid_ = -1;
+      throw StorageError("cannot start the supervisor: " + error_text(error));
+    }
+  }
+
+  void await_hello() {
+    const SteadyTime until = real_clock().steady_now() + limits::kSupervisorStart;
+    pollfd watched{channel_.get(), POLLIN, 0};
+    while (::poll(&watched, 1, poll_milliseconds(until)) < 0 && errno == EINTR) continue;
+    Report hello;
+    const ssize_t got = ::recv(channel_.get(), &hello, sizeof hello, MSG_DONTWAIT);
+    if (got != sizeof hello || hello.kind != ReportKind::kReady) {
+      if (got < 0) ::kill(pid_, SIGKILL);
+      throw StorageError("the supervisor does not start: main() must call supervisor_main() first");
+    }
+    isolation_ = static_cast<protocol::Isolation>(hello.value);
+  }
+
+  pid_t pid_ = -1;
+  FileDescriptor channel_;
+  protocol::Isolation isolation_ = protocol::Isolation::kNone;
+};
+
+/// One command from its start to the time when nothing of it is left.
+class Run {
+ public:
+  Run(const Command& command, const CallContext& context, const OutputSink& sink,
+      std::chrono::nanoseconds grace)
+      : command_(command),
+        sink_(sink),
+        grace_(grace),
+        begin_(real_clock().steady_now()),
+        deadline_(context.within(command.timeout).deadline),
+        out_(make_pipe(), command),
+        err_(make_pipe(), command),
+        control_(make_socket_pair()),
+        buffer_(kReadBytes, '\0') {
+    if (command.status_channel) status_ = make_pipe();
+    if (context.stop.stop_possible()) {
+      cancelled_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+      if (!cancelled_) throw_errno("cannot make an event descriptor");
+    }
+  }
+
+  /// False when the helper is gone.
+  bool start(const HelperProcess& helper) {
+    const FileDescriptor request = make_memory_file(encoded_request());
+    protocol::StartHeader header;
+    std::vector<int> fds{request.get(), out_.pipe.far.get(), err_.pipe.far.get(),
+                         control_.far.get()};
+    FileDescriptor input;
+    if (!command_.input.empty()) {
+      input = make_memory_file(command_.input);
+      header.has_input = 1;
+      fds.push_back(input.get());
+    }
+    if (status_.far) {
+      header.has_status = 1;
+      fds.push_back(status_.far.get());
+    }
+    if (!helper.send(header, fds)) return false;
+    for (FdPair* pair : {&out_.pipe, &err_.pipe, &control_, &status_}) pair->far.reset();
+    return true;
+  }
+
+  CommandResult wait(const std::stop_token& stop) {
+    const int wake = cancelled_.get();
+    const std::stop_callback on_stop(stop, [wake] {
+      const std::uint64_t one = 1;
+      [[maybe_unused]] const ssize_t wrote = ::write(wake, &one, sizeof one);
+    });
+    try {
+      while (!finished()) step();
+    } catch (...) {
+      end_without_output();
+      throw;
+    }
+    return result();
+  }
+
+ private:
+  struct Output {
+    Output(FdPair fds, const Command& command)
+        : pipe(std::move(fds)), capture(command.head_bytes, command.tail_bytes) {}
+    FdPair pipe;
+    StreamCapture capture;
+  };
+
+  std::string encoded_request() const {
+    const auto clean = [](const std::vector<std::string>& texts) {
+      return std::none_of(texts.begin(), texts.end(), [](const std::string& text) {
+        return text.find('\0') != std::string::npos;
+      });
+    };
+    if (command_.argv.empty() || command_.argv.front().empty()) {
+      throw TestExecutionError("cannot start a command without a name");
+    }
+    if (!clean(command_.argv) || !clean(command_.env)) {
+      throw TestExecutionError("cannot start " + command_.argv.front() +
+                               ": an argument or variable contains a NUL byte");
+    }
+    std::string bytes =
+        protocol::encode({command_.argv, command_.env, command_.working_directory.string(),
+                          command_.file_size_max, command_.open_files_max});
+    if (bytes.size() > limits::kChildRequestBytes) {
+      throw TestExecutionError("cannot start " + command_.argv.front() + ": too many arguments");
+    }
+    return bytes;
+  }
+
+  bool finished() const {
+    if (control_.near) return false;
+    const bool drained = !out_.pipe.near && !err_.pipe.near && !status_.near;
+    return drained || real_clock().steady_now() >= drain_until_;
+  }
+
+  void step() {
+    std::array<pollfd, 5> watched{
+        pollfd{out_.pipe.near.get(), POLLIN, 0}, pollfd{err_.pipe.near.get(), POLLIN, 0},
+        pollfd{status_.near.get(), POLLIN, 0}, pollfd{control_.near.get(), POLLIN, 0},
+        pollfd{stopping() ? -1 : cancelled_.get(), POLLIN, 0}};
+    if (::poll(watched.data(), watched.size(), poll_milliseconds(next_time())) < 0) {
+      if (errno != EINTR) throw_errno("cannot wait for a command");
+      return;
+    }
+    if (watched[0].revents != 0) read_output(out_);
+    if (watched[1].revents != 0) read_output(err_);
+    if (watched[2].revents != 0) read_status();
+    if (watched[3].revents != 0) read_reports();
+    if (watched[4].revents != 0) terminate(CommandEnd::kCancelled);
+    check_time();
+  }
+
+  bool stopping() const { return ended_by_us_.has_value(); }
+
+  SteadyTime next_time() const {
+    if (!control_.near) return drain_until_;
+    if (killed_ || exited_) return SteadyTime::max();  // its end is certain and near
+    return stopping() ? kill_at_ : deadline_;
+  }
+
+  void check_time() {
+    if (!control_.near || killed_ || exited_) return;
+    const SteadyTime now = real_clock().steady_now();
+    if (!stopping() && now >= deadline_) terminate(CommandEnd::kTimedOut);
+    if (stopping() && now >= kill_at_) kill();
+  }
+
+  void order(char what) { ::send(control_.near.get(), &what, 1, MSG_NOSIGNAL); }
+
+  void terminate(CommandEnd end) {
+    if (stopping() || exited_ || !control_.near) return;
+    ended_by_us_ = end;
+    kill_at_ = real_clock().steady_now() + grace_;
+    order(protocol::kTerminate);
+  }
+
+  void kill() {
+    killed_ = true;
+    order(protocol::kKill);
+  }
+
+  /// The next piece, empty when there is none now. Closes the pipe at its end.
+  std::string_view read_piece(FileDescriptor& fd) {
+    const ssize_t got = ::read(fd.get(), buffer_.data(), buffer_.size());
+    if (got > 0) return {buffer_.data(), static_cast<std::size_t>(got)};
+    if (got == 0 || (errno != EAGAIN && errno != EINTR)) fd.reset();
+    return {};
+  }
+
+  void read_output(Output& output) {
+    const std::string_view piece = read_piece(output.pipe.near);
+    output.capture.add(piece);
+    if (sink_ && !piece.empty()) sink_(piece);
+  }
+
+  void read_status() {
+    const std::string_view piece = read_piece(status_.near);
+    result_.status.append(piece.substr(0, limits::kChildStatusBytes - result_.status.size()));
+  }
+
+  void read_reports() {
+    Report report;
+    const ssize_t got = ::recv(control_.near.get(), &report, sizeof report, MSG_DONTWAIT);
+    // ECONNRESET comes once, before the last reports, when an order of ours was left unread.
+    if (got < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET)) return;
+    if (got != sizeof report) {
+      control_.near.reset();
+      drain_until_ = real_clock().steady_now() + limits::kDrainAfterExit;
+      return;
+    }
+    if (report.kind == ReportKind::kInitGone) gone_ = true;
+    if (report.kind == ReportKind::kStartFailed && !failed_start_) failed_start_ = report;
+    if (report.kind == ReportKind::kExited) {
+      exited_ = true;
+      result_.exit_code = report.value;
+    }
+    if (report.kind == ReportKind::kSignalled) {
+      exited_ = true;
+      result_.signal = report.value;
+      result_.exit_code = 128 + report.value;
+    }
+  }
+
+  /// After an exception: nothing may be left behind, but nobody wants to see the output any more.
+  void end_without_output() noexcept {
+    if (control_.near) kill();
+    out_.pipe.near.reset();
+    err_.pipe.near.reset();
+    while (control_.near) {
+      pollfd watched{control_.near.get(), POLLIN, 0};
+      ::poll(&watched, 1, -1);
+      read_reports();
+    }
+  }
+
+  [[noreturn]] void throw_failed_start() const {
+    const std::string reason = error_text(failed_start_->value);
+    const std::string& program = command_.argv.front();
+    ErrorInfo info;
+    info.service = "supervisor";
+    info.operation = "start";
+    info.target = program;
+    switch (failed_start_->step) {
+      case StartStep::kFolder:
+        throw TestExecutionError("cannot start " + program + " in " +
+                                     command_.working_directory.string() + ": " + reason,
+                                 std::move(info));
+      case StartStep::kExec:
+        throw TestExecutionError("cannot start " + program + ": " + reason, std::move(info));
+      case StartStep::kFork:
+        throw TestExecutionError("cannot start " + program + ": no new process: " + reason,
+                                 std::move(info));
+      default:
+        throw TestExecutionError("cannot start " + program + ": preparation failed: " + reason,
+                                 std::move(info));
+    }
+  }
+
+  CommandResult result() {
+    if (failed_start_) throw_failed_start();
+    if (!gone_) throw StorageError("the supervisor died while it ran " + command_.argv.front());
+    if (!exited_ && !killed_) {
+      throw StorageError("the init of " + command_.argv.front() + " was killed from outside");
+    }
+    if (!exited_) {
+      result_.signal = SIGKILL;
+      result_.exit_code = 128 + SIGKILL;
+    }
+    result_.end = result_.signal != 0 ? CommandEnd::kSignalled : CommandEnd::kExited;
+    if (ended_by_us_) result_.end = *ended_by_us_;
+    result_.out = out_.capture.take();
+    result_.err = err_.capture.take();
+    result_.duration = real_clock().steady_now() - begin_;
+    return std::move(result_);
+  }
+
+  const Command& command_;
+  const OutputSink& sink_;
+  std::chrono::nanoseconds grace_;
+  SteadyTime begin_;
+  SteadyTime deadline_;
+  SteadyTime kill_at_ = SteadyTime::max();
+  SteadyTime drain_until_ = SteadyTime::max();
+  Output out_;
+  Output err_;
+  FdPair control_;
+  FdPair status_;
+  FileDescriptor cancelled_;
+  std::string buffer_;
+  std::optional<CommandEnd> ended_by_us_;
+  std::optional<Report> failed_start_;
+  bool exited_ = false;  ///< its end is reported
+  bool killed_ = false;
+  bool gone_ = false;  ///< the helper says that nothing is left
+  CommandResult result_;
+};
+
+}  // namespace
+
+struct Supervisor::State {
+  const SupervisorOptions options;
+  std::mutex mutex;
+  std::shared_ptr<HelperProcess> helper;  ///< under the mutex
+
+  explicit State(SupervisorOptions wanted) : options(wanted) {}
+
+  /// The helper; a new one when the last died.
+  std::shared_ptr<HelperProcess> living_helper() {
+    const std::lock_guard lock(mutex);
+    if (!helper || !helper->alive()) {
+      helper.reset();
+      helper = std::make_shared<HelperProcess>(options.pid_namespace);
+    }
+    return helper;
+  }
+};
+
+Supervisor::Supervisor(SupervisorOptions options) : state_(std::make_unique<State>(options)) {
+  if (std::getenv(protocol::kHelperMark) != nullptr) {
+    throw StorageError("main() must call supervisor_main() before it makes a Supervisor");
+  }
+  state_->living_helper();
+}
+
+Supervisor::~Supervisor() {
+  // Also for runs that other threads still wait in: they hold the helper and see its end.
+  const std::lock_guard lock(state_->mutex);
+  if (state_->helper) state_->helper->end();
+}
+
+CommandResult Supervisor::run(const Command& command, const CallContext& context,
+                              const OutputSink& sink) {
+  CommandResult unstarted;
+  unstarted.end = context.cancelled() ? CommandEnd::kCancelled : CommandEnd::kTimedOut;
+  unstarted.exit_code = 128 + SIGTERM;
+  if (context.cancelled() || context.expired()) return unstarted;
+
+  Run run(command, context, sink, state_->options.terminate_grace);
+  std::shared_ptr<HelperProcess> helper = state_->living_helper();
+  if (!run.start(*helper)) {
+    helper = state_->living_helper();  // it died just now
+    if (!run.start(*helper)) throw StorageError("the supervisor dies as soon as it starts");
+  }
+  return run.wait(context.stop);
+}
+
+bool Supervisor::has_pid_namespace() const {
+  return state_->living_helper()->has_pid_namespace();
+}
+
+}  // namespace necrocode::process

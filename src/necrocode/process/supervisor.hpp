@@ -1,0 +1,58 @@
+// Supervisor: starts every child of necrocode, and guarantees that nothing of it outlives us.
+//
+// One helper process (this same binary, started with a clean environment before any key is read)
+// forks for each command an init process of its own pid namespace, which starts the command, waits
+// for it and reports. When the init is gone, the kernel ends all that the command started; the init
+// goes when the command ends, when its lifeline closes (we died, also by SIGKILL) or when it is
+// told.
+#pragma once
+
+#include <memory>
+
+#include "necrocode/base/call_context.hpp"
+#include "necrocode/process/command.hpp"
+
+namespace necrocode::process {
+
+struct SupervisorOptions {
+  /// False: never a pid namespace, as on a host that has none.
+  bool pid_namespace = true;
+  /// Between SIGTERM and SIGKILL.
+  std::chrono::nanoseconds terminate_grace = limits::kTerminateGrace;
+};
+
+/// Thread-safe: any number of run() at once, each on its caller's thread.
+class Supervisor {
+ public:
+  /// Starts the helper process. Throws StorageError when that fails.
+  explicit Supervisor(SupervisorOptions options = {});
+  ~Supervisor();  ///< ends every command still running
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  /// Runs a command that we trust (git, bubblewrap) to its end and waits until nothing of it is
+  /// left. A command that cannot be started (not found, no such folder) throws TestExecutionError
+  /// with the reason. Timeouts and cancellation are results, not errors: SIGTERM to the command's
+  /// process group, then the end of everything. An exception of `sink` ends the command, then
+  /// passes on. Throws StorageError when the helper process died; the next run() starts another.
+  CommandResult run(const Command& command, const CallContext& context,
+                    const OutputSink& sink = {});
+
+  /// True when commands get a pid namespace of their own. Without, descendants are ended by process
+  /// group and as a subreaper, which a hostile program can escape.
+  bool has_pid_namespace() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// main() calls this first: when the process was started to be the helper, it runs it and returns
+/// the exit code; otherwise -1. Nothing secret may have been read before.
+int supervisor_main(int argc, char** argv);
+
+/// Makes this process's memory, environment and descriptors unreadable to others of the same user
+/// (PR_SET_DUMPABLE 0, no core files). main() calls it before it reads any credential.
+void protect_own_memory();
+
+}  // namespace necrocode::process

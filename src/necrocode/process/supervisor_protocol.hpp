@@ -1,0 +1,84 @@
+// What the Supervisor, its helper and its inits say to each other. Internal to this folder.
+//
+// The channel (SOCK_SEQPACKET) carries one StartHeader a command with its descriptors; the control
+// socket of a command carries orders to its init and Reports back. End of file on either means that
+// the other side is gone.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace necrocode::process::protocol {
+
+/// argv of the helper; nothing else may be called with it.
+inline constexpr const char* kHelperName = "necrocode-supervisor";
+inline constexpr const char* kNoNamespaceFlag = "--no-pid-namespace";
+inline constexpr int kChannelFd = 3;
+/// The only variable of the helper's environment: a program that starts a Supervisor but does not
+/// call supervisor_main() must not start copies of itself for ever.
+inline constexpr const char* kHelperMark = "NECROCODE_SUPERVISOR_HELPER";
+
+inline constexpr std::uint32_t kMagic = 0x6e637231;  // "ncr1"
+
+/// Its descriptors, in order: encoded request (memfd), stdout, stderr, control; then the input
+/// (memfd) and the status pipe, when the header says so.
+struct StartHeader {
+  std::uint32_t magic = kMagic;
+  std::uint8_t has_input = 0;
+  std::uint8_t has_status = 0;
+  std::uint16_t unused = 0;
+};
+inline constexpr int kDescriptorsMax = 6;
+
+/// Orders on the control socket, one byte each. End of file is kKill.
+inline constexpr char kTerminate = 'T';
+inline constexpr char kKill = 'K';
+
+enum class Isolation : std::int32_t {
+  kNone,        ///< session, process group and subreaper
+  kPid,         ///< a pid namespace
+  kUserAndPid,  ///< a user namespace (same ids) with a pid namespace in it
+};
+
+enum class ReportKind : std::int32_t {
+  kReady,        ///< helper, on the channel: value is the Isolation
+  kStartFailed,  ///< value is errno, step says what failed
+  kExited,       ///< value is the exit code
+  kSignalled,    ///< value is the signal
+  kInitGone,     ///< helper: the init is reaped, nothing is left; value is its wait status
+};
+
+enum class StartStep : std::int32_t {
+  kNone,
+  kFork,
+  kNamespace,
+  kRequest,
+  kDescriptors,
+  kLimits,
+  kFolder,
+  kExec,
+};
+
+struct Report {
+  ReportKind kind = ReportKind::kReady;
+  std::int32_t value = 0;
+  StartStep step = StartStep::kNone;
+};
+
+/// The parts of a Command that its init needs.
+struct Request {
+  std::vector<std::string> argv;
+  std::vector<std::string> env;
+  std::string working_directory;
+  std::uint64_t file_size_max = 0;
+  std::uint64_t open_files_max = 0;
+};
+
+std::string encode(const Request& request);
+/// Nothing when malformed.
+std::optional<Request> decode(std::string_view bytes);
+
+}  // namespace necrocode::process::protocol
