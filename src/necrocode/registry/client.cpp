@@ -1,0 +1,261 @@
+#include "necrocode/registry/client.hpp"
+
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+
+namespace necrocode {
+namespace {
+
+using net::ServiceCall;
+
+net::ServiceOptions options_for(const std::string& base_url) {
+  net::ServiceOptions options;
+  options.base_url = base_url;
+  return options;
+}
+
+ServiceCall call_for(std::string operation, std::string target, std::string method,
+                     std::string path) {
+  ServiceCall call;
+  call.operation = std::move(operation);
+  call.target = std::move(target);
+  call.method = std::move(method);
+  call.path = std::move(path);
+  return call;
+}
+
+std::string task_path(const std::string& task_id, std::string_view rest = {}) {
+  return "/tasks/" + percent_encode(task_id) + std::string(rest);
+}
+
+/// A clock's time for a field that the registry takes as the sender's.
+Json now_json() {
+  return Json(to_rfc3339(real_clock().system_now()));
+}
+
+void add_lease(Json& body, const LeaseToken& lease) {
+  if (!lease.value.empty()) body.set("lease_token", lease.value);
+}
+
+Json object_or_empty(const Json& value) {
+  return value.is_null() ? Json::object() : value;
+}
+
+/// `?a=b&c=d` of the values that are not empty.
+std::string query_text(const std::vector<std::pair<std::string_view, std::string>>& values) {
+  std::string text;
+  for (const auto& [name, value] : values) {
+    if (value.empty()) continue;
+    text += (text.empty() ? "?" : "&") + std::string(name) + "=" + percent_encode(value);
+  }
+  return text;
+}
+
+const Json::Array& items_of(const Json& page, std::string_view name) {
+  if (!page[name].is_array()) {
+    ErrorInfo info;
+    info.service = "task-registry";
+    throw InvalidResponse("the answer has no list \"" + std::string(name) + "\"", std::move(info));
+  }
+  return page[name].items();
+}
+
+std::optional<std::string> next_cursor(const Json& page) {
+  const auto cursor = page["next_cursor"].as_string();
+  return cursor ? std::optional<std::string>(*cursor) : std::nullopt;
+}
+
+}  // namespace
+
+TaskRegistryClient::TaskRegistryClient(const std::string& base_url)
+    : TaskRegistryClient(options_for(base_url)) {}
+TaskRegistryClient::TaskRegistryClient(net::ServiceOptions options)
+    : caller_("task-registry", std::move(options)) {}
+
+registry::Task TaskRegistryClient::update_task_status(const std::string& task_id,
+                                                      const std::string& status,
+                                                      const Json& metadata, const LeaseToken& lease,
+                                                      const CallContext& context) {
+  ServiceCall call = call_for("update_task_status", task_id, "PUT", task_path(task_id, "/status"));
+  call.body = Json::object(
+      {{"status", status}, {"metadata", object_or_empty(metadata)}, {"updated_at", now_json()}});
+  add_lease(call.body, lease);
+  const Json answer = caller_.call_json(call, context);
+  // A service that answers 204 has done it, too.
+  if (!answer.is_null()) return registry::Task::from_json(answer);
+  registry::Task task;
+  task.id = task_id;
+  task.state = registry::parse_task_state(status).value_or(registry::TaskState::kBlocked);
+  return task;
+}
+
+registry::Event TaskRegistryClient::add_event(const std::string& task_id,
+                                              const std::string& event_type, const Json& data,
+                                              const LeaseToken& lease, const CallContext& context) {
+  ServiceCall call = call_for("add_event", task_id, "POST", task_path(task_id, "/events"));
+  call.body = Json::object(
+      {{"event_type", event_type}, {"data", object_or_empty(data)}, {"timestamp", now_json()}});
+  add_lease(call.body, lease);
+  const Json answer = caller_.call_json(call, context);
+  // A service that answers 204 has recorded it, too.
+  if (!answer.is_null()) return registry::Event::from_json(answer);
+  registry::Event event;
+  event.task_id = task_id;
+  event.event_type = event_type;
+  event.data = data;
+  return event;
+}
+
+void TaskRegistryClient::add_artifact(const std::string& task_id, const std::string& type,
+                                      const std::string& uri,
+                                      std::optional<std::int64_t> size_bytes, const Json& metadata,
+                                      const LeaseToken& lease, const CallContext& context) {
+  ServiceCall call = call_for("add_artifact", task_id, "POST", task_path(task_id, "/artifacts"));
+  call.body = Json::object({{"type", type},
+                            {"uri", uri},
+                            {"size_bytes", size_bytes},
+                            {"metadata", object_or_empty(metadata)},
+                            {"created_at", now_json()}});
+  add_lease(call.body, lease);
+  caller_.call_json(call, context);
+}
+
+registry::Task TaskRegistryClient::get_task(const std::string& task_id,
+                                            const CallContext& context) {
+  return registry::Task::from_json(
+      caller_.call_json(call_for("get_task", task_id, "GET", task_path(task_id)), context));
+}
+
+net::HealthStatus TaskRegistryClient::health_check() {
+  return caller_.health_check();
+}
+
+registry::Taskset TaskRegistryClient::submit(const Json& taskset, const CallContext& context) {
+  ServiceCall call = call_for("submit", taskset["spec_name"].string_or(""), "POST", "/tasksets");
+  call.body = taskset;
+  return registry::Taskset::from_json(caller_.call_json(call, context));
+}
+
+registry::Taskset TaskRegistryClient::get_taskset(const std::string& spec,
+                                                  const CallContext& context) {
+  return registry::Taskset::from_json(caller_.call_json(
+      call_for("get_taskset", spec, "GET", "/tasksets/" + percent_encode(spec)), context));
+}
+
+std::vector<registry::Taskset> TaskRegistryClient::list_tasksets(const CallContext& context) {
+  std::vector<registry::Taskset> tasksets;
+  std::string cursor;
+  while (true) {
+    const std::string path = "/tasksets" + query_text({{"cursor", cursor}});
+    const Json page = caller_.call_json(call_for("list_tasksets", "", "GET", path), context);
+    for (const Json& item : items_of(page, "items")) {
+      tasksets.push_back(registry::Taskset::from_json(item));
+    }
+    const auto next = next_cursor(page);
+    // A service that repeats its cursor would be asked for ever.
+    if (!next || *next == cursor) return tasksets;
+    cursor = *next;
+  }
+}
+
+std::vector<registry::ClaimedTask> TaskRegistryClient::claim(const registry::ClaimRequest& request,
+                                                             const CallContext& context) {
+  ServiceCall call = call_for("claim", request.task_id.value_or(""), "POST", "/tasks/claim");
+  call.body = request.to_json();
+  call.extra_time = request.wait;
+  const Json answer = caller_.call_json(call, context);
+  std::vector<registry::ClaimedTask> claimed;
+  if (answer.is_null()) return claimed;
+  for (const Json& task : items_of(answer, "tasks")) {
+    claimed.push_back(registry::ClaimedTask::from_json(task));
+    if (claimed.back().lease.count() == 0) claimed.back().lease = request.lease;
+  }
+  return claimed;
+}
+
+registry::HeartbeatAnswer TaskRegistryClient::heartbeat(const std::string& task_id,
+                                                        const LeaseToken& lease,
+                                                        const CallContext& context) {
+  ServiceCall call = call_for("heartbeat", task_id, "POST", task_path(task_id, "/heartbeat"));
+  call.body = Json::object({{"lease_token", lease.value}});
+  const Json answer = caller_.call_json(call, context);
+  JsonFields fields(answer);
+  registry::HeartbeatAnswer heartbeat;
+  const auto expires_at = fields.time("expires_at");
+  heartbeat.cancel_requested = fields.boolean("cancel_requested").value_or(false);
+  if (!expires_at || !fields.errors().empty()) {
+    ErrorInfo info;
+    info.service = caller_.service();
+    info.operation = call.operation;
+    info.target = task_id;
+    info.fields = fields.errors();
+    throw InvalidResponse("the heartbeat's answer is not as the protocol says", std::move(info));
+  }
+  heartbeat.expires_at = *expires_at;
+  return heartbeat;
+}
+
+registry::Task TaskRegistryClient::complete(const std::string& task_id,
+                                            const registry::Completion& completion,
+                                            const CallContext& context) {
+  ServiceCall call = call_for("complete", task_id, "POST", task_path(task_id, "/complete"));
+  call.body = completion.to_json();
+  return registry::Task::from_json(caller_.call_json(call, context)["task"]);
+}
+
+registry::Task TaskRegistryClient::cancel(const std::string& task_id, const std::string& reason,
+                                          const CallContext& context) {
+  ServiceCall call = call_for("cancel", task_id, "POST", task_path(task_id, "/cancel"));
+  call.body = Json::object({{"reason", reason}});
+  return registry::Task::from_json(caller_.call_json(call, context));
+}
+
+registry::Task TaskRegistryClient::retry(const std::string& task_id, const CallContext& context) {
+  ServiceCall call = call_for("retry", task_id, "POST", task_path(task_id, "/retry"));
+  call.body = Json::object();
+  return registry::Task::from_json(caller_.call_json(call, context));
+}
+
+registry::TaskPage TaskRegistryClient::list(const registry::TaskQuery& query,
+                                            const CallContext& context) {
+  std::vector<std::string> states;
+  for (const registry::TaskState state : query.states) states.emplace_back(to_string(state));
+  const std::string path = "/tasks" + query_text({{"spec", query.spec},
+                                                  {"state", join(states, ",")},
+                                                  {"skill", query.skill},
+                                                  {"label", query.label},
+                                                  {"q", query.text},
+                                                  {"sort", query.sort},
+                                                  {"limit", std::to_string(query.limit)},
+                                                  {"cursor", query.cursor}});
+  const Json answer = caller_.call_json(call_for("list", query.spec, "GET", path), context);
+  registry::TaskPage page;
+  for (const Json& item : items_of(answer, "items"))
+    page.items.push_back(registry::Task::from_json(item));
+  page.next_cursor = next_cursor(answer);
+  return page;
+}
+
+registry::EventPage TaskRegistryClient::events(const std::string& task_id, std::int64_t after,
+                                               int limit, const CallContext& context) {
+  const std::string path =
+      task_path(task_id, "/events") +
+      query_text({{"after", std::to_string(after)}, {"limit", std::to_string(limit)}});
+  const Json answer = caller_.call_json(call_for("events", task_id, "GET", path), context);
+  registry::EventPage page;
+  for (const Json& item : items_of(answer, "items"))
+    page.items.push_back(registry::Event::from_json(item));
+  page.next_cursor = next_cursor(answer);
+  return page;
+}
+
+Json TaskRegistryClient::graph(const std::string& spec, const std::string& format,
+                               const CallContext& context) {
+  const std::string path =
+      "/tasksets/" + percent_encode(spec) + "/graph" + query_text({{"format", format}});
+  const ServiceCall call = call_for("graph", spec, "GET", path);
+  if (format == "json") return caller_.call_json(call, context);
+  return Json(caller_.call(call, context).body);
+}
+
+}  // namespace necrocode

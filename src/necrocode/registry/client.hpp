@@ -1,0 +1,87 @@
+// TaskRegistryClient: the Task Registry's HTTP calls, each as one method. Of the registry's rules
+// nothing is repeated here: it answers, or says why not.
+#pragma once
+
+#include <string>
+
+#include "necrocode/base/call_context.hpp"
+#include "necrocode/net/service_caller.hpp"
+#include "necrocode/registry/model.hpp"
+
+namespace necrocode {
+
+/// Thread-safe. Every call throws what ServiceCaller::call() documents: NotFound for an unknown
+/// task or taskset, Conflict with the candidates for an ambiguous number,
+/// TaskContextValidationError for what the registry refuses, InvalidResponse for an answer that is
+/// not as the protocol says. A task id is full ("app:1.1") or a bare number ("1.1") where that is
+/// unambiguous. `lease` is the token of the claim; while a task is leased, changes without it are a
+/// Conflict.
+class TaskRegistryClient {
+ public:
+  static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
+  explicit TaskRegistryClient(const std::string& base_url = kDefaultUrl);
+  explicit TaskRegistryClient(net::ServiceOptions options);
+
+  /// `status`: ready, blocked, in_progress or running, done, failed, cancelled. Conflict for an
+  /// illegal transition or without the lease's token.
+  registry::Task update_task_status(const std::string& task_id, const std::string& status,
+                                    const Json& metadata = Json::object(),
+                                    const LeaseToken& lease = {}, const CallContext& context = {});
+  /// Appends to the task's history. `data` is kept as it is, at most limits::kEventBytes. The event
+  /// as recorded, with its id.
+  registry::Event add_event(const std::string& task_id, const std::string& event_type,
+                            const Json& data = Json::object(), const LeaseToken& lease = {},
+                            const CallContext& context = {});
+  /// Records that the task has an artifact. The uri is not checked, nothing is uploaded.
+  void add_artifact(const std::string& task_id, const std::string& type, const std::string& uri,
+                    std::optional<std::int64_t> size_bytes = {},
+                    const Json& metadata = Json::object(), const LeaseToken& lease = {},
+                    const CallContext& context = {});
+  /// The task as it stands, its artifacts included.
+  registry::Task get_task(const std::string& task_id, const CallContext& context = {});
+  /// Once, without retries, within the health timeout. Never throws.
+  net::HealthStatus health_check();
+
+  /// Creates or updates the taskset {"spec_name","tasks":[…]}, whole or not at all; tasks are
+  /// matched by number. TaskContextValidationError with every defect, a cycle of dependencies among
+  /// them.
+  registry::Taskset submit(const Json& taskset, const CallContext& context = {});
+  /// The taskset with its tasks.
+  registry::Taskset get_taskset(const std::string& spec, const CallContext& context = {});
+  /// All of them, page by page.
+  std::vector<registry::Taskset> list_tasksets(const CallContext& context = {});
+  /// Leases up to `request.max` ready tasks, highest priority first. Empty when there is no work
+  /// within `request.wait`.
+  std::vector<registry::ClaimedTask> claim(const registry::ClaimRequest& request,
+                                           const CallContext& context = {});
+  /// Renews the lease for as long as it was claimed for, and tells whether the task is to be given
+  /// up. Conflict when the lease is lost.
+  registry::HeartbeatAnswer heartbeat(const std::string& task_id, const LeaseToken& lease,
+                                      const CallContext& context = {});
+  /// Ends the lease: state, artifacts and events in one transaction, which also makes dependents
+  /// ready. Conflict when the lease is lost.
+  registry::Task complete(const std::string& task_id, const registry::Completion& completion,
+                          const CallContext& context = {});
+  /// A task that nobody runs is cancelled at once; a running one gets `cancel_requested`. Conflict
+  /// when it is done or has failed.
+  registry::Task cancel(const std::string& task_id, const std::string& reason = {},
+                        const CallContext& context = {});
+  /// A failed task becomes ready again, with new attempts; one that waits already stays as it is.
+  /// Conflict in any other state.
+  registry::Task retry(const std::string& task_id, const CallContext& context = {});
+  /// One page of the tasks that `query` selects.
+  registry::TaskPage list(const registry::TaskQuery& query = {}, const CallContext& context = {});
+  /// The task's events in order; `after` is the last seen event's id (0: from the first).
+  registry::EventPage events(const std::string& task_id, std::int64_t after = 0, int limit = 1000,
+                             const CallContext& context = {});
+  /// {"nodes","edges","levels"} as the registry gives it; or dot / mermaid text as a JSON string.
+  Json graph(const std::string& spec, const std::string& format = "json",
+             const CallContext& context = {});
+
+  const std::string& base_url() const { return caller_.base_url(); }
+
+ private:
+  net::ServiceCaller caller_;
+};
+
+}  // namespace necrocode

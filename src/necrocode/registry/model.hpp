@@ -1,0 +1,181 @@
+// The Task Registry's vocabulary, shared by its client and its service.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/ids.hpp"
+#include "necrocode/base/json.hpp"
+
+namespace necrocode::registry {
+
+/// A task whose lease ends unrenewed this often (its `max_attempts` field says otherwise) has
+/// failed.
+inline constexpr int kMaxAttempts = 3;
+
+/// blocked → ready → running → done | failed | cancelled; failed → ready by retry.
+enum class TaskState { kBlocked, kReady, kRunning, kDone, kFailed, kCancelled };
+std::string_view to_string(TaskState state);
+/// `in_progress` is read as running. Nothing for an unknown name.
+std::optional<TaskState> parse_task_state(std::string_view name);
+bool is_final(TaskState state);
+
+/// What a task was submitted with, field by field as in the JSON (examples/task.json).
+struct TaskSpec {
+  std::string number;  ///< "1.1"
+  std::string title;
+  std::string description;
+  std::vector<std::string> acceptance_criteria;
+  std::vector<std::string> dependencies;  ///< numbers of the same spec, or full ids
+  std::string required_skill;
+  std::string repo_url;
+  std::string branch_name;
+  std::string base_branch;
+  std::vector<std::string> test_commands;
+  std::vector<std::string> related_files;
+  std::vector<std::string> readonly_files;
+  std::vector<std::string> labels;
+  int priority = 0;  ///< higher first
+  /// Every field as it was sent, these and the others (fail_fast, timeout_seconds, executor …), for
+  /// the runner; unknown ones are dropped.
+  Json fields;
+
+  /// Reads one element of a taskset; collects defects into `reader`'s errors.
+  static TaskSpec from_json(JsonFields& reader, const Json& json);
+};
+
+/// A task's pointer to an artifact. Only recorded: nobody has looked whether it is there.
+struct ArtifactRef {
+  std::string type;  ///< "diff", "log", "test" …
+  std::string uri;
+  std::optional<std::int64_t> size_bytes;
+  Json metadata;
+  SystemTime created_at;
+  int attempt = 0;
+  Json to_json() const;
+  static ArtifactRef from_json(const Json& json);
+};
+
+/// A task as the registry tells it.
+struct Task {
+  std::string id;  ///< full
+  std::string spec_name;
+  std::string number;
+  TaskState state = TaskState::kReady;
+  Json fields;  ///< as submitted
+  Json metadata;
+  std::vector<std::string> dependencies;  ///< full ids
+  std::vector<ArtifactRef> artifacts;
+  /// The pushed commits of its dependencies, to start from; set in a claim's answer.
+  std::vector<std::string> base_commits;
+  int attempt = 0;
+  std::int64_t version = 0;  ///< grows with each change; the ETag
+  std::string runner_id;     ///< of the lease, when running
+  bool cancel_requested = false;
+  std::string blocked_reason;  ///< why a blocked task waits, "" otherwise
+  Json failure;  ///< {"class","reason","retry_at"} of the last failed attempt, or null
+  SystemTime created_at;
+  SystemTime updated_at;
+  Json to_json() const;
+  /// Throws InvalidResponse.
+  static Task from_json(const Json& json);
+};
+
+/// A task that is ours until the lease ends.
+struct ClaimedTask {
+  Task task;
+  LeaseToken lease_token;
+  SystemTime expires_at;               ///< by the registry's clock, for people
+  std::chrono::milliseconds lease{0};  ///< how long from now
+  Json to_json() const;
+  static ClaimedTask from_json(const Json& json);
+};
+
+/// Which tasks to lease, and for how long.
+struct ClaimRequest {
+  RunnerId runner_id;
+  std::vector<std::string> skills;          ///< empty: any task
+  std::chrono::milliseconds lease{60'000};  ///< at least 1 s
+  std::chrono::milliseconds wait{0};        ///< long poll; at most limits::kClaimWaitMax
+  int max = 1;                              ///< tasks; at most limits::kClaimMax
+  std::optional<std::string> task_id;       ///< just this one
+  Json to_json() const;
+};
+
+/// One line of a task's history. The registry sets id, recorded_at and attempt.
+struct Event {
+  std::int64_t id = 0;  ///< grows; what a resuming reader gives as `after`
+  std::string task_id;
+  std::string event_type;
+  Json data;
+  SystemTime timestamp;    ///< the sender's
+  SystemTime recorded_at;  ///< the registry's
+  int attempt = 0;
+  Json to_json() const;
+  static Event from_json(const Json& json);
+};
+
+/// Why an attempt ended badly, and so whether it is worth another one.
+struct Failure {
+  std::string failure_class;           ///< agent, tests, infrastructure, quota, conflict
+  std::string reason;                  ///< for people
+  std::optional<SystemTime> retry_at;  ///< no other attempt before then
+  Json to_json() const;
+};
+
+/// What a finished task says, in one call.
+struct Completion {
+  LeaseToken lease_token;
+  TaskState status = TaskState::kDone;  ///< done, failed, cancelled, or ready (handed back)
+  Json metadata;
+  std::vector<ArtifactRef> artifacts;
+  std::vector<Event> events;  ///< event_type, data, timestamp
+  std::optional<Failure> failure;
+  Json to_json() const;
+};
+
+/// What a renewed lease is told.
+struct HeartbeatAnswer {
+  SystemTime expires_at;          ///< by the registry's clock, for people
+  bool cancel_requested = false;  ///< give the task up, and complete it as cancelled
+};
+
+/// Which tasks to list; empty fields select all.
+struct TaskQuery {
+  std::string spec;
+  std::vector<TaskState> states;  ///< any of them
+  std::string skill;
+  std::string label;
+  std::string text;             ///< in title or description
+  std::string sort = "number";  ///< number, priority, age
+  int limit = 100;              ///< of a page; at most limits::kPageSizeMax
+  std::string cursor;           ///< the last page's next_cursor
+};
+/// One page of tasks.
+struct TaskPage {
+  std::vector<Task> items;
+  std::optional<std::string> next_cursor;  ///< nothing: this was the last
+};
+/// One page of events, oldest first.
+struct EventPage {
+  std::vector<Event> items;
+  std::optional<std::string> next_cursor;
+};
+
+/// The tasks of one spec, submitted together.
+struct Taskset {
+  std::string spec_name;
+  std::int64_t version = 0;  ///< grows with each submit that changes something
+  std::vector<Task> tasks;
+  Json metadata;
+  Json counts;  ///< state → number
+  SystemTime created_at;
+  SystemTime updated_at;
+  Json to_json() const;
+  static Taskset from_json(const Json& json);
+};
+
+}  // namespace necrocode::registry

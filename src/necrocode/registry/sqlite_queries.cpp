@@ -1,0 +1,268 @@
+#include "necrocode/registry/sqlite_queries.hpp"
+
+#include <set>
+
+#include "necrocode/base/base64.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+
+namespace necrocode::registry {
+namespace {
+
+/// A query's text with the values for its parameters, in step with each other.
+class Where {
+ public:
+  void add(const std::string& condition, std::vector<Json> values) {
+    text_ += (text_.empty() ? " WHERE " : " AND ") + condition;
+    values_.insert(values_.end(), values.begin(), values.end());
+  }
+  const std::string& text() const { return text_; }
+  void bind(db::Statement& statement) const {
+    for (const Json& value : values_) {
+      if (const auto number = value.as_int()) {
+        statement.bind(*number);
+      } else {
+        statement.bind(value.string_or(""));
+      }
+    }
+  }
+
+ private:
+  std::string text_;
+  std::vector<Json> values_;
+};
+
+[[noreturn]] void refuse(const std::string& parameter, const std::string& message) {
+  ErrorInfo info;
+  info.fields.push_back({parameter, message});
+  throw TaskContextValidationError("invalid query", std::move(info));
+}
+
+/// An order of tasks: what it sorts by, and how a cursor continues after a row.
+struct Order {
+  std::string_view name;
+  const char* order_by;
+  const char* after;  ///< with one parameter for each column of `key`
+  std::size_t columns;
+};
+constexpr Order kOrders[] = {
+    {"number", "s.name, t.number_key, t.seq", "(s.name, t.number_key, t.seq) > (?, ?, ?)", 3},
+    {"priority", "t.priority DESC, t.seq", "(-t.priority, t.seq) > (?, ?)", 2},
+    {"age", "t.seq", "t.seq > ?", 1}};
+
+const Order& order_for(const std::string& sort) {
+  for (const Order& order : kOrders) {
+    if (order.name == sort) return order;
+  }
+  refuse("sort", "must be number, priority or age");
+}
+
+Json::Array read_cursor(const Order& order, const std::string& cursor) {
+  const auto text = base64_decode(cursor);
+  const auto json = text ? Json::try_parse(*text) : std::nullopt;
+  if (!json || json->size() != order.columns + 1 || json->items()[0].string_or("") != order.name) {
+    refuse("cursor", "is not one that this query gave");
+  }
+  return Json::Array(json->items().begin() + 1, json->items().end());
+}
+
+/// `%` and `_` in what people search for mean themselves.
+std::string like_pattern(const std::string& text) {
+  return "%" + replace_all(replace_all(replace_all(text, "\\", "\\\\"), "%", "\\%"), "_", "\\_") +
+         "%";
+}
+
+Where conditions_of(const TaskQuery& query) {
+  Where where;
+  if (!query.spec.empty()) where.add("s.name = ?", {query.spec});
+  if (!query.states.empty()) {
+    std::vector<std::string> numbers;
+    for (const TaskState state : query.states)
+      numbers.push_back(std::to_string(static_cast<int>(state)));
+    where.add("t.state IN (" + join(numbers, ",") + ")", {});
+  }
+  if (!query.skill.empty()) where.add("t.skill = ?", {query.skill});
+  if (!query.label.empty()) {
+    where.add("EXISTS (SELECT 1 FROM json_each(f.fields, '$.labels') l WHERE l.value = ?)",
+              {query.label});
+  }
+  if (!query.text.empty()) {
+    const std::string pattern = like_pattern(query.text);
+    where.add(
+        "(json_extract(f.fields, '$.title') LIKE ? ESCAPE '\\' OR "
+        "json_extract(f.fields, '$.description') LIKE ? ESCAPE '\\')",
+        {pattern, pattern});
+  }
+  return where;
+}
+
+std::string cursor_after(const Order& order, const TaskRow& row, std::int64_t priority) {
+  Json cursor = Json::array();
+  cursor.push_back(order.name);
+  if (order.name == "number") {
+    cursor.push_back(row.spec_name());
+    cursor.push_back(natural_key(row.number()));
+  } else if (order.name == "priority") {
+    cursor.push_back(-priority);
+  }
+  cursor.push_back(row.seq);
+  return base64_encode(cursor.dump());
+}
+
+/// The statement's rows, read to the end before anything else is asked.
+std::vector<TaskRow> all_rows(db::Statement& statement) {
+  std::vector<TaskRow> rows;
+  while (statement.step()) rows.push_back(read_row(statement));
+  return rows;
+}
+
+std::string select_tasks() {
+  return std::string("SELECT ") + kTaskColumns +
+         ", t.priority FROM tasks t JOIN task_fields f USING (seq) JOIN tasksets s USING (spec_id)";
+}
+
+Taskset read_taskset(db::Database& database, const db::Statement& row) {
+  Taskset taskset;
+  taskset.spec_name = row.text(1);
+  taskset.version = row.integer(2);
+  taskset.metadata = Json::parse(row.text(3));
+  taskset.created_at = from_unix_ms(row.integer(4));
+  taskset.updated_at = from_unix_ms(row.integer(5));
+  taskset.counts = Json::object();
+  db::Statement& counts =
+      database.prepare("SELECT state, tasks FROM task_counts WHERE spec_id = ? ORDER BY state");
+  counts.bind(row.integer(0));
+  for (int state = 0; state < 6; ++state) {
+    taskset.counts.set(to_string(static_cast<TaskState>(state)), 0);
+  }
+  while (counts.step()) {
+    taskset.counts.set(to_string(static_cast<TaskState>(counts.integer(0))), counts.integer(1));
+  }
+  return taskset;
+}
+
+constexpr const char* kTasksetColumns = "spec_id, name, version, metadata, created_ms, updated_ms";
+
+std::int64_t spec_id_of(db::Database& database, const std::string& spec) {
+  db::Statement& query = database.prepare("SELECT spec_id FROM tasksets WHERE name = ?");
+  if (!query.bind(spec).step()) throw_no_taskset(spec);
+  const std::int64_t spec_id = query.integer(0);
+  query.reset();
+  return spec_id;
+}
+
+}  // namespace
+
+TaskPage query_tasks(db::Database& database, const TaskQuery& query) {
+  const Order& order = order_for(query.sort);
+  Where where = conditions_of(query);
+  if (!query.cursor.empty()) where.add(order.after, read_cursor(order, query.cursor));
+  // Not cached: there are as many texts as there are combinations of filters.
+  db::Statement statement(database, select_tasks() + where.text() + " ORDER BY " + order.order_by +
+                                        " LIMIT " + std::to_string(query.limit + 1));
+  where.bind(statement);
+  std::vector<TaskRow> rows;
+  std::vector<std::int64_t> priorities;
+  while (statement.step()) {
+    rows.push_back(read_row(statement));
+    priorities.push_back(statement.integer(18));
+  }
+  TaskPage page;
+  if (static_cast<int>(rows.size()) > query.limit) {
+    rows.pop_back();
+    page.next_cursor = cursor_after(order, rows.back(), priorities[rows.size() - 1]);
+  }
+  for (const TaskRow& row : rows) page.items.push_back(to_task(database, row));
+  return page;
+}
+
+Taskset query_taskset(db::Database& database, const std::string& spec) {
+  db::Statement query(database,
+                      std::string("SELECT ") + kTasksetColumns + " FROM tasksets WHERE name = ?");
+  if (!query.bind(spec).step()) throw_no_taskset(spec);
+  Taskset taskset = read_taskset(database, query);
+  db::Statement tasks(database,
+                      select_tasks() + " WHERE t.spec_id = ? ORDER BY t.number_key, t.seq");
+  tasks.bind(query.integer(0));
+  for (const TaskRow& row : all_rows(tasks)) taskset.tasks.push_back(to_task(database, row));
+  return taskset;
+}
+
+TasksetPage query_tasksets(db::Database& database, const std::string& cursor, int limit) {
+  db::Statement query(database, std::string("SELECT ") + kTasksetColumns +
+                                    " FROM tasksets WHERE name > ? ORDER BY name LIMIT ?");
+  query.bind(cursor).bind(limit + 1);
+  TasksetPage page;
+  while (query.step()) page.items.push_back(read_taskset(database, query));
+  if (static_cast<int>(page.items.size()) > limit) {
+    page.items.pop_back();
+    page.next_cursor = page.items.back().spec_name;
+  }
+  return page;
+}
+
+EventPage query_events(db::Database& database, const EventQuery& query) {
+  Where where;
+  where.add("id > ?", {query.after});
+  if (!query.task_id.empty()) {
+    where.add("task_seq = ?", {load_row(database, query.task_id).seq});
+  }
+  if (!query.spec.empty()) where.add("spec_id = ?", {spec_id_of(database, query.spec)});
+  if (!query.type.empty()) where.add("event_type = ?", {query.type});
+  if (query.since) where.add("recorded_ms >= ?", {to_unix_ms(*query.since)});
+  if (query.until) where.add("recorded_ms < ?", {to_unix_ms(*query.until)});
+  db::Statement statement(
+      database,
+      "SELECT id, task_id, event_type, data, timestamp_ms, recorded_ms, attempt FROM events" +
+          where.text() + " ORDER BY id LIMIT " + std::to_string(query.limit + 1));
+  where.bind(statement);
+  EventPage page;
+  while (statement.step()) {
+    Event& event = page.items.emplace_back();
+    event.id = statement.integer(0);
+    event.task_id = statement.text(1);
+    event.event_type = statement.text(2);
+    event.data = Json::parse(statement.text(3));
+    event.timestamp = from_unix_ms(statement.integer(4));
+    event.recorded_at = from_unix_ms(statement.integer(5));
+    event.attempt = static_cast<int>(statement.integer(6));
+  }
+  if (static_cast<int>(page.items.size()) > query.limit) {
+    page.items.pop_back();
+    page.next_cursor = std::to_string(page.items.back().id);
+  }
+  return page;
+}
+
+TaskGraph query_graph(db::Database& database, const std::string& spec) {
+  const std::int64_t spec_id = spec_id_of(database, spec);
+  TaskGraph graph;
+  graph.spec_name = spec;
+  db::Statement nodes(database,
+                      "SELECT t.id, coalesce(json_extract(f.fields, '$.title'), ''), t.state "
+                      "FROM tasks t JOIN task_fields f USING (seq) WHERE t.spec_id = ? "
+                      "ORDER BY t.number_key, t.seq");
+  nodes.bind(spec_id);
+  while (nodes.step()) {
+    graph.nodes.push_back(
+        {nodes.text(0), nodes.text(1), static_cast<TaskState>(nodes.integer(2)), false});
+  }
+  db::Statement edges(database,
+                      "SELECT p.id, c.id, p.spec_id, p.state, "
+                      "coalesce(json_extract(f.fields, '$.title'), '') "
+                      "FROM tasks c JOIN dependencies d ON d.child = c.seq "
+                      "JOIN tasks p ON p.seq = d.parent JOIN task_fields f ON f.seq = p.seq "
+                      "WHERE c.spec_id = ? ORDER BY c.number_key, c.seq, p.number_key, p.seq");
+  edges.bind(spec_id);
+  std::set<std::string> external;
+  while (edges.step()) {
+    graph.edges.emplace_back(edges.text(0), edges.text(1));
+    if (edges.integer(2) != spec_id && external.insert(edges.text(0)).second) {
+      graph.nodes.push_back(
+          {edges.text(0), edges.text(4), static_cast<TaskState>(edges.integer(3)), true});
+    }
+  }
+  return graph;
+}
+
+}  // namespace necrocode::registry

@@ -1,0 +1,286 @@
+#include "necrocode/registry/sqlite_rows.hpp"
+
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+
+namespace necrocode::registry {
+namespace {
+
+// The states are numbered as TaskState: 0 blocked, 1 ready, 2 running, 3 done, 4 failed, 5
+// cancelled. tasks_ready is the claim's order, over ready tasks only, so that a claim costs the
+// same however many tasks there are; `skill` lets it be filtered without reading the row.
+constexpr std::string_view kSchema1 = R"sql(
+CREATE TABLE tasksets (
+  spec_id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE,
+  version INTEGER NOT NULL,
+  metadata TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  updated_ms INTEGER NOT NULL);
+CREATE TABLE task_counts (
+  spec_id INTEGER NOT NULL REFERENCES tasksets,
+  state INTEGER NOT NULL,
+  tasks INTEGER NOT NULL CHECK (tasks >= 0),
+  PRIMARY KEY (spec_id, state)) WITHOUT ROWID;
+CREATE TABLE tasks (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  spec_id INTEGER NOT NULL REFERENCES tasksets,
+  id TEXT NOT NULL UNIQUE,
+  number TEXT NOT NULL,
+  number_key TEXT NOT NULL,
+  skill TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5),
+  metadata TEXT NOT NULL,
+  failure TEXT,
+  open_dependencies INTEGER NOT NULL CHECK (open_dependencies >= 0),
+  attempt INTEGER NOT NULL,
+  attempts_used INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  lease_token TEXT,
+  lease_ms INTEGER NOT NULL,
+  runner_id TEXT NOT NULL,
+  cancel_requested INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  updated_ms INTEGER NOT NULL,
+  CHECK (lease_token IS NULL OR state = 2));
+CREATE INDEX tasks_by_number ON tasks (number);
+CREATE INDEX tasks_by_spec ON tasks (spec_id, number_key, seq);
+CREATE INDEX tasks_ready ON tasks (priority DESC, seq, skill) WHERE state = 1;
+CREATE INDEX tasks_running ON tasks (seq) WHERE state = 2;
+CREATE TABLE task_fields (
+  seq INTEGER PRIMARY KEY REFERENCES tasks ON DELETE CASCADE,
+  fields TEXT NOT NULL);
+CREATE TABLE dependencies (
+  child INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE,
+  parent INTEGER NOT NULL REFERENCES tasks,
+  PRIMARY KEY (child, parent)) WITHOUT ROWID;
+CREATE INDEX dependencies_by_parent ON dependencies (parent);
+CREATE TABLE attempts (
+  task_seq INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE,
+  epoch INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  token TEXT NOT NULL,
+  runner_id TEXT NOT NULL,
+  skills TEXT NOT NULL,
+  lease_ms INTEGER NOT NULL,
+  started_ms INTEGER NOT NULL,
+  ended_ms INTEGER,
+  outcome TEXT,
+  PRIMARY KEY (task_seq, epoch)) WITHOUT ROWID;
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  task_seq INTEGER NOT NULL,
+  spec_id INTEGER NOT NULL,
+  task_id TEXT NOT NULL,
+  event_type TEXT NOT NULL,
+  data TEXT NOT NULL,
+  timestamp_ms INTEGER NOT NULL,
+  recorded_ms INTEGER NOT NULL,
+  attempt INTEGER NOT NULL);
+CREATE INDEX events_by_task ON events (task_seq);
+CREATE INDEX events_by_spec ON events (spec_id);
+CREATE TABLE artifacts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  task_seq INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE,
+  type TEXT NOT NULL,
+  uri TEXT NOT NULL,
+  size_bytes INTEGER,
+  metadata TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  attempt INTEGER NOT NULL);
+CREATE INDEX artifacts_by_task ON artifacts (task_seq);
+)sql";
+
+/// So many unfinished parents are named in a blocked task's reason.
+constexpr std::size_t kNamedParents = 3;
+/// So many candidates are named for an ambiguous bare id.
+constexpr std::size_t kNamedCandidates = 10;
+
+ErrorInfo info_for(std::string_view target) {
+  ErrorInfo info;
+  info.target = shorten(printable(target), 2 * limits::kNameBytes);
+  return info;
+}
+
+std::vector<ArtifactRef> load_artifacts(db::Database& database, std::int64_t seq) {
+  db::Statement& query = database.prepare(
+      "SELECT type, uri, size_bytes, metadata, created_ms, attempt FROM artifacts WHERE task_seq = "
+      "? "
+      "ORDER BY id");
+  query.bind(seq);
+  std::vector<ArtifactRef> artifacts;
+  while (query.step()) {
+    ArtifactRef& artifact = artifacts.emplace_back();
+    artifact.type = query.text(0);
+    artifact.uri = query.text(1);
+    artifact.size_bytes = query.optional_integer(2);
+    artifact.metadata = Json::parse(query.text(3));
+    artifact.created_at = from_unix_ms(query.integer(4));
+    artifact.attempt = static_cast<int>(query.integer(5));
+  }
+  return artifacts;
+}
+
+/// Failed and cancelled parents first: those are what a person has to act on.
+std::string blocked_reason(db::Database& database, const TaskRow& row) {
+  if (row.open_dependencies == 0) return "set to blocked by a client";
+  db::Statement& query = database.prepare(
+      "SELECT p.id, p.state FROM dependencies d JOIN tasks p ON p.seq = d.parent "
+      "WHERE d.child = ? AND p.state <> 3 ORDER BY p.state >= 4 DESC, p.seq LIMIT ?");
+  query.bind(row.seq).bind(static_cast<std::int64_t>(kNamedParents));
+  std::vector<std::string> parents;
+  while (query.step()) {
+    const auto state = static_cast<TaskState>(query.integer(1));
+    parents.push_back(query.text(0) + " (" + std::string(to_string(state)) + ")");
+  }
+  std::string reason = "waits for " + join(parents, ", ");
+  const auto named = static_cast<int>(parents.size());
+  if (row.open_dependencies > named) {
+    reason += " and " + std::to_string(row.open_dependencies - named) + " more";
+  }
+  return reason;
+}
+
+}  // namespace
+
+const char* const kTaskColumns =
+    "t.seq, t.spec_id, t.id, t.state, t.metadata, t.failure, t.open_dependencies, t.attempt, "
+    "t.attempts_used, t.epoch, t.lease_token, t.lease_ms, t.runner_id, t.cancel_requested, "
+    "t.version, "
+    "t.created_ms, t.updated_ms, f.fields";
+
+const std::vector<std::string_view>& sqlite_migrations() {
+  static const std::vector<std::string_view> kMigrations = {kSchema1};
+  return kMigrations;
+}
+
+void throw_no_task(std::string_view id) {
+  throw NotFound("there is no such task", info_for(id));
+}
+void throw_no_taskset(std::string_view spec) {
+  throw NotFound("there is no such taskset", info_for(spec));
+}
+
+TaskRow read_row(const db::Statement& statement) {
+  TaskRow row;
+  row.seq = statement.integer(0);
+  row.spec_id = statement.integer(1);
+  row.id = statement.text(2);
+  row.state = static_cast<TaskState>(statement.integer(3));
+  row.metadata = statement.text(4);
+  row.failure = statement.text(5);
+  row.open_dependencies = static_cast<int>(statement.integer(6));
+  row.attempt = static_cast<int>(statement.integer(7));
+  row.attempts_used = static_cast<int>(statement.integer(8));
+  row.epoch = statement.integer(9);
+  row.lease_token = statement.text(10);
+  row.lease_ms = statement.integer(11);
+  row.runner_id = statement.text(12);
+  row.cancel_requested = statement.integer(13) != 0;
+  row.version = statement.integer(14);
+  row.created_ms = statement.integer(15);
+  row.updated_ms = statement.integer(16);
+  row.fields = statement.text(17);
+  return row;
+}
+
+std::string resolve_task_id(db::Database& database, std::string_view text) {
+  if (TaskId::parse(text)) return std::string(text);
+  if (!is_plain_name(text)) {
+    ErrorInfo info = info_for(text);
+    info.fields.push_back({"/id", "must be SPEC:NUMBER or NUMBER"});
+    throw TaskContextValidationError("not a task id", std::move(info));
+  }
+  db::Statement& query =
+      database.prepare("SELECT id FROM tasks WHERE number = ? ORDER BY id LIMIT ?");
+  query.bind(text).bind(static_cast<std::int64_t>(kNamedCandidates + 1));
+  std::vector<std::string> candidates;
+  while (query.step()) candidates.push_back(query.text(0));
+  if (candidates.empty()) throw_no_task(text);
+  if (candidates.size() == 1) return candidates.front();
+  if (candidates.size() > kNamedCandidates) candidates.back() = "…";
+  throw Conflict("the task id is ambiguous, it may be " + join(candidates, ", "), info_for(text));
+}
+
+TaskRow load_row(db::Database& database, std::string_view text) {
+  static const std::string kQuery = std::string("SELECT ") + kTaskColumns +
+                                    " FROM tasks t JOIN task_fields f USING (seq) WHERE t.id = ?";
+  const std::string id = resolve_task_id(database, text);
+  db::Statement& query = database.prepare(kQuery);
+  if (!query.bind(id).step()) throw_no_task(text);
+  TaskRow row = read_row(query);
+  query.reset();
+  return row;
+}
+
+TaskRow load_row(db::Database& database, std::int64_t seq) {
+  static const std::string kQuery = std::string("SELECT ") + kTaskColumns +
+                                    " FROM tasks t JOIN task_fields f USING (seq) WHERE t.seq = ?";
+  db::Statement& query = database.prepare(kQuery);
+  if (!query.bind(seq).step()) throw_no_task(std::to_string(seq));
+  TaskRow row = read_row(query);
+  query.reset();
+  return row;
+}
+
+Task to_task(db::Database& database, const TaskRow& row) {
+  Task task;
+  task.id = row.id;
+  task.spec_name = row.spec_name();
+  task.number = row.number();
+  task.state = row.state;
+  task.fields = Json::parse(row.fields);
+  task.metadata = Json::parse(row.metadata);
+  if (!row.failure.empty()) task.failure = Json::parse(row.failure);
+  for (const Json& dependency : task.fields["dependencies"].items()) {
+    const std::string text = dependency.string_or("");
+    const bool full = text.find(':') != std::string::npos;
+    task.dependencies.push_back(full ? text : task.spec_name + ":" + text);
+  }
+  task.artifacts = load_artifacts(database, row.seq);
+  task.attempt = row.attempt;
+  task.version = row.version;
+  task.runner_id = row.runner_id;
+  task.cancel_requested = row.cancel_requested;
+  if (row.state == TaskState::kBlocked) task.blocked_reason = blocked_reason(database, row);
+  task.created_at = from_unix_ms(row.created_ms);
+  task.updated_at = from_unix_ms(row.updated_ms);
+  return task;
+}
+
+std::vector<std::string> base_commits(db::Database& database, std::int64_t seq) {
+  db::Statement& query = database.prepare(
+      "SELECT p.metadata FROM dependencies d JOIN tasks p ON p.seq = d.parent WHERE d.child = ? "
+      "ORDER BY p.seq");
+  query.bind(seq);
+  std::vector<std::string> commits;
+  while (query.step()) {
+    const std::string commit = Json::parse(query.text(0))["commit"].string_or("");
+    if (!commit.empty()) commits.push_back(commit);
+  }
+  return commits;
+}
+
+std::string natural_key(std::string_view text) {
+  std::string key;
+  for (std::size_t i = 0; i < text.size();) {
+    if (!is_ascii_digit(text[i])) {
+      key += text[i++];
+      continue;
+    }
+    std::size_t end = i;
+    while (end < text.size() && is_ascii_digit(text[end])) ++end;
+    std::size_t start = i;
+    while (start + 1 < end && text[start] == '0') ++start;
+    // The count of digits first, so that a longer number sorts after a shorter one.
+    const std::string digits = std::to_string(end - start);
+    key +=
+        std::string(3 - digits.size(), '0') + digits + std::string(text.substr(start, end - start));
+    i = end;
+  }
+  return key;
+}
+
+}  // namespace necrocode::registry

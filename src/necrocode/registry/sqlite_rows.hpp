@@ -1,0 +1,64 @@
+// The registry's tables and how a row becomes a Task. Private to the SQLite store; no transitions
+// here.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "necrocode/db/sqlite.hpp"
+#include "necrocode/registry/model.hpp"
+
+namespace necrocode::registry {
+
+const std::vector<std::string_view>& sqlite_migrations();
+
+/// A task as the tables hold it. The tasks table has what changes; the submitted fields stand
+/// apart, so that a transition does not rewrite them.
+struct TaskRow {
+  std::int64_t seq = 0;
+  std::int64_t spec_id = 0;
+  std::string id;
+  TaskState state = TaskState::kBlocked;
+  std::string metadata;
+  std::string failure;  ///< JSON text, or ""
+  int open_dependencies = 0;
+  int attempt = 0;         ///< claims so far, as people count them
+  int attempts_used = 0;   ///< of max_attempts, since the last retry
+  std::int64_t epoch = 0;  ///< the fence: counts every claim, never reset
+  std::string lease_token;
+  std::int64_t lease_ms = 0;
+  std::string runner_id;
+  bool cancel_requested = false;
+  std::int64_t version = 0;
+  std::int64_t created_ms = 0;
+  std::int64_t updated_ms = 0;
+  std::string fields;
+
+  std::string_view spec_name() const { return std::string_view(id).substr(0, id.find(':')); }
+  std::string_view number() const { return std::string_view(id).substr(id.find(':') + 1); }
+};
+
+/// The full id of a task that exists. Throws TaskContextValidationError (not an id), NotFound, or
+/// Conflict naming the candidates.
+std::string resolve_task_id(db::Database& database, std::string_view text);
+/// The task of any id that resolve_task_id() takes.
+TaskRow load_row(db::Database& database, std::string_view text);
+TaskRow load_row(db::Database& database, std::int64_t seq);
+/// With its artifacts and, when blocked, the reason.
+Task to_task(db::Database& database, const TaskRow& row);
+/// The `commit` of each parent's metadata, in the parents' order of creation.
+std::vector<std::string> base_commits(db::Database& database, std::int64_t seq);
+
+[[noreturn]] void throw_no_task(std::string_view id);
+[[noreturn]] void throw_no_taskset(std::string_view spec);
+
+/// Sorts as people count: "1.2" before "1.10".
+std::string natural_key(std::string_view text);
+
+/// Reads the column list kTaskColumns from `first` on.
+TaskRow read_row(const db::Statement& statement);
+extern const char* const kTaskColumns;  ///< of `tasks t JOIN task_fields f USING (seq)`
+
+}  // namespace necrocode::registry

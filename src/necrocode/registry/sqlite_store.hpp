@@ -1,0 +1,49 @@
+// SqliteTaskStore: the embedded TaskStore. One writer thread with group commit, readers on
+// snapshots, leases timed by this process's monotonic clock; so one process a database, which a
+// lock file ensures.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "necrocode/base/clock.hpp"
+#include "necrocode/registry/task_store.hpp"
+
+namespace necrocode::registry {
+
+class SqliteTaskStore final : public TaskStore {
+ public:
+  /// Opens or creates `path`, brings its schema up to date, and renews each live lease once for its
+  /// whole duration. Throws StorageError, also when another process has it open or its schema is
+  /// newer.
+  explicit SqliteTaskStore(const std::filesystem::path& path, const Clock& clock = real_clock());
+  ~SqliteTaskStore() override;
+
+  Submitted submit(const Submission& submission) override;
+  Task set_status(const std::string& task_id, const StatusChange& change) override;
+  Event add_event(const std::string& task_id, const NewEvent& event) override;
+  ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) override;
+  std::vector<std::vector<ClaimedTask>> claim(const std::vector<ClaimRequest>& requests) override;
+  void give_back(const std::vector<LeaseRef>& leases) override;
+  /// In memory: a renewed lease is not written, since a restart renews it anyway.
+  std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) override;
+  Completed complete(const std::string& task_id, const Completion& completion,
+                     const NextClaim& next) override;
+  Task cancel(const std::string& task_id, const std::string& reason) override;
+  Task retry(const std::string& task_id) override;
+  std::optional<std::chrono::nanoseconds> expire_leases() override;
+  Task task(const std::string& task_id) override;
+  TaskPage tasks(const TaskQuery& query) override;
+  Taskset taskset(const std::string& spec) override;
+  TasksetPage tasksets(const std::string& cursor, int limit) override;
+  EventPage events(const EventQuery& query) override;
+  TaskGraph graph(const std::string& spec) override;
+  void on_ready(std::function<void()> listener) override;
+  void check() override;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace necrocode::registry

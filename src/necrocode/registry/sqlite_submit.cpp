@@ -1,0 +1,318 @@
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "necrocode/base/text.hpp"
+#include "necrocode/registry/sqlite_changes.hpp"
+
+namespace necrocode::registry {
+
+/// What is known so far about a submission under way.
+struct SqliteChange::Submitting {
+  struct Entry {
+    std::int64_t seq = 0;
+    bool created = false;
+    bool dependencies_changed = false;
+  };
+  explicit Submitting(const Submission& whole) : submission(whole), entries(whole.tasks.size()) {}
+
+  const Submission& submission;
+  std::int64_t spec_id = 0;
+  bool changed = false;
+  std::vector<Entry> entries;    ///< as submission.tasks
+  std::vector<TaskRow> unnamed;  ///< to be removed
+  std::unordered_set<std::int64_t> unnamed_seqs;
+  std::vector<FieldError> errors;
+
+  void fail(std::size_t index, const std::string& rest, const std::string& message) {
+    errors.push_back({"/tasks/" + std::to_string(index) + rest, message});
+  }
+  void finish() const {
+    if (errors.empty()) return;
+    ErrorInfo info;
+    info.target = submission.spec_name;
+    info.fields = errors;
+    throw TaskContextValidationError("invalid taskset", std::move(info));
+  }
+};
+
+bool SqliteChange::submit(const Submission& submission) {
+  Submitting submitting(submission);
+  const bool created = open_taskset(submitting);
+  for (std::size_t i = 0; i < submission.tasks.size(); ++i) put_task(submitting, i);
+  if (submission.replace) find_unnamed(submitting);
+  for (std::size_t i = 0; i < submission.tasks.size(); ++i) put_dependencies(submitting, i);
+  submitting.finish();
+  remove_unnamed(submitting);
+  submitting.finish();
+  refuse_cycles(submitting);
+  for (const Submitting::Entry& entry : submitting.entries) {
+    if (entry.created || entry.dependencies_changed) settle_dependencies(entry.seq, entry.created);
+  }
+  if (submitting.changed) {
+    database_.prepare("UPDATE tasksets SET version = version + 1, updated_ms = ? WHERE spec_id = ?")
+        .bind(now_ms_)
+        .bind(submitting.spec_id)
+        .run();
+  }
+  return created;
+}
+
+bool SqliteChange::open_taskset(Submitting& submitting) {
+  const Submission& submission = submitting.submission;
+  db::Statement& query = database_.prepare("SELECT spec_id, metadata FROM tasksets WHERE name = ?");
+  const bool created = !query.bind(submission.spec_name).step();
+  const std::string metadata = submission.metadata ? submission.metadata->dump() : "{}";
+  if (created) {
+    database_
+        .prepare(
+            "INSERT INTO tasksets (name, version, metadata, created_ms, updated_ms) "
+            "VALUES (?, 0, ?, ?, ?)")
+        .bind(submission.spec_name)
+        .bind(metadata)
+        .bind(now_ms_)
+        .bind(now_ms_)
+        .run();
+    submitting.spec_id = database_.last_insert_id();
+    submitting.changed = true;
+    return true;
+  }
+  submitting.spec_id = query.integer(0);
+  const bool differs = submission.metadata && query.text(1) != metadata;
+  query.reset();
+  if (differs) {
+    database_.prepare("UPDATE tasksets SET metadata = ? WHERE spec_id = ?")
+        .bind(metadata)
+        .bind(submitting.spec_id)
+        .run();
+    submitting.changed = true;
+  }
+  return false;
+}
+
+void SqliteChange::put_task(Submitting& submitting, std::size_t index) {
+  const std::string id =
+      submitting.submission.spec_name + ":" + submitting.submission.tasks[index].number;
+  db::Statement& query = database_.prepare("SELECT seq FROM tasks WHERE id = ?");
+  if (!query.bind(id).step()) {
+    insert_task(submitting, index, id);
+    return;
+  }
+  const std::int64_t seq = query.integer(0);
+  query.reset();
+  update_task(submitting, index, load_row(database_, seq));
+}
+
+void SqliteChange::insert_task(Submitting& submitting, std::size_t index, const std::string& id) {
+  const TaskSpec& task = submitting.submission.tasks[index];
+  const Json& metadata = task.fields["metadata"];
+  // Blocked until its dependencies are known; version 0 until it is settled.
+  database_
+      .prepare(
+          "INSERT INTO tasks (spec_id, id, number, number_key, skill, priority, state, metadata, "
+          "open_dependencies, attempt, attempts_used, epoch, lease_ms, runner_id, "
+          "cancel_requested, version, created_ms, updated_ms) "
+          "VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0, 0, 0, '', 0, 0, ?, ?)")
+      .bind(submitting.spec_id)
+      .bind(id)
+      .bind(task.number)
+      .bind(natural_key(task.number))
+      .bind(task.required_skill)
+      .bind(task.priority)
+      .bind(metadata.is_object() ? metadata.dump() : "{}")
+      .bind(now_ms_)
+      .bind(now_ms_)
+      .run();
+  Submitting::Entry& entry = submitting.entries[index];
+  entry.seq = database_.last_insert_id();
+  entry.created = true;
+  submitting.changed = true;
+  database_.prepare("INSERT INTO task_fields (seq, fields) VALUES (?, ?)")
+      .bind(entry.seq)
+      .bind(task.fields.dump())
+      .run();
+  count(submitting.spec_id, TaskState::kBlocked, 1);
+}
+
+void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRow row) {
+  const TaskSpec& task = submitting.submission.tasks[index];
+  submitting.entries[index].seq = row.seq;
+  const std::string fields = task.fields.dump();
+  if (fields == row.fields) return;
+  submitting.changed = true;
+  if (Json::parse(row.fields)["metadata"] != task.fields["metadata"]) {
+    merge_metadata(row, task.fields["metadata"]);
+  }
+  database_.prepare("UPDATE task_fields SET fields = ? WHERE seq = ?")
+      .bind(fields)
+      .bind(row.seq)
+      .run();
+  database_.prepare("UPDATE tasks SET skill = ?, priority = ? WHERE seq = ?")
+      .bind(task.required_skill)
+      .bind(task.priority)
+      .bind(row.seq)
+      .run();
+  save(row, row.state);
+  record(row, "TaskUpdated", Json::object({{"fields", true}}));
+  // A waiting claim may match the task now.
+  if (row.state == TaskState::kReady) effects_.became_ready = true;
+}
+
+void SqliteChange::find_unnamed(Submitting& submitting) {
+  std::unordered_set<std::int64_t> named;
+  for (const Submitting::Entry& entry : submitting.entries) named.insert(entry.seq);
+  std::vector<std::int64_t> found;
+  db::Statement& query = database_.prepare(
+      "SELECT seq FROM tasks WHERE spec_id = ? AND state IN (0, 1) AND epoch = 0");
+  query.bind(submitting.spec_id);
+  while (query.step()) found.push_back(query.integer(0));
+  for (const std::int64_t seq : found) {
+    if (named.count(seq) > 0) continue;
+    submitting.unnamed.push_back(load_row(database_, seq));
+    submitting.unnamed_seqs.insert(seq);
+  }
+}
+
+void SqliteChange::put_dependencies(Submitting& submitting, std::size_t index) {
+  const std::string& spec = submitting.submission.spec_name;
+  const std::vector<std::string>& names = submitting.submission.tasks[index].dependencies;
+  Submitting::Entry& entry = submitting.entries[index];
+  std::vector<std::int64_t> wanted;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string at = "/dependencies/" + std::to_string(i);
+    const std::string id =
+        names[i].find(':') == std::string::npos ? spec + ":" + names[i] : names[i];
+    db::Statement& query = database_.prepare("SELECT seq FROM tasks WHERE id = ?");
+    const bool exists = query.bind(id).step();
+    const std::int64_t seq = exists ? query.integer(0) : 0;
+    query.reset();
+    if (!exists || submitting.unnamed_seqs.count(seq) > 0) {
+      submitting.fail(index, at,
+                      "there is no task " + shorten(printable(id), 2 * limits::kNameBytes));
+    } else if (seq == entry.seq) {
+      submitting.fail(index, at, "closes a cycle: " + id + " → " + id);
+    } else {
+      wanted.push_back(seq);
+    }
+  }
+  std::sort(wanted.begin(), wanted.end());
+  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+  if (wanted == parents_of(entry.seq)) return;
+  entry.dependencies_changed = true;
+  database_.prepare("DELETE FROM dependencies WHERE child = ?").bind(entry.seq).run();
+  for (const std::int64_t parent : wanted) {
+    database_.prepare("INSERT INTO dependencies (child, parent) VALUES (?, ?)")
+        .bind(entry.seq)
+        .bind(parent)
+        .run();
+  }
+}
+
+std::vector<std::int64_t> SqliteChange::parents_of(std::int64_t seq) {
+  db::Statement& query =
+      database_.prepare("SELECT parent FROM dependencies WHERE child = ? ORDER BY parent");
+  query.bind(seq);
+  std::vector<std::int64_t> parents;
+  while (query.step()) parents.push_back(query.integer(0));
+  return parents;
+}
+
+void SqliteChange::remove_unnamed(Submitting& submitting) {
+  for (const TaskRow& row : submitting.unnamed) {
+    database_.prepare("DELETE FROM dependencies WHERE child = ?").bind(row.seq).run();
+  }
+  for (const TaskRow& row : submitting.unnamed) {
+    db::Statement& query = database_.prepare(
+        "SELECT t.id FROM dependencies d JOIN tasks t ON t.seq = d.child WHERE d.parent = ? LIMIT "
+        "1");
+    if (query.bind(row.seq).step()) {
+      submitting.errors.push_back(
+          {"/replace", "cannot remove " + row.id + ": " + query.text(0) + " depends on it"});
+      query.reset();
+      continue;
+    }
+    record(row, "TaskUpdated", Json::object({{"removed", true}}));
+    count(row.spec_id, row.state, -1);
+    database_.prepare("DELETE FROM tasks WHERE seq = ?").bind(row.seq).run();
+    submitting.changed = true;
+  }
+}
+
+// A cycle must pass through a task whose dependencies this submission changed; so a depth-first
+// walk towards the parents from each of those finds it, over all tasksets, visiting each task once.
+void SqliteChange::refuse_cycles(const Submitting& submitting) {
+  enum class Mark { kOpen, kDone };
+  struct Step {
+    std::int64_t seq;
+    std::vector<std::int64_t> parents;
+    std::size_t next = 0;
+  };
+  std::unordered_map<std::int64_t, Mark> marks;
+  for (std::size_t i = 0; i < submitting.entries.size(); ++i) {
+    const Submitting::Entry& entry = submitting.entries[i];
+    if (!entry.dependencies_changed || marks.count(entry.seq) > 0) continue;
+    std::vector<Step> path{{entry.seq, parents_of(entry.seq)}};
+    marks[entry.seq] = Mark::kOpen;
+    while (!path.empty()) {
+      Step& step = path.back();
+      if (step.next == step.parents.size()) {
+        marks[step.seq] = Mark::kDone;
+        path.pop_back();
+        continue;
+      }
+      const std::int64_t parent = step.parents[step.next++];
+      const auto [mark, fresh] = marks.emplace(parent, Mark::kOpen);
+      if (fresh) {
+        path.push_back({parent, parents_of(parent)});
+      } else if (mark->second == Mark::kOpen) {
+        std::vector<std::int64_t> cycle;
+        for (const Step& on_path : path) {
+          if (!cycle.empty() || on_path.seq == parent) cycle.push_back(on_path.seq);
+        }
+        cycle.push_back(parent);
+        refuse_cycle(cycle, i);
+      }
+    }
+  }
+}
+
+void SqliteChange::refuse_cycle(const std::vector<std::int64_t>& path, std::size_t index) {
+  constexpr std::size_t kNamed = 20;
+  std::vector<std::string> names;
+  for (const std::int64_t seq : path) {
+    if (names.size() == kNamed) {
+      names.push_back("…");
+      break;
+    }
+    names.push_back(load_row(database_, seq).id);
+  }
+  ErrorInfo info;
+  info.detail = "the dependencies form a cycle: " + join(names, " → ");
+  info.fields.push_back({"/tasks/" + std::to_string(index) + "/dependencies",
+                         "closes a cycle: " + join(names, " → ")});
+  throw TaskContextValidationError("invalid taskset", std::move(info));
+}
+
+void SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
+  db::Statement& query = database_.prepare(
+      "SELECT count(*) FROM dependencies d JOIN tasks p ON p.seq = d.parent "
+      "WHERE d.child = ? AND p.state <> 3");
+  query.bind(seq).step();
+  const auto open = static_cast<int>(query.integer(0));
+  query.reset();
+  TaskRow row = load_row(database_, seq);
+  const int before = std::exchange(row.open_dependencies, open);
+  if (created) {
+    row.state = open > 0 ? TaskState::kBlocked : TaskState::kReady;
+    save(row, TaskState::kBlocked);
+    record(row, "TaskCreated", Json::object({{"state", to_string(row.state)}}));
+  } else if (row.state == TaskState::kReady && open > 0) {
+    move(row, TaskState::kBlocked, "TaskUpdated", Json::object({{"to", "blocked"}}));
+  } else if (row.state == TaskState::kBlocked && open == 0 && before > 0) {
+    move(row, TaskState::kReady, "TaskReady", Json::object({{"reason", "dependencies changed"}}));
+  } else {
+    save(row, row.state);
+  }
+}
+
+}  // namespace necrocode::registry

@@ -1,0 +1,154 @@
+// TaskStore: where the registry's truth lives, as domain operations. Each operation is one durable
+// transaction together with the events it causes; when it returns, it is on disk. Nothing here
+// assumes one process or one clock: which clock ends a lease is the store's matter.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "necrocode/base/errors.hpp"
+#include "necrocode/registry/model.hpp"
+
+namespace necrocode::registry {
+
+/// The task changed since the version that the caller had seen (If-Match; HTTP 412).
+class LostUpdate : public Conflict {
+ public:
+  using Conflict::Conflict;
+};
+
+struct Submission {
+  std::string spec_name;
+  std::vector<TaskSpec> tasks;  ///< TaskSpec::number without the spec, each once
+  std::optional<Json> metadata;
+  bool replace = false;  ///< removes tasks that are not named and have not begun
+};
+struct Submitted {
+  Taskset taskset;
+  bool created = false;
+};
+
+struct StatusChange {
+  TaskState status = TaskState::kReady;
+  Json metadata;  ///< merged into the task's
+  LeaseToken lease_token;
+  std::optional<std::int64_t> expected_version;
+};
+
+struct NewEvent {
+  std::string event_type;
+  Json data;
+  SystemTime timestamp;
+  LeaseToken lease_token;  ///< files it under that lease's attempt, also when the lease has ended
+};
+struct NewArtifact {
+  ArtifactRef artifact;
+  LeaseToken lease_token;
+};
+
+/// What `complete` claims next: nothing, or on the given terms, or on those of the finished lease.
+struct NextClaim {
+  bool wanted = false;
+  std::optional<ClaimRequest> terms;  ///< `max` is 1
+};
+struct Completed {
+  Task task;
+  std::optional<ClaimedTask> next;
+};
+
+struct LeaseRef {
+  std::string task_id;
+  LeaseToken token;
+};
+struct HeartbeatResult {
+  std::string task_id;
+  std::optional<HeartbeatAnswer> answer;
+  bool known_task = true;
+  std::string problem;  ///< why there is no answer
+};
+
+struct EventQuery {
+  std::string task_id;  ///< empty: of all tasks
+  std::string spec;
+  std::string type;
+  std::optional<SystemTime> since;  ///< recorded then or later
+  std::optional<SystemTime> until;  ///< recorded before
+  std::int64_t after = 0;           ///< the last seen event's id
+  int limit = static_cast<int>(limits::kPageSizeDefault);
+};
+
+struct TasksetPage {
+  std::vector<Taskset> items;  ///< without their tasks
+  std::optional<std::string> next_cursor;
+};
+
+struct TaskGraph {
+  struct Node {
+    std::string id;
+    std::string title;
+    TaskState state = TaskState::kBlocked;
+    bool external = false;  ///< of another taskset
+  };
+  std::string spec_name;
+  std::vector<Node> nodes;
+  std::vector<std::pair<std::string, std::string>> edges;  ///< parent, child
+};
+
+/// Thread-safe. A task id may be bare where it is unambiguous. Every operation throws NotFound for
+/// an unknown task or taskset, Conflict for an ambiguous id (naming the candidates),
+/// TaskContextValidationError for wrong input, and StorageError when the store itself failed.
+class TaskStore {
+ public:
+  virtual ~TaskStore() = default;
+
+  // Changes.
+  /// TaskContextValidationError also for a dependency that does not exist or closes a cycle
+  /// (named).
+  virtual Submitted submit(const Submission& submission) = 0;
+  /// Conflict for an illegal transition or without the lease's token; LostUpdate.
+  virtual Task set_status(const std::string& task_id, const StatusChange& change) = 0;
+  /// Conflict when the lease token was never one of this task's.
+  virtual Event add_event(const std::string& task_id, const NewEvent& event) = 0;
+  virtual ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) = 0;
+  /// Serves the requests in their order, in one transaction, without waiting. An element is empty
+  /// where nothing was ready. A ready task goes to one claimant, highest priority first, then
+  /// oldest.
+  virtual std::vector<std::vector<ClaimedTask>> claim(
+      const std::vector<ClaimRequest>& requests) = 0;
+  /// Undoes a claim whose answer never reached its claimant: no attempt is counted. Nothing happens
+  /// when the lease has ended meanwhile.
+  virtual void give_back(const std::vector<LeaseRef>& leases) = 0;
+  /// One result a lease, in order; never throws for a lost lease.
+  virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
+  /// Conflict when the lease is lost or the transition illegal.
+  virtual Completed complete(const std::string& task_id, const Completion& completion,
+                             const NextClaim& next) = 0;
+  virtual Task cancel(const std::string& task_id, const std::string& reason) = 0;
+  virtual Task retry(const std::string& task_id) = 0;
+
+  // Leases.
+  /// Ends every lease that is due: its task is ready again, or failed after its last attempt, or
+  /// cancelled if that was asked for. Returns how long until the next one may be due.
+  virtual std::optional<std::chrono::nanoseconds> expire_leases() = 0;
+
+  // Queries.
+  virtual Task task(const std::string& task_id) = 0;
+  virtual TaskPage tasks(const TaskQuery& query) = 0;
+  virtual Taskset taskset(const std::string& spec) = 0;
+  /// By name; `cursor` is the last seen name.
+  virtual TasksetPage tasksets(const std::string& cursor, int limit) = 0;
+  virtual EventPage events(const EventQuery& query) = 0;
+  virtual TaskGraph graph(const std::string& spec) = 0;
+
+  /// `listener` is called after each commit that made a task ready, on a thread of the store's; it
+  /// must return at once and not call the store.
+  virtual void on_ready(std::function<void()> listener) = 0;
+  /// Throws StorageError when the store cannot work.
+  virtual void check() = 0;
+};
+
+}  // namespace necrocode::registry
