@@ -1,0 +1,349 @@
+#include "necrocode/artifacts/client.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "necrocode/base/digest.hpp"
+#include "necrocode/base/file.hpp"
+#include "necrocode/base/ids.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/net/body_sources.hpp"
+#include "necrocode/net/multipart.hpp"
+
+namespace necrocode {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kService = "artifact-store";
+constexpr std::chrono::seconds kTimeout{60};
+constexpr std::size_t kTargetBytes = 200;  // of a uri, in errors and logs
+
+net::ServiceOptions with_artifact_timeout(net::ServiceOptions options) {
+  // 30 s is what a ServiceOptions begins with: nobody chose it.
+  if (options.timeout == net::ServiceOptions{}.timeout) options.timeout = kTimeout;
+  return options;
+}
+
+net::ServiceOptions options_for(const std::string& base_url) {
+  net::ServiceOptions options;
+  options.base_url = base_url;
+  return options;
+}
+
+ErrorInfo error_info(std::string operation, std::string_view target) {
+  ErrorInfo info;
+  info.service = kService;
+  info.operation = std::move(operation);
+  info.target = printable(shorten(target, kTargetBytes));
+  return info;
+}
+
+// Hashes what goes out, so that the store's answer can be held against it. read() and rewind() run
+// on the I/O thread, sha256() after the call has returned.
+class HashingBody final : public net::BodySource {
+ public:
+  explicit HashingBody(std::shared_ptr<net::BodySource> inner) : inner_(std::move(inner)) {}
+  std::size_t read(char* buffer, std::size_t size) override {
+    const std::size_t got = inner_->read(buffer, size);
+    hash_.update({buffer, got});
+    return got;
+  }
+  std::uint64_t size() const override { return inner_->size(); }
+  void rewind() override {
+    inner_->rewind();
+    hash_ = Sha256();
+  }
+  std::string sha256() { return hash_.finish_hex(); }
+
+ private:
+  std::shared_ptr<net::BodySource> inner_;
+  Sha256 hash_;
+};
+
+ArtifactInfo send_form(const net::ServiceCaller& caller, const std::string& operation,
+                       const std::string& type, const std::string& file_name,
+                       std::shared_ptr<net::BodySource> content, const Json& metadata,
+                       const CallContext& context) {
+  if (!metadata.is_object() && !metadata.is_null()) {
+    ErrorInfo info = error_info(operation, type);
+    info.fields.push_back({"/metadata", "must be an object"});
+    throw TaskContextValidationError("invalid artifact", std::move(info));
+  }
+  const auto hashed = std::make_shared<HashingBody>(std::move(content));
+  net::MultipartForm form;
+  form.fields = {{"type", type}, {"metadata", metadata.is_null() ? "{}" : metadata.dump()}};
+  form.file_name = file_name;
+  form.content = hashed;
+  const std::uint64_t size = hashed->size();
+  net::EncodedMultipart encoded = net::encode_multipart(std::move(form));
+
+  net::ServiceCall call;
+  call.operation = operation;
+  call.target = type;
+  call.method = "POST";
+  call.path = "/artifacts";
+  call.headers.set("Content-Type", encoded.content_type);
+  call.body_source = encoded.body;
+  ArtifactInfo answer = ArtifactInfo::from_json(caller.call_json(call, context));
+  const std::string sha256 = hashed->sha256();
+  if (answer.size_bytes != size || answer.sha256 != sha256) {
+    throw ArtifactUploadError(
+        "the store holds other bytes than were sent: " + std::to_string(answer.size_bytes) +
+            " bytes with SHA-256 " + printable(shorten(answer.sha256, 64)) + " instead of " +
+            std::to_string(size) + " with " + sha256,
+        error_info(operation, answer.uri));
+  }
+  return answer;
+}
+
+// The path to ask the store for. Refused before anything is sent: whatever is not this store's.
+// Nothing but the path is taken from the uri, so a request cannot go anywhere else.
+std::string path_in_store(const std::string& base_url, const std::string& uri,
+                          const std::string& operation) {
+  const auto refuse = [&](const char* why) -> std::string {
+    // Of a foreign uri only the beginning up to its path is told, and no user information.
+    const bool quiet = uri.find('@') != std::string::npos;
+    throw SecurityError(std::string("refused to download: ") + why,
+                        error_info(operation, quiet ? "a uri with user information" : uri));
+  };
+  const auto base = net::Url::parse(base_url);
+  if (!base) return refuse("the store's own URL cannot be read");
+  if (uri.starts_with('/') && !uri.starts_with("//")) {
+    if (!net::is_valid_header("X", uri) || uri.find(' ') != std::string::npos) {
+      return refuse("not a uri");
+    }
+    return uri.substr(0, uri.find('#'));
+  }
+  const auto url = net::Url::parse(uri);
+  if (!url) return refuse("not an http or https URL");
+  if (!url->user_info.empty()) return refuse("it holds user information");
+  // One machine has several names for itself; they are one store all the same.
+  const bool same_host = url->host == base->host || (url->is_loopback() && base->is_loopback());
+  if (url->scheme != base->scheme || url->port != base->port || !same_host) {
+    return refuse("another origin than the store's");
+  }
+  const std::string prefix = base->path == "/" ? std::string() : base->path;
+  if (!url->path.starts_with(prefix + "/")) return refuse("outside of the store");
+  return url->path.substr(prefix.size());
+}
+
+net::ServiceCall download_call(const std::string& base_url, const std::string& uri,
+                               const std::string& operation) {
+  net::ServiceCall call;
+  call.operation = operation;
+  call.path = path_in_store(base_url, uri, operation);
+  call.target = printable(shorten(call.path, kTargetBytes));
+  call.headers.set("Accept", "*/*");
+  call.redirects_max = limits::kHttpRedirects;
+  return call;
+}
+
+void check_download(const net::HttpResponse& response, const std::string& sha256,
+                    const net::ServiceCall& call) {
+  const auto fail = [&](const std::string& why) {
+    ErrorInfo info = error_info(call.operation, call.target);
+    info.status = response.status;
+    throw InvalidResponse(why, std::move(info));
+  };
+  if (response.status != 200) fail("the store did not answer with the bytes");
+  const auto field = response.headers.get("Content-Digest");
+  if (!field) return;
+  const auto announced = sha256_from_digest_header(*field);
+  if (announced && *announced != sha256) {
+    fail("the downloaded bytes have SHA-256 " + sha256 + ", announced was " + *announced);
+  }
+}
+
+// A file that appears under its name only when it is whole.
+class DownloadFile {
+ public:
+  explicit DownloadFile(const fs::path& target)
+      : target_(target),
+        folder_(target.has_parent_path() ? target.parent_path() : fs::path(".")),
+        temporary_(folder_ / (".necrocode-download-" + random_hex(8))),
+        file_(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)) {
+    if (!file_) throw_errno("cannot create", temporary_.string());
+  }
+  DownloadFile(const DownloadFile&) = delete;
+  DownloadFile& operator=(const DownloadFile&) = delete;
+  ~DownloadFile() {
+    if (!committed_) ::unlink(temporary_.c_str());
+  }
+
+  // On the client's I/O thread; what it throws is what the call throws.
+  bool take(std::string_view piece) {
+    write_all(file_.get(), piece);
+    hash_.update(piece);
+    return true;
+  }
+  void restart() {
+    hash_ = Sha256();
+    if (::ftruncate(file_.get(), 0) != 0 || ::lseek(file_.get(), 0, SEEK_SET) != 0) {
+      throw_errno("cannot begin again", temporary_.string());
+    }
+  }
+  std::string sha256() { return hash_.finish_hex(); }
+
+  void commit() {
+    if (::fsync(file_.get()) != 0) throw_errno("cannot sync", temporary_.string());
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
+      throw_errno("cannot replace", target_.string());
+    }
+    committed_ = true;
+    fsync_directory(folder_);
+  }
+
+ private:
+  const fs::path target_;
+  const fs::path folder_;
+  const fs::path temporary_;
+  FileDescriptor file_;
+  Sha256 hash_;
+  bool committed_ = false;
+};
+
+std::string query_text(const ArtifactQuery& query) {
+  std::string text = "?limit=" + std::to_string(query.limit);
+  const std::pair<const char*, const std::string*> filters[] = {{"spec", &query.spec},
+                                                                {"task", &query.task},
+                                                                {"type", &query.type},
+                                                                {"tag", &query.tag},
+                                                                {"cursor", &query.cursor}};
+  for (const auto& [name, value] : filters) {
+    if (!value->empty()) text += std::string("&") + name + "=" + percent_encode(*value);
+  }
+  return text;
+}
+
+[[noreturn]] void invalid_answer(std::vector<FieldError> fields) {
+  ErrorInfo info = error_info("", "");
+  info.fields = std::move(fields);
+  throw InvalidResponse("the answer does not describe an artifact", std::move(info));
+}
+
+}  // namespace
+
+ArtifactInfo ArtifactInfo::from_json(const Json& json) {
+  JsonFields fields(json);
+  ArtifactInfo info;
+  info.uri = fields.required_string("uri");
+  info.id = fields.required_string("id");
+  info.type = fields.string("type").value_or("");
+  if (!fields.has("size_bytes")) fields.fail("size_bytes", "is required");
+  info.size_bytes = static_cast<std::uint64_t>(fields.integer("size_bytes", 0).value_or(0));
+  info.sha256 = ascii_lower(fields.required_string("sha256"));
+  if (!fields.has("created_at")) fields.fail("created_at", "is required");
+  info.created_at = fields.time("created_at").value_or(SystemTime{});
+  info.metadata = fields.object("metadata");
+  info.tags = fields.strings("tags");
+  if (!fields.errors().empty()) invalid_answer(fields.errors());
+  return info;
+}
+
+ArtifactStoreClient::ArtifactStoreClient(const std::string& base_url)
+    : ArtifactStoreClient(options_for(base_url)) {}
+
+ArtifactStoreClient::ArtifactStoreClient(net::ServiceOptions options)
+    : caller_(kService, with_artifact_timeout(std::move(options))) {}
+
+std::string ArtifactStoreClient::upload(const std::string& type, std::string_view content,
+                                        const Json& metadata, const CallContext& context) {
+  return send_form(caller_, "upload", type, "file", net::memory_body(std::string(content)),
+                   metadata, context)
+      .uri;
+}
+
+std::string ArtifactStoreClient::upload_text(const std::string& type, std::string_view text,
+                                             const Json& metadata, const CallContext& context) {
+  Json described = metadata;
+  if (described.is_object() && !described.find("mime_type")) {
+    described.set("mime_type", "text/plain; charset=utf-8");
+  }
+  return send_form(caller_, "upload_text", type, "file", net::memory_body(std::string(text)),
+                   described, context)
+      .uri;
+}
+
+std::string ArtifactStoreClient::upload_file(const std::string& type, const fs::path& file,
+                                             const Json& metadata, const CallContext& context) {
+  FileDescriptor fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) throw_errno("cannot open", file.string());
+  struct stat found{};
+  if (::fstat(fd.get(), &found) != 0) throw_errno("cannot look at", file.string());
+  if (!S_ISREG(found.st_mode)) throw StorageError(file.string() + " is not a regular file");
+  auto body = net::file_body(std::move(fd), 0, static_cast<std::uint64_t>(found.st_size));
+  return send_form(caller_, "upload_file", type, file.filename().string(), std::move(body),
+                   metadata, context)
+      .uri;
+}
+
+ArtifactInfo ArtifactStoreClient::put(const std::string& type, std::string_view content,
+                                      const Json& metadata, const CallContext& context) {
+  return send_form(caller_, "put", type, "file", net::memory_body(std::string(content)), metadata,
+                   context);
+}
+
+std::string ArtifactStoreClient::download(const std::string& uri, const CallContext& context) {
+  const net::ServiceCall call = download_call(base_url(), uri, "download");
+  net::HttpResponse response = caller_.call(call, context);
+  check_download(response, sha256_hex(response.body), call);
+  return std::move(response.body);
+}
+
+std::string ArtifactStoreClient::download_text(const std::string& uri, const CallContext& context) {
+  return download(uri, context);
+}
+
+void ArtifactStoreClient::download_to(const std::string& uri, const fs::path& file,
+                                      const CallContext& context) {
+  net::ServiceCall call = download_call(base_url(), uri, "download_to");
+  DownloadFile target(file);
+  call.on_body = [&target](std::string_view piece) { return target.take(piece); };
+  call.on_restart = [&target] { target.restart(); };
+  const net::HttpResponse response = caller_.call(call, context);
+  check_download(response, target.sha256(), call);
+  target.commit();
+}
+
+ArtifactInfo ArtifactStoreClient::get_metadata(const std::string& uri, const CallContext& context) {
+  net::ServiceCall call;
+  call.operation = "get_metadata";
+  call.target = printable(shorten(uri, kTargetBytes));
+  call.path = "/artifacts/metadata?uri=" + percent_encode(uri);
+  call.redirects_max = limits::kHttpRedirects;
+  return ArtifactInfo::from_json(caller_.call_json(call, context));
+}
+
+ArtifactPage ArtifactStoreClient::list(const ArtifactQuery& query, const CallContext& context) {
+  net::ServiceCall call;
+  call.operation = "list";
+  call.path = "/artifacts" + query_text(query);
+  const Json answer = caller_.call_json(call, context);
+  if (!answer["items"].is_array()) invalid_answer({{"/items", "is required"}});
+  ArtifactPage page;
+  for (const Json& item : answer["items"].items())
+    page.items.push_back(ArtifactInfo::from_json(item));
+  if (const auto cursor = answer["next_cursor"].as_string())
+    page.next_cursor = std::string(*cursor);
+  return page;
+}
+
+void ArtifactStoreClient::remove(const std::string& id, const CallContext& context) {
+  net::ServiceCall call;
+  call.operation = "remove";
+  call.target = printable(shorten(id, kTargetBytes));
+  call.method = "DELETE";
+  call.path = "/artifacts/" + percent_encode(id);
+  caller_.call(call, context);
+}
+
+net::HealthStatus ArtifactStoreClient::health_check() {
+  return caller_.health_check();
+}
+
+}  // namespace necrocode

@@ -1,0 +1,95 @@
+// ArtifactStoreClient: uploads to and downloads from the Artifact Store over HTTP. Flat memory for
+// files of any size. Nothing is ever asked of another origin than the store's.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/call_context.hpp"
+#include "necrocode/net/service_caller.hpp"
+
+namespace necrocode {
+
+/// What the store says of one artifact.
+struct ArtifactInfo {
+  std::string uri;   ///< what download() takes
+  std::string id;    ///< never given twice
+  std::string type;  ///< "diff", "log", "test" …
+  std::uint64_t size_bytes = 0;
+  std::string sha256;  ///< lower-case hex
+  SystemTime created_at;
+  Json metadata;
+  std::vector<std::string> tags;
+  /// Throws InvalidResponse.
+  static ArtifactInfo from_json(const Json& json);
+};
+
+/// Which artifacts to list; empty fields select all.
+struct ArtifactQuery {
+  std::string spec;
+  std::string task;  ///< its full id, or with `spec` its number
+  std::string type;
+  std::string tag;
+  int limit = 100;     ///< of a page; at most limits::kPageSizeMax
+  std::string cursor;  ///< the last page's next_cursor
+};
+/// One page of artifacts.
+struct ArtifactPage {
+  std::vector<ArtifactInfo> items;
+  std::optional<std::string> next_cursor;  ///< nothing: this was the last
+};
+
+/// Thread-safe. Every call throws what ServiceCaller::call() documents; an answer whose size or
+/// digest differs from what was sent is ArtifactUploadError, a download that differs
+/// InvalidResponse.
+class ArtifactStoreClient {
+ public:
+  static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
+  explicit ArtifactStoreClient(const std::string& base_url = kDefaultUrl);
+  explicit ArtifactStoreClient(net::ServiceOptions options);  ///< timeout 60 s unless set
+
+  /// `metadata`: an object; task_id, spec_name, name, mime_type and tags are understood. The uri.
+  std::string upload(const std::string& type, std::string_view content,
+                     const Json& metadata = Json::object(), const CallContext& context = {});
+  /// The same as text/plain in UTF-8, unless `metadata` names another mime_type.
+  std::string upload_text(const std::string& type, std::string_view text,
+                          const Json& metadata = Json::object(), const CallContext& context = {});
+  /// A regular file of any size, streamed. StorageError when it cannot be read.
+  std::string upload_file(const std::string& type, const std::filesystem::path& file,
+                          const Json& metadata = Json::object(), const CallContext& context = {});
+  /// Like upload(), with all that the store answered.
+  ArtifactInfo put(const std::string& type, std::string_view content,
+                   const Json& metadata = Json::object(), const CallContext& context = {});
+
+  /// `uri` as the store gave it, or its path. SecurityError, before anything is sent, for any other
+  /// scheme than http and https and for another origin than the store's; redirects are followed
+  /// within that origin (at most limits::kHttpRedirects), another one is a ServiceError. At most
+  /// limits::kHttpResponseBodyBytes; checked against the answer's digest when it has one.
+  std::string download(const std::string& uri, const CallContext& context = {});
+  /// The same; the bytes are not checked to be UTF-8.
+  std::string download_text(const std::string& uri, const CallContext& context = {});
+  /// Like download(), of any size; the file appears whole or not at all. StorageError when it
+  /// cannot be written.
+  void download_to(const std::string& uri, const std::filesystem::path& file,
+                   const CallContext& context = {});
+  /// Of the artifact with that uri; only its path is compared.
+  ArtifactInfo get_metadata(const std::string& uri, const CallContext& context = {});
+  /// One page of the artifacts that `query` selects.
+  ArtifactPage list(const ArtifactQuery& query = {}, const CallContext& context = {});
+  /// NotFound when there is none (any more).
+  void remove(const std::string& id, const CallContext& context = {});
+  /// Once, without retries, within the health timeout. Never throws.
+  net::HealthStatus health_check();
+
+  const std::string& base_url() const { return caller_.base_url(); }
+
+ private:
+  net::ServiceCaller caller_;
+};
+
+/// The name existing programs call it by.
+using NewArtifactStoreClient = ArtifactStoreClient;
+
+}  // namespace necrocode

@@ -1,0 +1,329 @@
+#include "necrocode/artifacts/service.hpp"
+
+#include <utility>
+
+#include "necrocode/artifacts/content_headers.hpp"
+#include "necrocode/artifacts/upload_form.hpp"
+#include "necrocode/base/digest.hpp"
+#include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+
+namespace necrocode::artifacts {
+namespace {
+
+using net::HttpError;
+using net::Request;
+using net::Response;
+
+constexpr std::string_view kPathPrefix = "/artifacts/";
+
+std::string idempotency_key(const Request& request) {
+  const std::string key = request.headers.get_or("Idempotency-Key", "");
+  if (key.size() > limits::kIdempotencyKeyBytes) {
+    throw HttpError(400, "Idempotency-Key has more than " +
+                             std::to_string(limits::kIdempotencyKeyBytes) + " bytes");
+  }
+  return key;
+}
+
+void refuse_digest_mismatch() {
+  throw HttpError(400, "the body does not match the digest it was sent with");
+}
+
+HttpError no_such_artifact(std::string_view id) {
+  return HttpError(404, "there is no artifact " + printable(shorten(id, 100)));
+}
+
+// "/prefix/artifacts/ID" of whatever form a uri has; nothing for text that is no uri.
+std::optional<std::string> path_of(std::string_view uri) {
+  uri = uri.substr(0, uri.find_first_of("?#"));
+  if (const std::size_t scheme = uri.find("://"); scheme != std::string_view::npos) {
+    const std::size_t slash = uri.find('/', scheme + 3);
+    if (slash == std::string_view::npos) return std::nullopt;
+    uri.remove_prefix(slash);
+  }
+  return percent_decode(uri);
+}
+
+std::optional<SystemTime> time_parameter(const Request& request, std::string_view name) {
+  const auto text = request.query_value(name);
+  if (!text) return std::nullopt;
+  std::optional<SystemTime> time = parse_rfc3339(*text);
+  if (const auto seconds = parse_double(*text)) time = from_unix_seconds(*seconds);
+  if (!time) {
+    throw HttpError(422, "invalid query",
+                    {{"/" + std::string(name), "must be Unix seconds or an RFC 3339 time"}});
+  }
+  return time;
+}
+
+std::uint64_t number_parameter(const Request& request, std::string_view name, std::uint64_t max,
+                               std::uint64_t otherwise) {
+  const auto text = request.query_value(name);
+  if (!text) return otherwise;
+  const auto number = parse_uint(*text);
+  if (!number || *number < 1 || *number > max) {
+    throw HttpError(
+        422, "invalid query",
+        {{"/" + std::string(name), "must be a number from 1 to " + std::to_string(max)}});
+  }
+  return *number;
+}
+
+ArtifactFilter filter_from(const Request& request) {
+  ArtifactFilter filter;
+  filter.spec = request.query_value("spec").value_or("");
+  filter.task = request.query_value("task").value_or("");
+  if (const auto id = TaskId::parse(filter.task)) {
+    if (!filter.spec.empty() && filter.spec != id->spec()) {
+      throw HttpError(422, "invalid query", {{"/task", "belongs to another spec"}});
+    }
+    filter.spec = id->spec();
+    filter.task = id->number();
+  }
+  filter.type = request.query_value("type").value_or("");
+  filter.tag = request.query_value("tag").value_or("");
+  filter.since = time_parameter(request, "since");
+  filter.until = time_parameter(request, "until");
+  filter.limit = number_parameter(request, "limit", limits::kPageSizeMax, limits::kPageSizeDefault);
+  filter.before =
+      static_cast<std::int64_t>(number_parameter(request, "cursor", INT64_MAX, INT64_MAX));
+  return filter;
+}
+
+// What the path of a PUT says, in the words that metadata would use.
+Json metadata_from_path(const Request& request) {
+  Json metadata = Json::object({{"spec_name", request.param("spec")},
+                                {"task_id", request.param("task")},
+                                {"name", request.param("name")}});
+  if (const auto type = request.headers.get("Content-Type")) metadata.set("mime_type", *type);
+  return metadata;
+}
+
+void check_path_names(const Request& request) {
+  std::vector<FieldError> errors;
+  const std::string& spec = request.param("spec");
+  const std::string& task = request.param("task");
+  if (!is_plain_name(spec)) errors.push_back({"/spec", "is not a spec's name"});
+  if (!is_plain_name(task) && !TaskId::parse(task)) errors.push_back({"/task", "is not a task id"});
+  if (!errors.empty()) throw HttpError(422, "invalid path", std::move(errors));
+}
+
+Response content_answer(const Artifact& artifact, StoredBytes bytes, const ByteRange& range) {
+  Response response;
+  response.headers.set("ETag", "\"" + artifact.sha256 + "\"");
+  response.headers.set("Accept-Ranges", "bytes");
+  // An artifact never changes, but it can be deleted: ask each time.
+  response.headers.set("Cache-Control", "private, no-cache");
+  response.headers.set("Repr-Digest", content_digest_header(artifact.sha256));
+  add_safe_content_headers(response.headers, artifact.metadata["mime_type"].string_or(""),
+                           artifact.name);
+  if (range.kind == ByteRange::Kind::kPart) {
+    response.status = 206;
+    response.headers.set("Content-Range", content_range(range, artifact.size_bytes));
+  } else {
+    // Of the bytes in this message (RFC 9530 section 2), hence not for a part.
+    response.headers.set("Content-Digest", content_digest_header(artifact.sha256));
+  }
+  auto body = std::make_shared<net::FileBody>();
+  body->fd = std::move(bytes.file);
+  body->offset = range.offset;
+  body->size = range.size;
+  response.body = std::move(body);
+  return response;
+}
+
+}  // namespace
+
+ArtifactService::ArtifactService(std::unique_ptr<ArtifactStore> store, std::string public_url)
+    : store_(std::move(store)), public_url_(std::move(public_url)) {}
+
+void ArtifactService::add_routes(net::HttpServer& server) {
+  const auto route = [&](const char* method, const char* pattern,
+                         Response (ArtifactService::*handler)(const Request&),
+                         net::RouteOptions options = {}) {
+    server.route(
+        method, pattern,
+        [this, handler](const Request& request) { return (this->*handler)(request); }, options);
+  };
+  const net::RouteOptions form{limits::kArtifactBytes + limits::kArtifactFormBytes, true, false};
+  const net::RouteOptions raw{limits::kArtifactBytes, true, false};
+  route("POST", "/artifacts", &ArtifactService::create_from_form, form);
+  route("PUT", "/artifacts/{spec}/{task}/{type}/{name}", &ArtifactService::create_from_body, raw);
+  route("GET", "/artifacts", &ArtifactService::list);
+  route("GET", "/artifacts/usage", &ArtifactService::usage);
+  route("GET", "/artifacts/metadata", &ArtifactService::metadata);
+  route("GET", "/artifacts/{id}", &ArtifactService::content);
+  route("DELETE", "/artifacts/{id}", &ArtifactService::remove);
+  route("PATCH", "/artifacts/{id}", &ArtifactService::change_tags);
+}
+
+void ArtifactService::set_public_url(std::string public_url) {
+  std::lock_guard guard(url_mutex_);
+  public_url_ = std::move(public_url);
+}
+
+std::string ArtifactService::public_url() const {
+  std::lock_guard guard(url_mutex_);
+  return public_url_;
+}
+
+bool ArtifactService::healthy(std::string& detail) {
+  try {
+    store_->check();
+    detail = "ok";
+    return true;
+  } catch (const std::exception& error) {
+    detail = error.what();
+    return false;
+  }
+}
+
+std::string ArtifactService::uri(const Artifact& artifact) const {
+  return public_url() + std::string(kPathPrefix) + artifact.id.value;
+}
+
+Json ArtifactService::to_json(const Artifact& artifact) const {
+  Json json = Json::object({{"uri", uri(artifact)},
+                            {"id", artifact.id.value},
+                            {"size_bytes", artifact.size_bytes},
+                            {"sha256", artifact.sha256},
+                            {"created_at", to_rfc3339(artifact.created_at)},
+                            {"type", artifact.type},
+                            {"name", artifact.name},
+                            {"metadata", artifact.metadata},
+                            {"tags", artifact.tags}});
+  if (!artifact.spec.empty()) json.set("spec_name", artifact.spec);
+  if (!artifact.task.empty()) {
+    const auto full = TaskId::make(artifact.spec, artifact.task);
+    json.set("task_id", full ? full->str() : artifact.task);
+  }
+  return json;
+}
+
+Response ArtifactService::created(const Artifact& artifact) const {
+  Response response = Response::json(201, to_json(artifact));
+  response.headers.set("Location", uri(artifact));
+  return response;
+}
+
+Artifact ArtifactService::must_find(const std::string& id) const {
+  auto artifact = store_->find(ArtifactId{id});
+  if (!artifact) throw no_such_artifact(id);
+  return *std::move(artifact);
+}
+
+Response ArtifactService::create_from_form(const Request& request) {
+  const AnnouncedDigest announced(request.headers);
+  const std::string key = idempotency_key(request);
+  const auto upload = store_->begin_upload();
+  ReceivedForm form = receive_form(request, *upload, announced.present());
+  const ContentDigest digest = upload->finish();
+  // By RFC 9530 the digest is of the form; clients that mean the file's are understood as well.
+  if (!announced.matches(form.body_sha256) && !announced.matches(digest.sha256)) {
+    refuse_digest_mismatch();
+  }
+  form.draft.idempotency_key = key;
+  try {
+    return created(upload->publish(form.draft));
+  } catch (const IdempotencyMismatch& error) {
+    throw HttpError(422, error.summary());
+  }
+}
+
+Response ArtifactService::create_from_body(const Request& request) {
+  check_path_names(request);
+  ArtifactDraft draft = make_draft(request.param("type"), metadata_from_path(request));
+  draft.idempotency_key = idempotency_key(request);
+  if (!iequals(request.headers.get_or("Content-Encoding", "identity"), "identity")) {
+    throw HttpError(415, "send the bytes without Content-Encoding");
+  }
+  const AnnouncedDigest announced(request.headers);
+  const auto upload = store_->begin_upload();
+  for (std::string piece; !(piece = request.stream->read()).empty();) upload->write(piece);
+  if (!announced.matches(upload->finish().sha256)) refuse_digest_mismatch();
+  try {
+    return created(upload->publish(draft));
+  } catch (const IdempotencyMismatch& error) {
+    throw HttpError(422, error.summary());
+  }
+}
+
+Response ArtifactService::list(const Request& request) {
+  const ArtifactList found = store_->list(filter_from(request));
+  Json items = Json::array();
+  for (const Artifact& artifact : found.items) items.push_back(to_json(artifact));
+  const Json next = found.next ? Json(std::to_string(*found.next)) : Json();
+  return Response::json(200, Json::object({{"items", std::move(items)}, {"next_cursor", next}}));
+}
+
+Response ArtifactService::usage(const Request&) {
+  const ArtifactUsage usage = store_->usage();
+  Json items = Json::array();
+  for (const ArtifactUsage::Group& group : usage.groups) {
+    items.push_back(Json::object({{"spec", group.spec.empty() ? Json() : Json(group.spec)},
+                                  {"type", group.type},
+                                  {"count", group.count},
+                                  {"size_bytes", group.size_bytes}}));
+  }
+  return Response::json(200, Json::object({{"count", usage.count},
+                                           {"size_bytes", usage.size_bytes},
+                                           {"stored_bytes", usage.stored_bytes},
+                                           {"items", std::move(items)}}));
+}
+
+Response ArtifactService::metadata(const Request& request) {
+  if (request.query_count("uri") != 1) {
+    throw HttpError(400, "the query must have `uri` exactly once");
+  }
+  const std::string uri = *request.query_value("uri");
+  const std::optional<std::string> path = path_of(uri);
+  // Behind a proxy the public URL may have a path of its own; without it the uri is as good.
+  const std::string prefix = path_of(public_url()).value_or("") + std::string(kPathPrefix);
+  for (const std::string_view beginning : {std::string_view(prefix), kPathPrefix}) {
+    if (path && path->starts_with(beginning)) {
+      return Response::json(200, to_json(must_find(path->substr(beginning.size()))));
+    }
+  }
+  throw HttpError(404, "the uri names no artifact of this store");
+}
+
+Response ArtifactService::content(const Request& request) {
+  const Artifact artifact = must_find(request.param("id"));
+  const std::string etag = "\"" + artifact.sha256 + "\"";
+  if (etag_matches(request.headers.get_or("If-None-Match", ""), etag)) {
+    return {304, {{"ETag", etag}, {"Cache-Control", "private, no-cache"}}, std::string()};
+  }
+  ByteRange range{ByteRange::Kind::kWhole, 0, artifact.size_bytes};
+  // Ranges are defined for GET alone; If-Range makes one hold only for the bytes it was asked of.
+  if (request.method == "GET" && request.headers.get_or("If-Range", etag) == etag) {
+    range = parse_range(request.headers.get_or("Range", ""), artifact.size_bytes);
+  }
+  if (range.kind == ByteRange::Kind::kUnsatisfiable) {
+    HttpError error(416, "the range begins behind the last byte");
+    error.headers.set("Content-Range", content_range(range, artifact.size_bytes));
+    throw error;
+  }
+  auto bytes = store_->open(artifact);
+  if (!bytes) throw HttpError(404, "the artifact was deleted");
+  return content_answer(artifact, *std::move(bytes), range);
+}
+
+Response ArtifactService::remove(const Request& request) {
+  if (!store_->remove(ArtifactId{request.param("id")})) throw no_such_artifact(request.param("id"));
+  return Response::empty(204);
+}
+
+Response ArtifactService::change_tags(const Request& request) {
+  const Json body = request.json();
+  JsonFields fields(body);
+  if (!fields.has("tags")) fields.fail("tags", "is required");
+  const std::vector<std::string> tags = read_tags(fields);
+  fields.finish("change of tags");
+  const auto artifact = store_->set_tags(ArtifactId{request.param("id")}, tags);
+  if (!artifact) throw no_such_artifact(request.param("id"));
+  return Response::json(200, to_json(*artifact));
+}
+
+}  // namespace necrocode::artifacts

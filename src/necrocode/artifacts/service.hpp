@@ -1,0 +1,49 @@
+// ArtifactService: the Artifact Store's HTTP calls (SPEC section 3) over any ArtifactStore.
+// It knows no files; bytes go from request to store and from store to answer in pieces.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "necrocode/artifacts/artifact_store.hpp"
+#include "necrocode/net/http_server.hpp"
+
+namespace necrocode::artifacts {
+
+/// Thread-safe. Must outlive the server's stop().
+class ArtifactService {
+ public:
+  /// `public_url`: what the uris of artifacts begin with, without a slash at the end. While it is
+  /// empty, uris are paths.
+  ArtifactService(std::unique_ptr<ArtifactStore> store, std::string public_url);
+
+  /// Before the server's start().
+  void add_routes(net::HttpServer& server);
+  /// For a server that learns its port when it binds; call it before announcing readiness.
+  void set_public_url(std::string public_url);
+  /// False, with the reason in `detail`, when the store cannot serve. Never throws.
+  bool healthy(std::string& detail);
+
+ private:
+  net::Response create_from_form(const net::Request& request);
+  net::Response create_from_body(const net::Request& request);
+  net::Response list(const net::Request& request);
+  net::Response usage(const net::Request& request);
+  net::Response metadata(const net::Request& request);
+  net::Response content(const net::Request& request);
+  net::Response remove(const net::Request& request);
+  net::Response change_tags(const net::Request& request);
+
+  net::Response created(const Artifact& artifact) const;
+  Artifact must_find(const std::string& id) const;
+  std::string public_url() const;
+  std::string uri(const Artifact& artifact) const;
+  Json to_json(const Artifact& artifact) const;
+
+  const std::unique_ptr<ArtifactStore> store_;
+  mutable std::mutex url_mutex_;
+  std::string public_url_;
+};
+
+}  // namespace necrocode::artifacts
