@@ -1,0 +1,61 @@
+// TaskExecutor: makes the change in the workspace. What it says of its work counts for nothing;
+// the tests that the orchestrator runs afterwards decide.
+#pragma once
+
+#include <filesystem>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/masking.hpp"
+#include "necrocode/llm/client.hpp"
+#include "necrocode/runner/task_context.hpp"
+
+namespace necrocode::runner {
+
+/// One request for a change.
+struct Assignment {
+  const TaskContext& task;
+  std::filesystem::path root;
+  std::vector<std::string> tracked_files;
+  std::vector<std::string> test_commands;
+  std::string failed_tests;     ///< of the change so far: command, verdict, output; empty at first
+  std::string unusable_answer;  ///< why the last answer could not be used; empty otherwise
+  std::vector<std::string> changed_files;  ///< by earlier rounds of this run
+  std::set<std::string> users_files;       ///< untracked before the run: not the model's to touch
+};
+
+struct Implementation {
+  std::vector<std::string> changed_files;
+  std::string explanation;
+  std::string model;
+  std::string answer_digest;  ///< equal for equal changes
+  llm::Usage usage;
+  int attempts = 0;  ///< HTTP attempts
+};
+
+class TaskExecutor {
+ public:
+  virtual ~TaskExecutor() = default;
+  /// All of the change is in the work tree, or none.
+  /// Throws ImplementationError or SecurityError for an answer that cannot be used, else what
+  /// LLMClient throws.
+  virtual Implementation implement(const Assignment& assignment, const CallContext& context) = 0;
+};
+
+/// One model call a change: the whole context in the prompt, masked, the code-change JSON back.
+class LlmExecutor final : public TaskExecutor {
+ public:
+  LlmExecutor(LLMClient& llm, const Masker& masker) : llm_(llm), masker_(masker) {}
+  Implementation implement(const Assignment& assignment, const CallContext& context) override;
+
+ private:
+  LLMClient& llm_;
+  const Masker& masker_;
+};
+
+/// The user message: the task, what its files hold (within limits::kPromptContextBytes), and what
+/// went wrong before.
+std::string build_prompt(const Assignment& assignment);
+
+}  // namespace necrocode::runner

@@ -1,0 +1,130 @@
+#include "necrocode/runner/given_clone.hpp"
+
+#include <vector>
+
+#include "necrocode/base/errors.hpp"
+#include "necrocode/base/file.hpp"
+#include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/git/repository.hpp"
+#include "necrocode/runner/change_set.hpp"
+
+namespace necrocode::runner {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kHeads = "refs/heads/";
+constexpr std::size_t kIndexBytes = limits::kGiB;
+
+[[noreturn]] void fail(const std::string& summary, const fs::path& target) {
+  ErrorInfo info;
+  info.operation = "prepare";
+  info.target = target.string();
+  throw WorkspacePreparationError(summary, std::move(info));
+}
+
+// Empty when it is not a regular file: a FIFO planted there must not make us wait.
+std::string read_plain(const fs::path& file) {
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return {};
+  return std::string(trim(read_file(file, 64 * limits::kMiB)));
+}
+
+fs::path find_git_dir(const fs::path& root) {
+  const fs::path dot_git = root / ".git";
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(dot_git, error);
+  if (fs::is_directory(status)) return dot_git;
+  if (!fs::is_regular_file(status)) fail("slot_path is not a git work tree", root);
+  const std::string line = read_plain(dot_git);
+  if (!line.starts_with("gitdir: ")) fail("slot_path's .git file names no git directory", root);
+  const fs::path named(line.substr(8));
+  return named.is_absolute() ? named : root / named;
+}
+
+fs::path find_common_dir(const fs::path& git_dir) {
+  const std::string text = read_plain(git_dir / "commondir");
+  if (text.empty()) return git_dir;
+  const fs::path named(text);
+  return named.is_absolute() ? named : git_dir / named;
+}
+
+}  // namespace
+
+GivenClone::GivenClone(fs::path root) : root_(std::move(root)) {
+  std::error_code error;
+  if (!fs::is_directory(root_, error)) fail("slot_path is not a folder", root_);
+  git_dir_ = find_git_dir(root_);
+  common_dir_ = find_common_dir(git_dir_);
+  const std::string head = read_plain(git_dir_ / "HEAD");
+  const bool on_branch = head.starts_with("ref: refs/heads/");
+  head_commit_ = on_branch ? ref(head.substr(5)).value_or("") : head;
+  if (!git::is_object_id(head_commit_)) fail("slot_path has no commit to start from", root_);
+}
+
+std::optional<std::string> GivenClone::ref(const std::string& name) const {
+  if (!git::is_branch_name(name.substr(kHeads.size()))) return std::nullopt;
+  if (const std::string loose = read_plain(common_dir_ / name); !loose.empty()) return loose;
+  const std::string packed = read_plain(common_dir_ / "packed-refs");
+  for (const std::string_view line : split(packed, '\n')) {
+    const std::size_t space = line.find(' ');
+    if (space != std::string_view::npos && line.substr(space + 1) == name) {
+      return std::string(line.substr(0, space));
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> GivenClone::branch_commit(const std::string& branch) const {
+  return ref(std::string(kHeads) + branch);
+}
+
+void GivenClone::require_not_checked_out_elsewhere(const std::string& branch) const {
+  std::vector<fs::path> git_dirs = {common_dir_};
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(common_dir_ / "worktrees", error)) {
+    git_dirs.push_back(entry.path());
+  }
+  for (const fs::path& other : git_dirs) {
+    if (fs::equivalent(other, git_dir_, error)) continue;
+    if (read_plain(other / "HEAD") == "ref: " + std::string(kHeads) + branch) {
+      fail("the branch \"" + branch + "\" is checked out in another work tree of slot_path's clone",
+           root_);
+    }
+  }
+}
+
+void GivenClone::require_room_for(const std::string& branch) const {
+  std::error_code error;
+  if (fs::exists(git_dir_ / "index.lock", error)) {
+    fail("another git command is at work in slot_path (its index.lock is there)", root_);
+  }
+  require_not_checked_out_elsewhere(branch);
+  for (std::size_t slash = branch.find('/'); slash != std::string::npos;
+       slash = branch.find('/', slash + 1)) {
+    const std::string above = branch.substr(0, slash);
+    if (branch_commit(above)) {
+      fail("slot_path has a branch \"" + above + "\", so there can be no \"" + branch +
+               "\"; name another branch_name",
+           root_);
+    }
+  }
+  const std::string below = std::string(kHeads) + branch + "/";
+  const std::string packed = read_plain(common_dir_ / "packed-refs");
+  if (fs::is_directory(common_dir_ / kHeads / branch, error) ||
+      packed.find(" " + below) != std::string::npos) {
+    fail("slot_path has branches below \"" + branch + "\"; name another branch_name", root_);
+  }
+}
+
+void GivenClone::stand_on(const std::string& branch, const std::string& commit,
+                          const fs::path& index) const {
+  const std::string name = std::string(kHeads) + branch;
+  // Refs are written by the rules for a model's files: through no link.
+  apply_changes(common_dir_, {{name, llm::Operation::kCreate, commit + "\n", {}}}, {});
+  write_file_atomic(git_dir_ / "index", read_file(index, kIndexBytes));
+  write_file_atomic(git_dir_ / "HEAD", "ref: " + name + "\n");
+}
+
+}  // namespace necrocode::runner

@@ -1,0 +1,573 @@
+#include "necrocode/runner/orchestrator.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <set>
+
+#include "necrocode/base/digest.hpp"
+#include "necrocode/base/file.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+#include "necrocode/observe/log.hpp"
+#include "necrocode/runner/artifact_uploader.hpp"
+#include "necrocode/runner/change_set.hpp"
+#include "necrocode/runner/task_reporter.hpp"
+#include "necrocode/runner/test_runner.hpp"
+
+namespace necrocode::runner {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+constexpr std::string_view kScratch = ".necrocode-work-";
+
+// What each step of a run's end may take; one that hangs leaves the others theirs.
+constexpr auto kCollectTime = 5s;
+constexpr auto kHandBackTime = 10s;
+constexpr auto kUploadTime = 15s;
+constexpr auto kHurriedUploadTime = 5s;  // after a signal
+constexpr auto kReportTime = 8s;
+constexpr auto kReleaseTime = 5s;
+
+// Why a run was stopped from outside.
+enum class Stopped { kNo, kByCaller, kLeaseLost, kSlotLost, kCancelRequested };
+
+// SPEC section 5: the last 10 % of the task's time, at most 30 s, is kept for the end of the run.
+std::chrono::nanoseconds time_to_finish(std::chrono::seconds timeout) {
+  return std::min<std::chrono::nanoseconds>(
+      timeout / 10.0 < 1s ? 1s : std::chrono::nanoseconds(timeout) / 10, 30s);
+}
+
+// What of a failing test goes back to the model.
+std::string describe_failed_tests(const TestReport& report) {
+  const TestCommandResult* failed = report.first_failure();
+  if (!failed) return {};
+  std::string text = "$ " + failed->command + "\n" + failed->verdict() + "\n";
+  const std::string output = failed->result.out.text() + failed->result.err.text();
+  return text + to_valid_utf8(head_and_tail(output, limits::kFailureOutputBytes)) + "\n";
+}
+
+// A folder that an earlier run used holds that run's files, which would pass for this one's.
+void remove_earlier_results(const fs::path& run_dir) {
+  std::error_code error;
+  if (!fs::is_regular_file(run_dir / "result.json", error)) return;
+  const auto earlier = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
+  if (!earlier || (*earlier)["type"] != Json("result")) return;
+  for (const char* name : {"result.json", "diff.patch", "tests.json"}) {
+    fs::remove(run_dir / name, error);
+  }
+}
+
+// One run's state; the phases in the order in which they happen.
+class Run {
+ public:
+  Run(const RunnerServices& services, const RunOptions& options, const TaskContext& task,
+      const registry::ClaimedTask* claim, const CallContext& caller)
+      : services_(services),
+        options_(options),
+        task_(task),
+        reporter_(services.registry, claim),
+        log_(options.run_dir / "run.log", services.masker),
+        scratch_(kScratch, options.run_dir),
+        uploader_(services.artifacts, options.run_dir, services.masker),
+        workspaces_(services.git, options.git_retries),
+        tests_(services.sandbox, log_),
+        started_(real_clock().steady_now()),
+        on_caller_stop_(caller.stop, [this] { stop(Stopped::kByCaller); }) {
+    work_.stop = stop_.get_token();
+    work_.traceparent = caller.traceparent;
+    work_.deadline =
+        std::min(caller.deadline, started_ + task.timeout - time_to_finish(task.timeout));
+    result_.runner_id = options.runner_id;
+    result_.task_id = task.task_id.str();
+  }
+
+  RunResult execute() {
+    const log::Scope scope({{"runner", options_.runner_id}, {"task", result_.task_id}});
+    const auto lease = reporter_.keep_lease(services_.leases, [this](LeaseNews news) {
+      stop(news == LeaseNews::kLost ? Stopped::kLeaseLost : Stopped::kCancelRequested);
+    });
+    try {
+      begin();
+      allocate();
+      prepare();
+      if (options_.dry_run) {
+        plan();
+      } else if (!adopt_earlier_work()) {
+        baseline();
+        implement_until_tests_pass();
+        commit();
+        push();
+      }
+    } catch (const std::exception& error) {
+      fail(error);
+    }
+    finish();
+    return std::move(result_);
+  }
+
+ private:
+  // --- the phases
+
+  void begin() {
+    enter(Phase::kValidate);
+    for (const std::string& warning : task_.warnings) {
+      log_.line("warning: " + warning);
+      emit("warning", Json::object({{"message", warning}}));
+    }
+    // Both end up in the repository's history, where nothing can be taken back.
+    if (services_.masker.contains_secret(task_.title + "\n" + task_.branch_name)) {
+      throw SecurityError("the task's title or branch name holds a secret");
+    }
+    reporter_.event("RunnerStarted", Json::object({{"runner_id", options_.runner_id}}), work_);
+  }
+
+  void allocate() {
+    if (!services_.pool || !task_.slot_path.empty() || options_.dry_run) return;
+    enter(Phase::kAllocate);
+    SlotAllocateOptions slot_options;
+    slot_options.lease = options_.slot_lease;
+    // A ready slot now: prepare() looks at the remote itself.
+    slot_options.max_age = 1h;
+    try {
+      slot_ = services_.pool->allocate_slot(task_.repo_url, options_.runner_id,
+                                            static_cast<double>(options_.slot_wait.count()),
+                                            slot_options, work_);
+    } catch (const TaskContextValidationError& error) {
+      // The pool cannot use the repository: a matter of the workspace, whoever makes it.
+      throw WorkspacePreparationError(error.summary(), error.info());
+    }
+    slot_lease_.emplace(services_.leases.hold(
+        options_.slot_lease,
+        [pool = services_.pool, id = slot_->slot_id,
+         token = slot_->lease_token](const CallContext& context) {
+          try {
+            pool->heartbeat(id, token, context);
+            return LeaseNews::kRenewed;
+          } catch (const Conflict&) {
+            return LeaseNews::kLost;
+          } catch (const NotFound&) {
+            return LeaseNews::kLost;
+          }
+        },
+        [this](LeaseNews) { stop(Stopped::kSlotLost); }));
+    const Json data =
+        Json::object({{"slot_id", slot_->slot_id.value}, {"runner_id", options_.runner_id}});
+    reporter_.event("SlotAllocated", data, work_);
+  }
+
+  void prepare() {
+    enter(Phase::kPrepare);
+    workspace_.emplace(workspaces_.prepare(task_, slot_, scratch_.path(), work_));
+    test_workspace_ = {workspace_->root, workspace_->read_only, workspace_->covers, {}};
+    for (std::string& file : workspace_->repository.tracked_files(work_)) {
+      if (matches_any(task_.readonly_files, file))
+        test_workspace_.protect.push_back(std::move(file));
+    }
+    // Repositories of the user's inside the slot: a test may not take their history away.
+    for (const std::string& path : workspace_->users_files) {
+      if (path.ends_with("/.git")) test_workspace_.protect.push_back(path);
+    }
+    log_.line("branch " + workspace_->branch + " from " + workspace_->base_commit);
+    test_commands_ =
+        task_.test_commands.empty() ? detect_test_commands(workspace_->root) : task_.test_commands;
+  }
+
+  void plan() {
+    const Assignment assignment = make_assignment();
+    result_.dry_run = true;
+    result_.exit_code = ExitCode::kDone;
+    emit("plan", Json::object({{"branch", workspace_->branch},
+                               {"base_commit", workspace_->base_commit},
+                               {"test_commands", test_commands_},
+                               {"prompt", services_.masker.mask(build_prompt(assignment))}}));
+  }
+
+  // An earlier runner may have been killed after its push: work that passes is not done twice.
+  bool adopt_earlier_work() {
+    if (!workspace_->has_earlier_work) return false;
+    enter(Phase::kTest);
+    log_.line("the branch already has work of this task: " + workspace_->remote_tip);
+    if (run_tests().passed()) {
+      result_.adopted = true;
+      result_.push = PushResult{task_.branch_name, workspace_->remote_tip, 0};
+      result_.exit_code = ExitCode::kDone;
+      return true;
+    }
+    workspaces_.reset_to_base(*workspace_, work_);
+    return false;
+  }
+
+  // Which test commands fail before the change; kept per base commit and commands.
+  void baseline() {
+    if (!options_.baseline || test_commands_.empty()) return;
+    enter(Phase::kBaseline);
+    const fs::path folder = options_.data_dir / "baselines";
+    const fs::path kept =
+        folder /
+        (sha256_hex(workspace_->base_commit + "\n" + join(test_commands_, "\n")) + ".json");
+    std::error_code error;
+    if (fs::exists(kept, error)) {
+      const Json known = Json::try_parse(read_file(kept, limits::kMiB)).value_or(Json());
+      for (const Json& command : known["red"].items()) {
+        result_.red_at_base.push_back(command.string_or(""));
+      }
+      return;
+    }
+    TestReport report;
+    tests_.run(test_workspace_, test_commands_, false, task_.test_timeout, work_, report);
+    workspaces_.restore(*workspace_, work_);
+    for (const TestCommandResult& command : report.commands) {
+      if (!command.passed()) result_.red_at_base.push_back(command.command);
+    }
+    fs::create_directories(folder);
+    write_file_atomic(kept, Json::object({{"red", result_.red_at_base}}).dump(), 0600);
+  }
+
+  void implement_until_tests_pass() {
+    enter(Phase::kImplement);
+    std::set<std::string> seen_answers;
+    while (true) {
+      const Implementation answer = implement();
+      const bool repeated = !seen_answers.insert(answer.answer_digest).second;
+      for (const std::string& file : answer.changed_files) changed_.insert(file);
+      workspaces_.stage(*workspace_, answer.changed_files, work_);
+      refuse_secrets(answer.changed_files);
+      if (test_commands_.empty()) return;
+      enter(Phase::kTest);
+      const TestReport& report = run_tests();
+      if (report.passed()) return;
+      workspaces_.restore(*workspace_, work_);
+      failed_tests_ = services_.masker.mask(describe_failed_tests(report));
+      if (repeated || result_.repairs >= options_.max_repairs) throw_tests_failed(report, repeated);
+      ++result_.repairs;
+      enter(Phase::kRepair);
+    }
+  }
+
+  // In the files themselves: a diff may show what git takes for binary in a form of its own.
+  void refuse_secrets(const std::vector<std::string>& files) {
+    for (const std::string& file : files) {
+      const auto content =
+          read_workspace_file(workspace_->root, file, 2 * limits::kModelAnswerBytes);
+      if (services_.masker.contains_secret(file + "\n" + content.value_or(""))) {
+        throw SecurityError("the change holds a secret; it is not committed");
+      }
+    }
+  }
+
+  // One usable answer, applied; asks again when it cannot be used.
+  Implementation implement() {
+    std::string unusable;
+    while (true) {
+      Assignment assignment = make_assignment();
+      assignment.failed_tests = failed_tests_;
+      assignment.unusable_answer = unusable;
+      assignment.changed_files.assign(changed_.begin(), changed_.end());
+      ++result_.model_calls;
+      try {
+        Implementation answer = services_.executor.implement(assignment, work_);
+        result_.usage += answer.usage;
+        result_.model = answer.model;
+        log_.line("change: " + join(answer.changed_files, ", "));
+        log_.line("model's explanation: " + answer.explanation);
+        emit("model_call", Json::object({{"model", answer.model},
+                                         {"usage", answer.usage.to_json()},
+                                         {"attempts", answer.attempts},
+                                         {"changed_files", answer.changed_files}}));
+        return answer;
+      } catch (const ImplementationError& error) {
+        unusable = note_unusable(error);
+        if (unusable.empty()) throw;
+      } catch (const SecurityError& error) {
+        unusable = note_unusable(error);
+        if (unusable.empty()) throw;
+      } catch (const InvalidResponse& error) {
+        unusable = note_unusable(error);
+        if (unusable.empty()) throw;
+      }
+    }
+  }
+
+  // The reason to ask again with, or nothing when that was done often enough.
+  std::string note_unusable(const RunnerError& error) {
+    const std::string reason = services_.masker.mask(error.what());
+    log_.line("answer not used: " + reason);
+    emit("warning", Json::object({{"message", "answer not used: " + reason}}));
+    if (result_.reasks >= options_.max_reasks) return {};
+    ++result_.reasks;
+    return reason;
+  }
+
+  void commit() {
+    enter(Phase::kCommit);
+    result_.files = workspaces_.changes(*workspace_, work_);
+    diff_ = workspaces_.diff(*workspace_, work_);
+    if (result_.files.empty()) throw ImplementationError("the model's answers changed nothing");
+    if (services_.masker.contains_secret(diff_)) {
+      throw SecurityError("the change holds a secret; it is not committed");
+    }
+    commit_ = workspaces_.commit(*workspace_, services_.masker.mask(commit_message(task_)), work_);
+    log_.line("commit " + commit_);
+  }
+
+  void push() {
+    enter(Phase::kPush);
+    reporter_.require_lease(work_);
+    result_.push = workspaces_.push(*workspace_, task_, commit_, work_);
+    log_.line("pushed " + result_.push->branch);
+    emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
+    result_.exit_code = test_commands_.empty() ? ExitCode::kUnverified : ExitCode::kDone;
+    if (test_commands_.empty()) {
+      result_.failure = RunFailure{Phase::kTest,
+                                   "unverified: the task names no test command and the "
+                                   "repository suggests none",
+                                   "tests",
+                                   {}};
+    }
+  }
+
+  // --- the end, whatever happened
+
+  void fail(const std::exception& error) {
+    result_.failure = describe_failure(result_.phase, error);
+    result_.failure->reason = services_.masker.mask(result_.failure->reason);
+    switch (stopped_.load()) {
+      case Stopped::kNo:
+        result_.exit_code = work_.expired() ? ExitCode::kTaskTimeout : exit_code_for(error);
+        if (work_.expired())
+          result_.failure->reason = "the task's time (" + human_duration(task_.timeout) +
+                                    ") ran out: " + result_.failure->reason;
+        break;
+      case Stopped::kByCaller:
+        stopped_as("stopped by a signal or its caller");
+        break;
+      case Stopped::kLeaseLost:
+        stopped_as("the task's lease was lost");
+        break;
+      case Stopped::kSlotLost:
+        result_.exit_code = ExitCode::kServiceUnavailable;
+        result_.failure->reason = "the slot's lease was lost";
+        result_.failure->failure_class = "infrastructure";
+        break;
+      case Stopped::kCancelRequested:
+        stopped_as("cancelled through the registry");
+        break;
+    }
+    log_.line("failed in " + std::string(to_string(result_.phase)) + ": " +
+              result_.failure->reason);
+  }
+
+  void stopped_as(const std::string& reason) {
+    result_.exit_code = ExitCode::kCancelled;
+    result_.failure->reason = reason;
+    result_.failure->failure_class = "cancelled";
+  }
+
+  // No step here may keep the next from happening, by failing or by taking its time.
+  void finish() {
+    const Phase reached = result_.phase;
+    attempt("collect the diff", kCollectTime,
+            [&](const CallContext& context) { collect_diff(context); });
+    attempt("hand the workspace back", kHandBackTime, [&](const CallContext& context) {
+      if (workspace_) {
+        workspaces_.hand_back(*workspace_, result_.success() && !result_.dry_run, context);
+      }
+    });
+    enter(Phase::kUpload);
+    const bool hurry = stopped_.load() == Stopped::kByCaller;
+    attempt("upload", hurry ? kHurriedUploadTime : kUploadTime,
+            [&](const CallContext& context) { upload(context); });
+    enter(Phase::kReport);
+    result_.duration = real_clock().steady_now() - started_;
+    attempt("report", kReportTime, [&](const CallContext& context) { report(context); });
+    enter(Phase::kRelease);
+    attempt("release the slot", kReleaseTime,
+            [&](const CallContext& context) { release(context); });
+    result_.phase = result_.success() ? Phase::kRelease : reached;
+    result_.duration = real_clock().steady_now() - started_;
+    attempt("write result.json", kCollectTime, [&](const CallContext&) {
+      write_file_durable(options_.run_dir / "result.json",
+                         services_.masker.mask(result_.to_json().pretty()) + "\n", 0600);
+    });
+  }
+
+  // Work that the registry does not know of is not done: it will be given out again.
+  void report(const CallContext& context) {
+    if (reporter_.finish(result_, registry_state(), context) || !result_.success()) return;
+    result_.exit_code = ExitCode::kServiceUnavailable;
+    result_.failure = RunFailure{
+        Phase::kReport, "the registry did not take the end of the task", "infrastructure", {}};
+  }
+
+  // A run that failed half-way still leaves what it changed.
+  void collect_diff(const CallContext& context) {
+    if (!workspace_ || options_.dry_run || !diff_.empty()) return;
+    if (changed_.empty() && !result_.adopted) return;
+    result_.files = workspaces_.changes(*workspace_, context);
+    diff_ = workspaces_.diff(*workspace_, context);
+  }
+
+  void upload(const CallContext& context) {
+    if (options_.dry_run) return;
+    if (!diff_.empty())
+      keep(uploader_.keep(task_, "diff", "diff.patch", diff_, "text/x-diff", context));
+    if (result_.tests) {
+      keep(uploader_.keep(task_, "test", "tests.json",
+                          result_.tests->to_json(limits::kOutputHeadBytes).pretty(),
+                          "application/json", context));
+    }
+    log_.line("ended: " + std::string(result_.outcome()));
+    keep(uploader_.keep_file(task_, "log", "run.log", "text/plain", context));
+  }
+
+  void keep(UploadedArtifact artifact) {
+    emit("artifact", Json::object({{"artifact_type", artifact.type},
+                                   {"uri", artifact.uri},
+                                   {"size_bytes", artifact.size_bytes}}));
+    result_.artifacts.push_back(std::move(artifact));
+  }
+
+  registry::TaskState registry_state() const {
+    if (result_.success()) return registry::TaskState::kDone;
+    switch (stopped_.load()) {
+      case Stopped::kByCaller:
+      case Stopped::kSlotLost:
+        return registry::TaskState::kReady;  // handed back for another runner
+      case Stopped::kCancelRequested:
+        return registry::TaskState::kCancelled;
+      default:
+        return registry::TaskState::kFailed;
+    }
+  }
+
+  void release(const CallContext& context) {
+    if (!slot_) return;
+    slot_lease_.reset();
+    services_.pool->release_slot(slot_->slot_id, slot_->lease_token, context);
+    const Json data =
+        Json::object({{"slot_id", slot_->slot_id.value}, {"runner_id", options_.runner_id}});
+    reporter_.late_event("SlotReleased", data, context);
+  }
+
+  // --- common to the phases
+
+  void enter(Phase phase) {
+    result_.phase = phase;
+    log_.line("phase " + std::string(to_string(phase)));
+    emit("phase", Json::object({{"phase", to_string(phase)}}));
+    // The end is told by the completion itself.
+    if (phase != Phase::kValidate && phase < Phase::kUpload) {
+      reporter_.event("TaskProgress", Json::object({{"phase", to_string(phase)}}), work_);
+    }
+  }
+
+  const TestReport& run_tests() {
+    tests_.run(test_workspace_, test_commands_, task_.fail_fast, task_.test_timeout, work_,
+               result_.tests.emplace());
+    emit("test",
+         Json::object({{"passed", result_.tests->passed()},
+                       {"commands", result_.tests->commands.size()},
+                       {"duration_seconds",
+                        std::chrono::duration<double>(result_.tests->duration()).count()}}));
+    return *result_.tests;
+  }
+
+  [[noreturn]] void throw_tests_failed(const TestReport& report, bool repeated) {
+    const TestCommandResult* failed = report.first_failure();
+    throw TestExecutionError("the tests do not pass" +
+                             std::string(repeated ? ", and the model repeats its answer" : "") +
+                             ": \"" + failed->command + "\" " + failed->verdict());
+  }
+
+  Assignment make_assignment() const {
+    return {task_,
+            workspace_->root,
+            workspace_->repository.tracked_files(work_),
+            test_commands_,
+            {},
+            {},
+            {},
+            workspace_->users_files};
+  }
+
+  // Whoever watches cannot disturb the run: a full or closed output is told once.
+  void emit(const std::string& type, Json data) {
+    if (!options_.observer || observer_failed_) return;
+    try {
+      options_.observer({type, result_.task_id, std::move(data)});
+    } catch (const std::exception& error) {
+      observer_failed_ = true;
+      log::error("the run's events can no longer be shown", {{"error", error.what()}});
+    }
+  }
+
+  void stop(Stopped why) {
+    Stopped expected = Stopped::kNo;
+    stopped_.compare_exchange_strong(expected, why);
+    stop_.request_stop();
+  }
+
+  template <class Step>
+  void attempt(std::string_view what, std::chrono::nanoseconds time, Step step) {
+    CallContext context;
+    context.traceparent = work_.traceparent;
+    try {
+      step(context.within(time));
+    } catch (const std::exception& error) {
+      log::error("the run's end: cannot " + std::string(what), {{"error", error.what()}});
+      log_.line("cannot " + std::string(what) + ": " + error.what());
+    }
+  }
+
+  const RunnerServices& services_;
+  const RunOptions& options_;
+  const TaskContext& task_;
+  TaskReporter reporter_;
+  RunLog log_;
+  TemporaryDirectory scratch_;  ///< git directory and own workspace; gone with the run
+  ArtifactUploader uploader_;
+  WorkspaceManager workspaces_;
+  TestRunner tests_;
+  SteadyTime started_;
+  std::atomic<Stopped> stopped_ = Stopped::kNo;
+  std::stop_source stop_;
+  CallContext work_;  ///< for everything but the end of the run
+  RunResult result_;
+  std::optional<SlotAllocation> slot_;
+  std::optional<LeaseKeeper::Held> slot_lease_;
+  std::optional<Workspace> workspace_;
+  TestRunner::Workspace test_workspace_;
+  std::vector<std::string> test_commands_;
+  std::set<std::string> changed_;
+  std::string failed_tests_;
+  std::string diff_;
+  std::string commit_;
+  bool observer_failed_ = false;
+  std::stop_callback<std::function<void()>> on_caller_stop_;
+};
+
+}  // namespace
+
+RunResult RunnerOrchestrator::run(const TaskContext& task, const registry::ClaimedTask* claim,
+                                  const CallContext& context) {
+  try {
+    fs::create_directories(options_.run_dir);
+    remove_earlier_results(options_.run_dir);
+    return Run(services_, options_, task, claim, context).execute();
+  } catch (const std::exception& error) {
+    // It could not even begin, as with a full disk: nothing was done, so the task is handed back.
+    RunResult result;
+    result.runner_id = options_.runner_id;
+    result.task_id = task.task_id.str();
+    result.exit_code = ExitCode::kGit;
+    result.failure = describe_failure(Phase::kValidate, error);
+    log::error("a run could not begin", {{"task", result.task_id}, {"error", error.what()}});
+    TaskReporter(services_.registry, claim)
+        .finish(result, registry::TaskState::kReady, CallContext().within(kReportTime));
+    return result;
+  }
+}
+
+}  // namespace necrocode::runner

@@ -1,0 +1,64 @@
+// RunnerOrchestrator: the life of one task, from its context to a true result.
+// It decides what happens when; how each thing is done stands in the parts it is given.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "necrocode/artifacts/client.hpp"
+#include "necrocode/base/masking.hpp"
+#include "necrocode/pool/client.hpp"
+#include "necrocode/process/sandbox.hpp"
+#include "necrocode/registry/client.hpp"
+#include "necrocode/runner/executor.hpp"
+#include "necrocode/runner/lease_keeper.hpp"
+#include "necrocode/runner/run_events.hpp"
+#include "necrocode/runner/run_result.hpp"
+#include "necrocode/runner/task_context.hpp"
+
+namespace necrocode::runner {
+
+/// What runs share. All of it outlives the orchestrator and is thread-safe.
+struct RunnerServices {
+  const git::Git& git;
+  process::Sandbox& sandbox;
+  TaskExecutor& executor;
+  LeaseKeeper& leases;
+  const Masker& masker;
+  TaskRegistryClient* registry = nullptr;    ///< null: no registry
+  RepoPoolClient* pool = nullptr;            ///< null: own workspaces
+  ArtifactStoreClient* artifacts = nullptr;  ///< null: artifacts stay in the run's folder
+};
+
+struct RunOptions {
+  std::string runner_id;
+  std::filesystem::path run_dir;   ///< for this run alone; made when absent
+  std::filesystem::path data_dir;  ///< where baselines are kept
+  int max_repairs = 2;
+  int max_reasks = 2;
+  int git_retries = 3;
+  bool baseline = true;
+  bool dry_run = false;  ///< stop before the first model call
+  std::chrono::seconds slot_wait{20};
+  std::chrono::seconds slot_lease{60};
+  RunObserver observer;
+};
+
+/// One run. Not thread-safe; several at once are several objects.
+class RunnerOrchestrator {
+ public:
+  RunnerOrchestrator(RunnerServices services, RunOptions options)
+      : services_(services), options_(std::move(options)) {}
+
+  /// Never throws for what a task, a repository, a model or a service does: that is in the result.
+  /// `context.stop` ends the run as cancelled; `claim` is the task's lease, if it was claimed.
+  RunResult run(const TaskContext& task, const registry::ClaimedTask* claim,
+                const CallContext& context);
+
+ private:
+  RunnerServices services_;
+  RunOptions options_;
+};
+
+}  // namespace necrocode::runner

@@ -1,0 +1,56 @@
+// TaskContext: one task as the runner takes it (SPEC section 9), from a file or from a claim.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/ids.hpp"
+#include "necrocode/base/json.hpp"
+
+namespace necrocode::runner {
+
+struct TaskContext {
+  explicit TaskContext(TaskId id) : task_id(std::move(id)) {}
+
+  TaskId task_id;
+  std::string title;
+  std::string description;
+  std::vector<std::string> acceptance_criteria;
+  std::vector<std::string> dependencies;
+  std::string required_skill;
+  std::string repo_url;             ///< used unless slot_path is given
+  std::filesystem::path slot_path;  ///< an existing clone, by hand or from another pool
+  std::string branch_name;  ///< always set: the default is feature/task-{spec}-{number}-{slug}
+  std::string base_branch;  ///< empty: the remote's HEAD
+  std::vector<std::string> base_commits;  ///< what its dependencies pushed
+  std::vector<std::string> test_commands;
+  bool fail_fast = true;  ///< the first failing test command ends the round
+  std::chrono::seconds timeout{1800};
+  std::chrono::seconds test_timeout{600};
+  std::vector<std::string> related_files;
+  std::vector<std::string> readonly_files;  ///< paths or globs that the change must not touch
+  int max_tokens = 0;                       ///< 0: the configuration's
+  std::string executor = "llm";
+  Json metadata;
+
+  std::vector<std::string> warnings;  ///< unknown keys and the like, for the log
+};
+
+struct TaskDefaults {
+  std::chrono::seconds timeout{1800};
+  std::chrono::seconds test_timeout{600};
+  std::string repo_url;  ///< from --repo
+};
+
+/// Throws TaskContextValidationError that names every defect at once.
+TaskContext read_task_context(const Json& json, const TaskDefaults& defaults);
+/// A JSON or YAML file, by its ending (.json; else YAML).
+TaskContext read_task_file(const std::filesystem::path& file, const TaskDefaults& defaults);
+
+/// True when `path` is one of `patterns`, or matches one: `*` and `?` within a segment, `**` across
+/// segments; a pattern that ends with '/' matches everything below it.
+bool matches_any(const std::vector<std::string>& patterns, std::string_view path);
+
+}  // namespace necrocode::runner

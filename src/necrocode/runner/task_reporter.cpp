@@ -1,0 +1,104 @@
+#include "necrocode/runner/task_reporter.hpp"
+
+#include "necrocode/observe/log.hpp"
+
+namespace necrocode::runner {
+namespace {
+
+Json summary(const RunResult& result) {
+  Json metadata =
+      Json::object({{"runner_id", result.runner_id},
+                    {"outcome", result.outcome()},
+                    {"exit_code", static_cast<int>(result.exit_code)},
+                    {"repairs", result.repairs},
+                    {"model", result.model},
+                    {"usage", result.usage.to_json()},
+                    {"duration_seconds", std::chrono::duration<double>(result.duration).count()}});
+  if (result.push) metadata.set("branch", result.push->branch).set("commit", result.push->commit);
+  if (result.tests) metadata.set("tests_passed", result.tests->passed());
+  return metadata;
+}
+
+}  // namespace
+
+void TaskReporter::send(const std::string& event_type, const Json& data, const LeaseToken& lease,
+                        const CallContext& context) {
+  try {
+    registry_->add_event(claim_->task.id, event_type, data, lease, context);
+  } catch (const RunnerError& error) {
+    log::warn("event not recorded", {{"event_type", event_type}, {"error", error.what()}});
+  }
+}
+
+void TaskReporter::event(const std::string& event_type, const Json& data,
+                         const CallContext& context) {
+  if (registry_) send(event_type, data, claim_->lease_token, context);
+}
+
+void TaskReporter::late_event(const std::string& event_type, const Json& data,
+                              const CallContext& context) {
+  if (registry_) send(event_type, data, {}, context);
+}
+
+void TaskReporter::require_lease(const CallContext& context) {
+  if (!registry_) return;
+  try {
+    registry_->heartbeat(claim_->task.id, claim_->lease_token, context);
+  } catch (const Conflict& error) {
+    ErrorInfo info = error.info();
+    info.end = CallEnd::kCancelled;
+    throw TimeoutError("the task's lease was lost", std::move(info));
+  }
+}
+
+bool TaskReporter::finish(const RunResult& result, registry::TaskState state,
+                          const CallContext& context) {
+  if (!registry_) return true;
+  registry::Completion completion;
+  completion.lease_token = claim_->lease_token;
+  completion.status = state;
+  completion.metadata = summary(result);
+  for (const UploadedArtifact& artifact : result.artifacts) {
+    registry::ArtifactRef ref;
+    ref.type = artifact.type;
+    ref.uri = artifact.uri;
+    ref.size_bytes = static_cast<std::int64_t>(artifact.size_bytes);
+    ref.metadata = Json::object({{"name", artifact.name}, {"sha256", artifact.sha256}});
+    ref.created_at = real_clock().system_now();
+    completion.artifacts.push_back(std::move(ref));
+  }
+  if (result.failure) {
+    completion.failure = registry::Failure{result.failure->failure_class, result.failure->reason,
+                                           result.failure->retry_at};
+  }
+  try {
+    registry_->complete(claim_->task.id, completion, context);
+    return true;
+  } catch (const RunnerError& error) {
+    log::error("the registry did not take the end of the task",
+               {{"task", claim_->task.id}, {"outcome", result.outcome()}, {"error", error.what()}});
+    return false;
+  }
+}
+
+std::optional<LeaseKeeper::Held> TaskReporter::keep_lease(LeaseKeeper& keeper,
+                                                          LeaseKeeper::Tell tell) {
+  if (!registry_) return std::nullopt;
+  return keeper.hold(
+      claim_->lease,
+      [registry = registry_, id = claim_->task.id,
+       token = claim_->lease_token](const CallContext& context) {
+        try {
+          return registry->heartbeat(id, token, context).cancel_requested
+                     ? LeaseNews::kCancelRequested
+                     : LeaseNews::kRenewed;
+        } catch (const Conflict&) {
+          return LeaseNews::kLost;
+        } catch (const NotFound&) {
+          return LeaseNews::kLost;
+        }
+      },
+      std::move(tell));
+}
+
+}  // namespace necrocode::runner

@@ -1,0 +1,39 @@
+// TaskReporter: what a run tells the Task Registry. Without a registry, or for a task it does not
+// know, every call does nothing, so that the orchestrator reads the same with and without services.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "necrocode/registry/client.hpp"
+#include "necrocode/runner/lease_keeper.hpp"
+#include "necrocode/runner/run_result.hpp"
+
+namespace necrocode::runner {
+
+class TaskReporter {
+ public:
+  /// `registry` and `claim` null: silent.
+  TaskReporter(TaskRegistryClient* registry, const registry::ClaimedTask* claim)
+      : registry_(claim ? registry : nullptr), claim_(claim) {}
+
+  /// Progress is worth telling, never worth failing for: errors are logged.
+  void event(const std::string& event_type, const Json& data, const CallContext& context);
+  /// The same after the end, when no lease is held any more.
+  void late_event(const std::string& event_type, const Json& data, const CallContext& context);
+  /// Throws TimeoutError (cancelled, "the lease was lost") when the task is somebody else's by now.
+  void require_lease(const CallContext& context);
+  /// Ends the task: done, failed, cancelled or handed back, with its artifacts, in one call.
+  /// False when the registry did not take it (lease lost, out of reach); then it is logged.
+  bool finish(const RunResult& result, registry::TaskState state, const CallContext& context);
+  /// Renews the task's lease while the result lives; nothing without a claim.
+  std::optional<LeaseKeeper::Held> keep_lease(LeaseKeeper& keeper, LeaseKeeper::Tell tell);
+
+ private:
+  void send(const std::string& event_type, const Json& data, const LeaseToken& lease,
+            const CallContext& context);
+  TaskRegistryClient* registry_;
+  const registry::ClaimedTask* claim_;
+};
+
+}  // namespace necrocode::runner

@@ -1,0 +1,61 @@
+// TestRunner: runs the repository's own tests in the sandbox; its word decides, never the model's.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/json.hpp"
+#include "necrocode/process/sandbox.hpp"
+#include "necrocode/runner/run_log.hpp"
+
+namespace necrocode::runner {
+
+struct TestCommandResult {
+  std::string command;
+  process::CommandResult result;
+  bool passed() const { return result.ok(); }
+  /// "passed", "failed with exit code 1", "killed by signal 9", "timed out after 600 s",
+  /// "cancelled".
+  std::string verdict() const;
+};
+
+struct TestReport {
+  std::vector<TestCommandResult> commands;
+  /// At least one command ran, and every one passed.
+  bool passed() const;
+  const TestCommandResult* first_failure() const;
+  std::chrono::nanoseconds duration() const;
+  /// With at most `output_bytes` of output a command, head and tail.
+  Json to_json(std::size_t output_bytes) const;
+};
+
+/// The commands that the repository's files suggest, or none.
+/// Sources: each tool's own convention (CTest, make's `test` or `check` target, npm's `test`
+/// script, pytest or unittest discovery, cargo test, go test, mvn test, gradle test).
+std::vector<std::string> detect_test_commands(const std::filesystem::path& root);
+
+class TestRunner {
+ public:
+  struct Workspace {
+    std::filesystem::path root;
+    std::vector<std::filesystem::path> read_only;  ///< git directories that its `.git` points to
+    std::vector<process::SandboxedCommand::Cover> covers;
+    /// Paths below `root` that the tests see but cannot change; the first limits::kProtectedFiles.
+    std::vector<std::string> protect;
+  };
+  TestRunner(process::Sandbox& sandbox, RunLog& log) : sandbox_(sandbox), log_(log) {}
+
+  /// Runs the commands in order by /bin/sh; with `fail_fast` the first failure is the last.
+  /// `report` holds what has run, also when this throws: TestExecutionError when a command cannot
+  /// be started, TimeoutError when the context ends.
+  void run(const Workspace& workspace, const std::vector<std::string>& commands, bool fail_fast,
+           std::chrono::seconds timeout, const CallContext& context, TestReport& report);
+
+ private:
+  process::Sandbox& sandbox_;
+  RunLog& log_;
+};
+
+}  // namespace necrocode::runner

@@ -1,0 +1,133 @@
+#include "necrocode/runner/worker.hpp"
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "necrocode/base/file.hpp"
+#include "necrocode/observe/log.hpp"
+
+namespace necrocode::runner {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kRetryAfterError = 2s;  // beyond the client's own retries
+
+// Ends a claimed task that never became a run.
+void give_up(TaskRegistryClient& registry, const registry::ClaimedTask& claim,
+             registry::TaskState state, const std::string& reason) {
+  registry::Completion completion;
+  completion.lease_token = claim.lease_token;
+  completion.status = state;
+  if (state == registry::TaskState::kFailed)
+    completion.failure = registry::Failure{"agent", reason, {}};
+  try {
+    registry.complete(claim.task.id, completion, CallContext().within(10s));
+  } catch (const RunnerError& error) {
+    log::error("cannot end a claimed task; its lease will expire",
+               {{"task", claim.task.id}, {"reason", reason}, {"error", error.what()}});
+  }
+}
+
+bool all_stored(const RunResult& result) {
+  for (const UploadedArtifact& artifact : result.artifacts) {
+    if (!artifact.stored) return false;
+  }
+  return !result.artifacts.empty();
+}
+
+}  // namespace
+
+void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runner_id,
+                     const std::stop_token& now) {
+  std::optional<TaskContext> task;
+  try {
+    task.emplace(read_task_context(claim.task.to_json(), options_.defaults));
+  } catch (const RunnerError& error) {
+    ++failed_;
+    log::error("a claimed task is not valid", {{"task", claim.task.id}, {"error", error.what()}});
+    give_up(*services_.registry, claim, registry::TaskState::kFailed, error.what());
+    return;
+  }
+  task->base_commits = claim.task.base_commits;
+  RunOptions run = options_.run;
+  run.runner_id = runner_id;
+  run.data_dir = options_.data_dir;
+  run.run_dir = options_.data_dir / "runs" /
+                (std::string(task->task_id.spec()) + "-" + std::string(task->task_id.number()) +
+                 "-" + random_hex(4));
+  CallContext context;
+  context.stop = now;
+  const RunResult result = RunnerOrchestrator(services_, run).run(*task, &claim, context);
+  if (result.success()) {
+    ++done_;
+  } else if (result.exit_code == ExitCode::kCancelled) {
+    ++handed_back_;
+  } else {
+    ++failed_;
+  }
+  if (options_.on_result) options_.on_result(result);
+  // Not even begun: what keeps it from that will hardly be gone at once.
+  if (result.failure && result.failure->phase == Phase::kValidate) {
+    real_clock().sleep_for(kRetryAfterError, now);
+  }
+  // What the store has need not be kept twice.
+  if (all_stored(result)) remove_tree(run.run_dir);
+}
+
+void Worker::runner_loop(const std::string& runner_id, const std::stop_token& no_more,
+                         const std::stop_token& now) {
+  registry::ClaimRequest request;
+  request.runner_id = RunnerId{runner_id};
+  request.skills = options_.skills;
+  request.lease = options_.lease;
+  request.wait = options_.claim_wait;
+  CallContext context;
+  context.stop = no_more;
+  while (!no_more.stop_requested()) {
+    try {
+      for (const registry::ClaimedTask& claim : services_.registry->claim(request, context)) {
+        if (no_more.stop_requested()) {
+          ++handed_back_;
+          give_up(*services_.registry, claim, registry::TaskState::kReady,
+                  "the worker is stopping");
+        } else {
+          work_on(claim, runner_id, now);
+        }
+      }
+    } catch (const std::exception& error) {
+      if (no_more.stop_requested()) return;
+      log::error("runner cannot work, trying again",
+                 {{"runner", runner_id}, {"error", error.what()}});
+      real_clock().sleep_for(kRetryAfterError, no_more);
+    }
+  }
+}
+
+WorkerSummary Worker::run(const CallContext& context) {
+  std::filesystem::create_directories(options_.data_dir / "runs");
+  std::stop_source now;
+  std::mutex mutex;
+  std::condition_variable_any changed;
+  int running = options_.max_parallel;
+  std::vector<std::jthread> runners;
+  for (int i = 0; i < options_.max_parallel; ++i) {
+    runners.emplace_back([&, id = "runner-" + random_hex(4)] {
+      runner_loop(id, context.stop, now.get_token());
+      const std::lock_guard lock(mutex);
+      --running;
+      changed.notify_all();
+    });
+  }
+  std::unique_lock lock(mutex);
+  changed.wait(lock, context.stop, [&] { return running == 0; });
+  if (!changed.wait_for(lock, options_.drain, [&] { return running == 0; })) {
+    log::warn("the time to drain is over, handing runs back");
+    now.request_stop();
+    changed.wait(lock, [&] { return running == 0; });
+  }
+  return {done_, failed_, handed_back_};
+}
+
+}  // namespace necrocode::runner

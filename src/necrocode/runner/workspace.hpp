@@ -1,0 +1,110 @@
+// The workspace of one run: a work tree, a git directory of ours beside it, and the task's branch.
+// All git of a run happens here. Nothing of the work tree's own `.git` is ever in force (git/).
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "necrocode/git/repository.hpp"
+#include "necrocode/pool/client.hpp"
+#include "necrocode/process/sandbox.hpp"
+#include "necrocode/runner/given_clone.hpp"
+#include "necrocode/runner/task_context.hpp"
+
+namespace necrocode::runner {
+
+struct Workspace {
+  Workspace(git::Repository the_repository, std::filesystem::path the_root, std::string url,
+            std::string branch_name)
+      : repository(std::move(the_repository)),
+        root(std::move(the_root)),
+        remote_url(std::move(url)),
+        branch(std::move(branch_name)) {}
+
+  git::Repository repository;
+  std::filesystem::path root;
+  std::string remote_url;
+  std::string branch;
+  std::string base_commit;        ///< what the change is measured against
+  std::string remote_tip;         ///< of the branch at the remote, empty when it is not there
+  bool has_earlier_work = false;  ///< the remote tip is this task's own and is checked out
+  /// What the sandbox shows of git: never a configuration that may hold the user's credentials.
+  std::vector<std::filesystem::path> read_only;
+  std::vector<process::SandboxedCommand::Cover> covers;
+  /// A slot given by hand, and the user's own paths in it: every file and folder that stood there
+  /// before the run and is not tracked, those in nested repositories too.
+  std::optional<GivenClone> given;
+  std::set<std::string> users_files;
+};
+
+/// What the task depends on cannot be merged; info().detail names the paths.
+class DependencyConflict : public WorkspacePreparationError {
+ public:
+  using WorkspacePreparationError::WorkspacePreparationError;
+};
+
+struct PushResult {
+  std::string branch;
+  std::string commit;
+  int retries = 0;
+};
+
+class WorkspaceManager {
+ public:
+  WorkspaceManager(const git::Git& git, int network_retries)
+      : git_(git), retries_(network_retries) {}
+
+  /// A work tree on the task's branch at its base: the base branch's newest commit, merged with the
+  /// commits its dependencies pushed; or at the branch's own earlier work, when the remote has some
+  /// with this task's trailer. `scratch`: an empty folder of the run's own.
+  /// Throws WorkspacePreparationError: not a clone, local changes in a slot given by hand, no such
+  /// base branch, a conflict between dependencies, a foreign branch of that name.
+  Workspace prepare(const TaskContext& task, const std::optional<SlotAllocation>& slot,
+                    const std::filesystem::path& scratch, const CallContext& context) const;
+  /// Back from earlier work to the base.
+  void reset_to_base(Workspace& workspace, const CallContext& context) const;
+  /// Stages these paths and nothing else; the index is what will be committed.
+  void stage(const Workspace& workspace, const std::vector<std::string>& paths,
+             const CallContext& context) const;
+  /// The work tree exactly as it is staged: what tests changed or left behind is gone. In a given
+  /// slot the user's own untracked files stay.
+  void restore(const Workspace& workspace, const CallContext& context) const;
+  /// The index against the base.
+  std::string diff(const Workspace& workspace, const CallContext& context) const;
+  std::vector<git::FileChange> changes(const Workspace& workspace,
+                                       const CallContext& context) const;
+  std::string commit(const Workspace& workspace, const std::string& message,
+                     const CallContext& context) const;
+  /// Returns when the remote has confirmed. A lost answer is looked up, not repeated blindly.
+  /// Throws PushError when the remote refuses or the branch is no longer this task's.
+  PushResult push(const Workspace& workspace, const TaskContext& task, const std::string& commit,
+                  const CallContext& context) const;
+  /// Ends the use of a slot given by hand: on success it stands on the branch, else as it was
+  /// found.
+  void hand_back(const Workspace& workspace, bool success, const CallContext& context) const;
+
+ private:
+  Workspace open(const TaskContext& task, const std::optional<SlotAllocation>& slot,
+                 const std::filesystem::path& scratch, const CallContext& context) const;
+  Workspace open_given(const TaskContext& task, const std::filesystem::path& path,
+                       const std::filesystem::path& scratch, const CallContext& context) const;
+  std::string choose_start(Workspace& workspace, const TaskContext& task,
+                           const CallContext& context) const;
+  void require_commit(const Workspace& workspace, const std::map<std::string, std::string>& refs,
+                      const std::string& commit, const CallContext& context) const;
+  std::string merge_dependencies(const Workspace& workspace, const TaskContext& task,
+                                 const std::map<std::string, std::string>& refs,
+                                 const CallContext& context) const;
+  void require_nothing_overwritten(const Workspace& workspace, const TaskContext& task,
+                                   const std::string& start, const CallContext& context) const;
+  const git::Git& git_;
+  int retries_;
+};
+
+/// Title, description, and the trailer by which a later run knows its own work.
+std::string commit_message(const TaskContext& task);
+
+}  // namespace necrocode::runner

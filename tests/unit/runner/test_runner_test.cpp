@@ -1,0 +1,89 @@
+#include "necrocode/runner/test_runner.hpp"
+
+#include <gmock/gmock.h>
+
+#include "necrocode/base/file.hpp"
+
+namespace necrocode::runner {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+class RunningTests : public testing::Test {
+ protected:
+  TestReport run(const std::vector<std::string>& commands, bool fail_fast = true,
+                 std::chrono::seconds timeout = std::chrono::seconds{60},
+                 const CallContext& context = {}) {
+    TestReport report;
+    TestRunner(*sandbox_, log_)
+        .run({root(), {}, {}, {}}, commands, fail_fast, timeout, context, report);
+    return report;
+  }
+  const fs::path& root() const { return folder_.path(); }
+
+  TemporaryDirectory folder_;
+  TemporaryDirectory log_folder_;
+  process::Supervisor supervisor_;
+  std::unique_ptr<process::Sandbox> sandbox_ = process::make_unsandboxed(supervisor_);
+  Masker masker_;
+  RunLog log_{log_folder_.path() / "log", masker_};
+};
+
+TEST_F(RunningTests, AllPassThenTheReportPasses) {
+  const TestReport report = run({"true", "echo fine"});
+  EXPECT_TRUE(report.passed());
+  EXPECT_EQ(report.commands.size(), 2U);
+  EXPECT_EQ(report.commands[1].result.out.text(), "fine\n");
+}
+
+TEST_F(RunningTests, FirstFailureThenTheRestIsLeftOutWhenFailFast) {
+  EXPECT_EQ(run({"exit 3", "true"}).commands.size(), 1U);
+  const TestReport all = run({"exit 3", "true"}, false);
+  EXPECT_EQ(all.commands.size(), 2U);
+  EXPECT_FALSE(all.passed());
+  EXPECT_EQ(all.first_failure()->verdict(), "failed with exit code 3");
+}
+
+TEST_F(RunningTests, NoCommandThenNotPassed) {
+  EXPECT_FALSE(run({}).passed());
+}
+
+TEST_F(RunningTests, CommandTimeThenTimedOutIsAResult) {
+  const TestReport report = run({"sleep 1000"}, true, std::chrono::seconds{1});
+  EXPECT_FALSE(report.passed());
+  EXPECT_THAT(report.commands[0].verdict(), testing::StartsWith("timed out"));
+}
+
+TEST_F(RunningTests, CancelledThenAnError) {
+  std::stop_source stop;
+  stop.request_stop();
+  CallContext context;
+  context.stop = stop.get_token();
+  EXPECT_THROW(run({"sleep 1000"}, true, std::chrono::seconds{60}, context), TimeoutError);
+}
+
+TEST_F(RunningTests, OutputThenInTheLog) {
+  run({"echo to-the-log; echo also >&2"});
+  EXPECT_THAT(read_file(log_.path(), 10000),
+              testing::AllOf(testing::HasSubstr("to-the-log"), testing::HasSubstr("also")));
+}
+
+TEST_F(RunningTests, DetectionThenWhatTheFilesSay) {
+  EXPECT_THAT(detect_test_commands(root()), IsEmpty());
+  write_file_atomic(root() / "go.mod", "module x\n");
+  EXPECT_THAT(detect_test_commands(root()), ElementsAre("go test ./..."));
+  write_file_atomic(root() / "package.json",
+                    R"({"scripts":{"test":"echo \"Error: no test specified\" && exit 1"}})");
+  EXPECT_THAT(detect_test_commands(root()), ElementsAre("go test ./..."));
+  write_file_atomic(root() / "package.json", R"({"scripts":{"test":"node --test"}})");
+  EXPECT_THAT(detect_test_commands(root()), ElementsAre("npm test --silent"));
+  write_file_atomic(root() / "Makefile", "all:\n\ncheck: all\n");
+  EXPECT_THAT(detect_test_commands(root()), ElementsAre("make check"));
+  write_file_atomic(root() / "CMakeLists.txt", "");
+  EXPECT_EQ(detect_test_commands(root()).size(), 3U);
+}
+
+}  // namespace
+}  // namespace necrocode::runner
