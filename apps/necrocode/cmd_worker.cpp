@@ -1,0 +1,95 @@
+// necrocode worker: claims ready tasks until stopped.
+#include "commands.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
+#include "necrocode/runner/worker.hpp"
+#include "runtime.hpp"
+#include "terminal.hpp"
+
+namespace necrocode::app {
+namespace {
+
+struct WorkerArguments {
+  CommonOptions common;
+  int max_parallel = 1;
+  std::vector<std::string> skills;
+  std::string llm_endpoint;
+  std::string llm_model;
+  int lease_seconds = 60;
+  bool no_baseline = false;
+  bool unsandboxed = false;
+};
+
+int run(const WorkerArguments& arguments) {
+  StopOnSignal signals;
+  process::Supervisor& children = supervisor();
+  std::map<std::string, std::string> flags;
+  if (!arguments.llm_endpoint.empty()) flags["llm.endpoint"] = arguments.llm_endpoint;
+  if (!arguments.llm_model.empty()) flags["llm.model"] = arguments.llm_model;
+  Runtime runtime(arguments.common, flags);
+  runtime
+      .registry();  // a worker without a registry has nothing to do: say so before anything starts
+  require_folder("--data", runtime.config().data_dir / "runs");
+  RunnerParts parts(runtime, children, arguments.unsandboxed);
+  const config::Config& config = runtime.config();
+
+  runner::WorkerOptions options;
+  options.max_parallel = arguments.max_parallel;
+  options.skills = arguments.skills;
+  options.lease = std::chrono::seconds{arguments.lease_seconds};
+  options.drain = std::chrono::seconds{config.drain_seconds};
+  options.data_dir = config.data_dir;
+  options.defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
+  options.defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
+  options.run.max_repairs = config.max_repairs;
+  options.run.git_retries = config.git_retry_count;
+  options.run.baseline = !arguments.no_baseline;
+  options.run.slot_lease = options.lease;
+  RunOutput output;
+  options.run.observer = [&arguments, &output](const runner::RunEvent& event) {
+    if (arguments.common.json) {
+      output.print_json_line(event.to_json(real_clock().system_now()));
+    } else if (event.type == "phase") {
+      output.print_line(presentable(event.task_id + "  " + event.data["phase"].string_or("")));
+    }
+  };
+  options.on_result = [&arguments, &output](const runner::RunResult& result) {
+    if (arguments.common.json) {
+      output.print_json_line(result.to_json());
+    } else {
+      output.print_line(
+          result.task_id + "  " + styled(result.success() ? "good" : "bad", result.outcome()) +
+          "  " + human_duration(result.duration) +
+          (result.failure ? "  " + shorten(presentable(result.failure->reason), 300) : ""));
+    }
+  };
+  runner::Worker worker(parts.services(), options);
+  const runner::WorkerSummary summary = worker.run(signals.context());
+  if (!arguments.common.json) {
+    output.print_line("worker stopped: " + std::to_string(summary.done) + " done, " +
+                      std::to_string(summary.failed) + " failed, " +
+                      std::to_string(summary.handed_back) + " handed back");
+  }
+  output.finish();
+  return 0;
+}
+
+}  // namespace
+
+void declare_worker(Cli& cli) {
+  static WorkerArguments arguments;
+  Cli& command = cli.command("worker", "Claims ready tasks and runs them, until stopped");
+  arguments.common.declare(command);
+  arguments.common.declare_services(command);
+  arguments.common.declare_json(command, "print events as JSON lines");
+  command.option("--max-parallel", arguments.max_parallel, 1, 1000, "runs side by side")
+      .options("--skill", arguments.skills, "claim only tasks that need this skill (repeatable)")
+      .option("--llm-endpoint", arguments.llm_endpoint, "base URL of an OpenAI-compatible service")
+      .option("--llm-model", arguments.llm_model, "model name")
+      .option("--lease-seconds", arguments.lease_seconds, 1, 3600, "lease of a task and its slot")
+      .flag("--no-baseline", arguments.no_baseline, "do not run the tests before the change")
+      .flag("--unsandboxed", arguments.unsandboxed, "run tests without isolation, on your own risk")
+      .action([] { return run(arguments); });
+}
+
+}  // namespace necrocode::app

@@ -1,0 +1,20 @@
+// The subcommands: each file declares one on the command line and runs it.
+#pragma once
+
+#include "cli.hpp"
+
+namespace necrocode::app {
+
+void declare_demo(Cli& cli);
+void declare_serve(Cli& cli);
+void declare_run(Cli& cli);
+void declare_worker(Cli& cli);
+void declare_task(Cli& cli);
+void declare_pool(Cli& cli);
+void declare_artifact(Cli& cli);
+void declare_llm(Cli& cli);
+void declare_health(Cli& cli);
+void declare_verify(Cli& cli);
+void declare_config(Cli& cli);
+
+}  // namespace necrocode::app

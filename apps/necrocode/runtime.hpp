@@ -1,0 +1,125 @@
+// Runtime: what commands need of the process: settings, credentials, log, clients, children,
+// signals. Made in the order that keeps keys safe: own memory protected, supervisor started, then
+// keys read.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <thread>
+
+#include "cli.hpp"
+#include "necrocode/agent_runner.hpp"
+#include "necrocode/base/file.hpp"
+#include "necrocode/config/config.hpp"
+#include "necrocode/config/credentials.hpp"
+#include "necrocode/git/repository.hpp"
+#include "necrocode/process/sandbox.hpp"
+#include "necrocode/runner/orchestrator.hpp"
+
+namespace necrocode::app {
+
+/// The options that every command has.
+struct CommonOptions {
+  std::string config_file;
+  std::string data_dir;
+  std::string log_level;
+  std::string registry_url;
+  std::string pool_url;
+  std::string artifacts_url;
+  bool json = false;
+
+  /// Declares --config, --data, --log-level.
+  void declare(Cli& cli);
+  /// Declares --registry, --pool, --artifacts (or --url for all three).
+  void declare_services(Cli& cli);
+  void declare_json(Cli& cli, const std::string& help = "print JSON");
+  /// A command that talks to services, with all of the options above.
+  Cli& service_command(Cli& parent, const std::string& name, const std::string& help,
+                       std::function<int()> action);
+  std::map<std::string, std::string> flags() const;
+
+ private:
+  friend class Runtime;
+  std::string all_services_url_;
+};
+
+/// SIGINT, SIGTERM and SIGHUP as a stop token; a second SIGINT or SIGTERM ends the process at once
+/// (a terminal that goes away sends more than one SIGHUP). Under nohup SIGHUP stays ignored. One
+/// for the process, made before any other thread.
+class StopOnSignal {
+ public:
+  StopOnSignal();
+  ~StopOnSignal();
+  std::stop_token token() const { return source_.get_token(); }
+  CallContext context() const {
+    CallContext call;
+    call.stop = token();
+    return call;
+  }
+
+ private:
+  void watch();
+  std::stop_source source_;
+  FileDescriptor signals_;
+  FileDescriptor ended_;
+  std::jthread thread_;
+};
+
+/// Makes the folder that `flag` names, and sees that files can be made in it: before anything is
+/// claimed or started. Throws ConfigError naming the flag and the reason.
+void require_folder(const std::string& flag, const std::filesystem::path& folder);
+
+class Runtime {
+ public:
+  /// `extra_flags`: settings that the command has its own options for, by key.
+  explicit Runtime(const CommonOptions& options,
+                   std::map<std::string, std::string> extra_flags = {});
+
+  const config::Config& config() const { return loaded_.config; }
+  const config::LoadedConfig& loaded() const { return loaded_; }
+  const Masker& masker() const { return *masker_; }
+  config::Credentials& credentials() { return credentials_; }
+
+  net::RetryPolicy retries(int count) const;
+  net::ServiceOptions service(const std::string& url, const Secret& token) const;
+  /// The client of a configured service; throws ConfigError naming the flag when there is none.
+  TaskRegistryClient registry() const;
+  RepoPoolClient pool() const;
+  ArtifactStoreClient artifacts() const;
+  LLMClient llm() const;
+
+ private:
+  std::string required(const std::string& url, const char* what, const char* flag) const;
+  config::LoadedConfig loaded_;
+  config::Credentials credentials_;
+  std::shared_ptr<const Masker> masker_;
+};
+
+/// The parts that run tasks, for `run`, `worker` and `demo`.
+class RunnerParts {
+ public:
+  /// Throws SecurityError when the host cannot sandbox and `unsandboxed` is not given.
+  RunnerParts(Runtime& runtime, process::Supervisor& supervisor, bool unsandboxed);
+  /// Services by configuration: those without a URL stay null.
+  runner::RunnerServices services();
+  const git::Git& git() const { return git_; }
+  process::Sandbox& sandbox() { return *sandbox_; }
+
+ private:
+  Runtime& runtime_;
+  std::unique_ptr<process::Sandbox> sandbox_;
+  git::Git git_;
+  LLMClient llm_;
+  runner::LlmExecutor executor_;
+  runner::LeaseKeeper leases_;
+  std::optional<TaskRegistryClient> registry_;
+  std::optional<RepoPoolClient> pool_;
+  std::optional<ArtifactStoreClient> artifacts_;
+};
+
+/// The process's supervisor, started by main() before anything was read.
+process::Supervisor& supervisor();
+
+}  // namespace necrocode::app

@@ -1,0 +1,122 @@
+#include "service_host.hpp"
+
+#include <vector>
+
+#include "necrocode/artifacts/filesystem_store.hpp"
+#include "necrocode/artifacts/service.hpp"
+#include "necrocode/net/http_server.hpp"
+#include "necrocode/observe/log.hpp"
+#include "necrocode/pool/pool_manager.hpp"
+#include "necrocode/pool/service.hpp"
+#include "necrocode/registry/service.hpp"
+#include "necrocode/registry/sqlite_store.hpp"
+
+namespace necrocode::app {
+namespace {
+
+net::HttpServerOptions server_options(const ListenAddress& listen) {
+  if (!listen.is_loopback()) {
+    throw SecurityError("serve listens on loopback only: on " + listen.host +
+                        " anyone could use it, since it has no tokens and no TLS yet");
+  }
+  net::HttpServerOptions options;
+  options.address = listen.host;
+  options.port = listen.port;
+  return options;
+}
+
+pool::PoolManagerOptions pool_options(const ServiceHostOptions& options) {
+  pool::PoolManagerOptions pools;
+  pools.data_dir = options.data_dir / "pools";
+  pools.auto_create = options.config.pools_auto_create;
+  pools.auto_num_slots = options.config.pools_num_slots;
+  pools.auto_max_slots = std::max(options.config.pools_num_slots, options.config.pools_max_slots);
+  return pools;
+}
+
+}  // namespace
+
+struct ServiceHost::State {
+  // Destroyed in reverse: the server before the services whose routes it has.
+  std::unique_ptr<registry::RegistryService> registry;
+  std::unique_ptr<pool::PoolService> pools;
+  std::unique_ptr<artifacts::ArtifactService> artifacts;
+  net::HttpServer server;
+
+  explicit State(const ListenAddress& listen) : server(server_options(listen)) {}
+
+  net::Response health() {
+    Json components = Json::object();
+    bool ok = true;
+    const auto add = [&](const char* name, auto& service) {
+      if (!service) return;
+      std::string detail;
+      const bool healthy = service->healthy(detail);
+      ok = ok && healthy;
+      components.set(name, healthy ? Json("ok") : Json(detail));
+    };
+    add("registry", registry);
+    add("pool", pools);
+    add("artifacts", artifacts);
+    return net::Response::json(
+        ok ? 200 : 503,
+        Json::object({{"status", ok ? "ok" : "failing"}, {"components", std::move(components)}}));
+  }
+};
+
+ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
+    : state_(std::make_unique<State>(options.listen)) {
+  const auto serves = [&options](const char* name) {
+    return options.only.empty() || options.only.contains(name);
+  };
+  std::filesystem::create_directories(options.data_dir);
+  if (serves("registry")) {
+    state_->registry = std::make_unique<registry::RegistryService>(
+        std::make_unique<registry::SqliteTaskStore>(options.data_dir / "registry.sqlite"));
+    state_->registry->add_routes(state_->server);
+  }
+  if (serves("pool")) {
+    state_->pools = std::make_unique<pool::PoolService>(
+        std::make_unique<pool::PoolManager>(git, pool_options(options)));
+    state_->pools->add_routes(state_->server);
+  }
+  if (serves("artifacts")) {
+    state_->artifacts = std::make_unique<artifacts::ArtifactService>(
+        std::make_unique<artifacts::FilesystemArtifactStore>(options.data_dir / "artifacts"), "");
+    state_->artifacts->add_routes(state_->server);
+  }
+  state_->server.route("GET", "/health",
+                       [state = state_.get()](const net::Request&) { return state->health(); },
+                       {.priority = true});
+  state_->server.on_access([](const net::AccessRecord& record) {
+    log::debug("request", {{"method", record.method},
+                           {"route", record.route},
+                           {"status", record.status},
+                           {"request_id", record.request_id},
+                           {"bytes_in", record.bytes_in},
+                           {"bytes_out", record.bytes_out},
+                           {"duration_ms",
+                            std::chrono::duration<double, std::milli>(record.duration).count()}});
+  });
+}
+
+ServiceHost::~ServiceHost() {
+  stop();
+}
+
+void ServiceHost::start() {
+  state_->server.start();
+  if (state_->artifacts) state_->artifacts->set_public_url(state_->server.url());
+}
+
+void ServiceHost::stop() {
+  if (state_->registry) state_->registry->stop();
+  if (state_->pools) state_->pools->stop();
+  state_->server.stop();
+}
+
+std::string ServiceHost::url() const {
+  return state_->server.url();
+}
+
+}  // namespace necrocode::app

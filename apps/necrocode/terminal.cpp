@@ -1,0 +1,147 @@
+#include "terminal.hpp"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+#include "necrocode/base/errors.hpp"
+#include "necrocode/base/text.hpp"
+
+namespace necrocode::app {
+namespace {
+
+// Characters, not bytes; wide characters count as one.
+std::size_t width(std::string_view text) {
+  std::size_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80 ? 1 : 0;
+  return count;
+}
+
+std::shared_ptr<const Masker>& output_masker() {
+  static std::shared_ptr<const Masker> masker = std::make_shared<const Masker>();
+  return masker;
+}
+
+// 0, or the errno of the write that failed. Over short writes, signals, and a descriptor that
+// whoever started us made non-blocking.
+int write_fully(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t wrote = ::write(fd, text.data(), text.size());
+    if (wrote >= 0) {
+      text.remove_prefix(static_cast<std::size_t>(wrote));
+    } else if (errno == EAGAIN) {
+      pollfd room{fd, POLLOUT, 0};
+      if (::poll(&room, 1, -1) < 0 && errno != EINTR) return errno;
+    } else if (errno != EINTR) {
+      return errno;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+void set_output_masker(std::shared_ptr<const Masker> masker) {
+  output_masker() = std::move(masker);
+}
+
+std::string presentable(std::string_view text) {
+  return printable(output_masker()->mask(text));
+}
+
+void print(std::string_view text) {
+  print_raw(output_masker()->mask(text));
+}
+
+void print_raw(std::string_view text) {
+  errno = write_fully(STDOUT_FILENO, text);
+  if (errno != 0 && errno != EPIPE) throw_errno("cannot write to standard output");
+}
+
+void note(std::string_view line) {
+  write_fully(STDERR_FILENO, presentable(line) + "\n");
+}
+
+void draw_notes(const std::vector<std::string>& lines, std::size_t above) {
+  std::string screen;
+  if (above > 0) screen = "\x1b[" + std::to_string(above) + "A";
+  for (const std::string& line : lines) screen += "\x1b[2K" + presentable(line) + "\n";
+  write_fully(STDERR_FILENO, screen);
+}
+
+void RunOutput::guarded(const std::function<void()>& print) {
+  const std::lock_guard lock(mutex_);
+  if (failure_) return;
+  try {
+    print();
+  } catch (const StorageError& error) {
+    failure_ = std::current_exception();
+    note("necrocode: " + error.summary() + "; going on without");
+  }
+}
+
+void RunOutput::print_line(std::string_view line) {
+  guarded([&] { app::print_line(line); });
+}
+
+void RunOutput::print_json_line(const Json& record) {
+  guarded([&] { app::print_json_line(record); });
+}
+
+void RunOutput::finish() {
+  const std::lock_guard lock(mutex_);
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void print_line(std::string_view line) {
+  print(std::string(line) + "\n");
+}
+void print_json(const Json& document) {
+  print_line(document.pretty());
+}
+void print_json_line(const Json& record) {
+  print_line(record.dump());
+}
+
+void print_table(const std::vector<std::string>& header,
+                 const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::vector<std::string>> all{header};
+  for (const auto& row : rows) {
+    all.emplace_back();
+    for (const std::string& cell : row) all.back().push_back(presentable(cell));
+  }
+  std::vector<std::size_t> widths(header.size(), 0);
+  for (const auto& row : all) {
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width(row[i]));
+  }
+  for (const auto& row : all) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      line += row[i];
+      if (i + 1 < row.size()) line.append(widths[i] - width(row[i]) + 2, ' ');
+    }
+    print_line(&row == &all.front() ? styled("dim", line) : line);
+  }
+}
+
+bool is_terminal(int fd) {
+  return ::isatty(fd) == 1;
+}
+
+bool colour(int fd) {
+  const char* no_colour = std::getenv("NO_COLOR");
+  return is_terminal(fd) && (!no_colour || !*no_colour);
+}
+
+std::string styled(std::string_view style, std::string_view text) {
+  if (!colour(STDOUT_FILENO)) return std::string(text);
+  const std::string_view code = style == "good"   ? "32"
+                                : style == "bad"  ? "31"
+                                : style == "warn" ? "33"
+                                                  : "2";
+  return "\x1b[" + std::string(code) + "m" + std::string(text) + "\x1b[0m";
+}
+
+}  // namespace necrocode::app

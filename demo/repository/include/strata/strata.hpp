@@ -1,0 +1,4 @@
+// Everything strata offers, in one include.
+#pragma once
+
+#include "strata/text.hpp"
