@@ -1,0 +1,315 @@
+// The services, the worker and the demo as processes: started, killed, and looked at from outside.
+#include <arpa/inet.h>
+#include <sys/socket.h>
+
+#include "e2e/fixture.hpp"
+#include "necrocode/net/http_client.hpp"
+
+namespace necrocode::test {
+namespace {
+
+using testing::HasSubstr;
+
+class Services : public EndToEnd {
+ protected:
+  void SetUp() override {
+    make_remote({{"README", "hello\n"}});
+    url_ = serve();
+    net::ServiceOptions options;
+    options.base_url = url_;
+    registry_ = std::make_unique<TaskRegistryClient>(std::move(options));
+  }
+
+  void submit(const Json& task) {
+    Json one = task;
+    one.erase("task_id");
+    one.set("id", task["task_id"].string_or("").substr(4));
+    registry_->submit(Json::object({{"spec_name", "e2e"}, {"tasks", Json::Array{one}}}));
+  }
+  std::unique_ptr<Program> worker(const std::string& name, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {"worker",   "--url",  url_,     "--llm-endpoint",
+                                          endpoint(), "--json", "--data", path(name).string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return start(arguments);
+  }
+  std::string state_of(const std::string& id) {
+    return std::string(registry::to_string(registry_->get_task(id).state));
+  }
+  int leased_slots() {
+    net::ServiceOptions options;
+    options.base_url = url_;
+    RepoPoolClient pool(std::move(options));
+    int leased = 0;
+    for (const Json& one : pool.list_pools()["items"].items()) {
+      const Json whole = pool.get_pool(one["name"].string_or(""));
+      for (const Json& slot : whole["slots"].items())
+        leased += slot["state"] == Json("leased") ? 1 : 0;
+    }
+    return leased;
+  }
+
+  std::string url_;
+  std::unique_ptr<TaskRegistryClient> registry_;
+};
+
+TEST_F(Services, WorkerFinishesATaskAndStopsOnSigterm) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  submit(task());
+  auto one = worker("worker");
+  ASSERT_TRUE(one->read_until("\"type\":\"result\"").has_value()) << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "done");
+  const registry::Task done = registry_->get_task("e2e:1");
+  EXPECT_EQ(git({"-C", remote(), "rev-parse", done.metadata["branch"].string_or("-")}),
+            done.metadata["commit"].string_or(""));
+  EXPECT_EQ(done.artifacts.size(), 3U);
+  EXPECT_TRUE(eventually([&] { return leased_slots() == 0; }));
+  one->signal(SIGTERM);
+  EXPECT_EQ(one->wait(), 0);
+}
+
+TEST_F(Services, FailingTestsFailTheTaskReleaseTheSlotAndKeepTheArtifacts) {
+  serve_model({answer(change({{"file.txt", "bad\n"}}), 0)});
+  submit(task());
+  std::string output;
+  const int code = run({"run", write_task(task()), "--url", url_, "--llm-endpoint", endpoint(),
+                        "--json", "--data", path("data").string(), "--out", path("out").string()},
+                       &output);
+  EXPECT_EQ(code, 1) << stderr_text();
+  const registry::Task failed = registry_->get_task("e2e:1");
+  EXPECT_EQ(failed.state, registry::TaskState::kFailed);
+  std::vector<std::string> types;
+  for (const auto& artifact : failed.artifacts) types.push_back(artifact.type);
+  EXPECT_THAT(types, testing::UnorderedElementsAre("diff", "test", "log"));
+  EXPECT_EQ(leased_slots(), 0);
+}
+
+TEST_F(Services, DryRunLeavesTheTaskAlone) {
+  serve_model({});
+  submit(task());
+  EXPECT_EQ(run({"run", write_task(task()), "--dry-run", "--url", url_, "--llm-endpoint",
+                 endpoint(), "--data", path("data").string(), "--out", path("out").string()}),
+            0)
+      << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "ready");
+  EXPECT_EQ(registry_->get_task("e2e:1").attempt, 0);
+}
+
+TEST_F(Services, WorkerWithoutAFolderEndsBeforeItClaims) {
+  serve_model({});
+  submit(task());
+  write_file_atomic(path("file"), "");
+  EXPECT_NE(
+      run({"worker", "--url", url_, "--llm-endpoint", endpoint(), "--data", path("file").string()}),
+      0);
+  EXPECT_EQ(registry_->get_task("e2e:1").attempt, 0);
+}
+
+// An artifact store that accepts and never answers: the run still ends, reported and released.
+TEST_F(Services, StalledArtifactStoreDoesNotKeepTheTask) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  submit(task());
+  const FileDescriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener.get(), 16), 0);
+  ASSERT_EQ(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const std::string stalled = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  EXPECT_EQ(
+      run({"run", write_task(task()), "--url", url_, "--artifacts", stalled, "--llm-endpoint",
+           endpoint(), "--json", "--data", path("data").string(), "--out", path("out").string()}),
+      0)
+      << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "done");
+  EXPECT_EQ(leased_slots(), 0);
+  EXPECT_TRUE(fs::exists(path("out/diff.patch")));
+}
+
+TEST_F(Services, SigtermHandsTheTaskBackAndReleasesTheSlot) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json hanging = task();
+  hanging.set("test_commands", std::vector<std::string>{"sleep 1000"});
+  submit(hanging);
+  write_file_atomic(path("config.yaml"), "drain_seconds: 0\n");
+  auto one = worker("worker", {"--no-baseline", "--config", path("config.yaml").string()});
+  ASSERT_TRUE(one->read_until("\"phase\":\"test\"").has_value()) << stderr_text();
+  one->signal(SIGTERM);
+  EXPECT_EQ(one->wait(nullptr, std::chrono::seconds{20}), 0) << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "ready");
+  EXPECT_EQ(leased_slots(), 0);
+}
+
+TEST_F(Services, KilledWorkersTaskIsFinishedByAnother) {
+  serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
+  Json hanging = task();
+  // Hangs only while the first worker runs it.
+  hanging.set("test_commands", std::vector<std::string>{"sh wait.sh", "grep -q good file.txt"});
+  write_file_atomic(path("clone/wait.sh"), "test -e go || sleep 1000\n");
+  git({"-C", path("clone").string(), "add", "-A"});
+  git({"-C", path("clone").string(), "commit", "--quiet", "-m", "wait"});
+  git({"-C", path("clone").string(), "push", "--quiet", "origin", "HEAD:main"});
+  submit(hanging);
+  auto first = worker("first", {"--no-baseline", "--lease-seconds", "2"});
+  ASSERT_TRUE(first->read_until("\"phase\":\"test\"").has_value()) << stderr_text();
+  first->signal(SIGKILL);
+  EXPECT_EQ(first->wait(), 128 + SIGKILL);
+  write_file_atomic(path("clone/go"), "");
+  git({"-C", path("clone").string(), "add", "-A"});
+  git({"-C", path("clone").string(), "commit", "--quiet", "-m", "go"});
+  git({"-C", path("clone").string(), "push", "--quiet", "origin", "HEAD:main"});
+  auto second = worker("second", {"--no-baseline", "--lease-seconds", "2"});
+  ASSERT_TRUE(second->read_until("\"type\":\"result\"").has_value()) << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "done");
+  EXPECT_EQ(registry_->get_task("e2e:1").attempt, 2);
+  EXPECT_TRUE(eventually([&] { return leased_slots() == 0; }));
+}
+
+TEST_F(Services, CancelledTaskStopsItsRun) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json hanging = task();
+  hanging.set("test_commands", std::vector<std::string>{"sleep 1000"});
+  submit(hanging);
+  auto one = worker("worker", {"--no-baseline", "--lease-seconds", "3"});
+  ASSERT_TRUE(one->read_until("\"phase\":\"test\"").has_value()) << stderr_text();
+  registry_->cancel("e2e:1", "changed our minds");
+  ASSERT_TRUE(one->read_until("\"type\":\"result\"").has_value()) << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "cancelled");
+}
+
+TEST_F(Services, ServicesKilledAndRestartedKeepWhatTheyAcknowledged) {
+  serve_model({});
+  submit(task());
+  registry_->add_event("e2e:1", "Note", Json::object({{"n", 1}}));
+  services_->signal(SIGKILL);
+  services_->wait();
+  url_ = serve();
+  net::ServiceOptions options;
+  options.base_url = url_;
+  TaskRegistryClient again(std::move(options));
+  EXPECT_EQ(again.get_task("e2e:1").state, registry::TaskState::kReady);
+  bool found = false;
+  for (const auto& event : again.events("e2e:1").items) found = found || event.event_type == "Note";
+  EXPECT_TRUE(found);
+}
+
+TEST_F(Services, HealthAndCommandsSeeTheServices) {
+  std::string output;
+  EXPECT_EQ(run({"health", "--url", url_, "--json"}, &output), 0) << stderr_text();
+  EXPECT_THAT(output, HasSubstr("\"ok\": true"));
+  EXPECT_EQ(run({"health", "--registry", "http://127.0.0.1:1", "--json"}), 1);
+  submit(task());
+  output.clear();
+  EXPECT_EQ(run({"task", "list", "--url", url_}, &output), 0);
+  EXPECT_THAT(output, HasSubstr("e2e:1"));
+  EXPECT_EQ(run({"task", "show", "e2e:99", "--url", url_}), 3);
+  output.clear();
+  EXPECT_EQ(run({"artifact", "put", "log", path("clone/README").string(), "--url", url_}, &output),
+            0);
+  std::string content;
+  EXPECT_EQ(run({"artifact", "cat", std::string(trim(output)), "--url", url_}, &content), 0);
+  EXPECT_EQ(content, "hello\n");
+}
+
+// The protocol as existing programs use it: no tokens, no keys, Unix times, bare ids, a multipart
+// part named `file`, empty bodies.
+TEST_F(Services, ExistingClientsCallsWorkLiterally) {
+  submit(task());
+  const auto http = net::shared_http_client();
+  const auto call = [&](const std::string& method, const std::string& target,
+                        const std::string& body, const std::string& type = "application/json") {
+    net::HttpRequest request;
+    request.method = method;
+    request.url = target.starts_with("http") ? target : url_ + target;
+    request.body = body;
+    if (!body.empty()) request.headers.set("Content-Type", type);
+    return http->send(request, CallContext().within(std::chrono::seconds{30}));
+  };
+  EXPECT_EQ(call("GET", "/health", "").status, 200);
+  EXPECT_EQ(
+      call("PUT", "/tasks/1/status",
+           R"({"status":"in_progress","metadata":{"runner_id":"r"},"updated_at":1735689600.25})")
+          .status,
+      200);
+  EXPECT_EQ(call("POST", "/tasks/1/events",
+                 R"({"event_type":"TaskStarted","data":{"a":1},"timestamp":1735689600.5})")
+                .status,
+            201);
+  EXPECT_EQ(
+      call(
+          "POST", "/tasks/1/artifacts",
+          R"({"type":"diff","uri":"file:///x","size_bytes":3,"metadata":{},"created_at":1735689600})")
+          .status,
+      201);
+  EXPECT_EQ(call("PUT", "/tasks/1/status", R"({"status":"done"})").status, 200);
+  const auto shown = Json::parse(call("GET", "/tasks/1", "").body);
+  EXPECT_EQ(shown["status"], Json("done"));
+  EXPECT_EQ(shown["state"], Json("done"));
+
+  const auto allocated = call(
+      "POST", "/slots/allocate",
+      Json::object({{"repo_url", remote()}, {"required_by", "r"}, {"timeout_seconds", 30}}).dump());
+  ASSERT_EQ(allocated.status, 200) << allocated.body;
+  const Json slot = Json::parse(allocated.body);
+  EXPECT_EQ(read_file(fs::path(slot["slot_path"].string_or("")) / "README", 100), "hello\n");
+  const std::string slot_path = "/slots/" + slot["slot_id"].string_or("");
+  EXPECT_EQ(Json::parse(call("GET", slot_path, "").body)["slot_id"], slot["slot_id"]);
+  EXPECT_EQ(call("POST", slot_path + "/release", "").status, 200);
+  EXPECT_EQ(call("POST", slot_path + "/release", "").status, 200);
+
+  const std::string form =
+      "--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"diff.txt\"\r\n\r\nhello "
+      "artifact\r\n"
+      "--X\r\nContent-Disposition: form-data; name=\"type\"\r\n\r\ndiff\r\n"
+      "--X\r\nContent-Disposition: form-data; "
+      "name=\"metadata\"\r\n\r\n{\"task_id\":\"1\"}\r\n--X--\r\n";
+  const auto uploaded = call("POST", "/artifacts", form, "multipart/form-data; boundary=X");
+  ASSERT_EQ(uploaded.status, 201) << uploaded.body;
+  const std::string uri = Json::parse(uploaded.body)["uri"].string_or("");
+  EXPECT_EQ(call("GET", uri, "").body, "hello artifact");
+  EXPECT_EQ(call("GET", "/artifacts/metadata?uri=" + percent_encode(uri), "").status, 200);
+}
+
+TEST_F(EndToEnd, ServeRefusesAnAddressThatOthersReach) {
+  const std::string everywhere = std::string("0.0.0.") + "0:0";
+  EXPECT_EQ(run({"serve", "--listen", everywhere, "--data", path("data").string()}), 6);
+  EXPECT_EQ(run({"serve", "--listen", "nonsense", "--data", path("data").string()}), 2);
+}
+
+TEST_F(EndToEnd, SecondServeOnTheSameDataIsRefused) {
+  serve();
+  EXPECT_NE(run({"serve", "--listen", "127.0.0.1:0", "--data", path("services").string()}), 0);
+  EXPECT_THAT(stderr_text(), HasSubstr("services"));
+}
+
+TEST_F(EndToEnd, VerifyAndConfigCheckTellTheTruth) {
+  std::string output;
+  EXPECT_EQ(run({"verify", "--json"}, &output), 0) << output;
+  EXPECT_THAT(output, HasSubstr("\"ok\": true"));
+  write_file_atomic(path("config.yaml"), "llm:\n  modle: x\ndefault_timeout_seconds: \"5\"\n");
+  EXPECT_EQ(run({"config", "check", "--config", path("config.yaml").string()}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("llm.model"));
+  EXPECT_THAT(stderr_text(), HasSubstr("config.yaml:3"));
+}
+
+TEST_F(EndToEnd, UnknownOptionsAndCommandsAreUsageErrors) {
+  EXPECT_EQ(run({"run"}), 2);
+  EXPECT_EQ(run({"frobnicate"}), 2);
+  EXPECT_EQ(run({"serve", "--frobnicate"}), 2);
+  EXPECT_EQ(run({"--help"}), 0);
+}
+
+TEST_F(EndToEnd, DemoHoldsAllItsChecks) {
+  std::string output;
+  EXPECT_EQ(run({"demo", "--json"}, &output), 0) << output << stderr_text();
+  const Json summary = Json::parse(output, "the demo's summary");
+  EXPECT_EQ(summary["ok"], Json(true));
+  EXPECT_GE(summary["tasks"].size(), 5U);
+  for (const Json& check : summary["checks"].items()) {
+    EXPECT_EQ(check["ok"], Json(true)) << check.dump();
+  }
+}
+
+}  // namespace
+}  // namespace necrocode::test
