@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <optional>
@@ -88,13 +89,19 @@ class Program {
   /// All the rest of stdout, then the exit code (128 + signal for a signal). Fails after `limit`.
   int wait(std::string* output = nullptr,
            std::chrono::milliseconds limit = std::chrono::seconds{100}) {
-    while (auto line = read_line(limit)) {
+    const auto until = std::chrono::steady_clock::now() + limit;
+    const auto left = [&] {
+      return std::max(std::chrono::milliseconds{0},
+                      std::chrono::duration_cast<std::chrono::milliseconds>(
+                          until - std::chrono::steady_clock::now()));
+    };
+    while (auto line = read_line(left())) {
       if (output) *output += *line + "\n";
     }
     if (output) *output += buffer_;
     pollfd ended{pidfd_.get(), POLLIN, 0};
-    if (::poll(&ended, 1, static_cast<int>(limit.count())) <= 0) {
-      ADD_FAILURE() << "the program did not end";
+    if (::poll(&ended, 1, static_cast<int>(left().count())) <= 0) {
+      ADD_FAILURE() << "the program did not end within " << limit.count() << " ms";
       return -1;
     }
     int status = 0;
