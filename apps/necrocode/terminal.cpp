@@ -1,9 +1,12 @@
 #include "terminal.hpp"
 
+#include <limits.h>
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 
 #include "necrocode/base/errors.hpp"
@@ -24,21 +27,32 @@ std::shared_ptr<const Masker>& output_masker() {
   return masker;
 }
 
-// 0, or the errno of the write that failed. Over short writes, signals, and a descriptor that
-// whoever started us made non-blocking.
-int write_fully(int fd, std::string_view text) {
+// How long a reader may take nothing before a run goes on without it.
+constexpr std::chrono::milliseconds kStallMax{10'000};
+constexpr std::chrono::milliseconds kForEver{-1};
+
+// 0, or the errno of the write that failed, ETIMEDOUT when nothing was taken for `stall_max`. Over
+// short writes, signals, and a descriptor that whoever started us made non-blocking.
+int write_fully(int fd, std::string_view text, std::chrono::milliseconds stall_max) {
   while (!text.empty()) {
-    const ssize_t wrote = ::write(fd, text.data(), text.size());
+    pollfd room{fd, POLLOUT, 0};
+    const int ready = ::poll(&room, 1, static_cast<int>(stall_max.count()));
+    if (ready == 0) return ETIMEDOUT;
+    // A pipe that is ready takes so much without blocking.
+    const ssize_t wrote =
+        ready < 0 ? -1 : ::write(fd, text.data(), std::min<std::size_t>(text.size(), PIPE_BUF));
     if (wrote >= 0) {
       text.remove_prefix(static_cast<std::size_t>(wrote));
-    } else if (errno == EAGAIN) {
-      pollfd room{fd, POLLOUT, 0};
-      if (::poll(&room, 1, -1) < 0 && errno != EINTR) return errno;
-    } else if (errno != EINTR) {
+    } else if (errno != EINTR && errno != EAGAIN) {
       return errno;
     }
   }
   return 0;
+}
+
+void print_within(std::string_view text, std::chrono::milliseconds stall_max) {
+  errno = write_fully(STDOUT_FILENO, text, stall_max);
+  if (errno != 0 && errno != EPIPE) throw_errno("cannot write to standard output");
 }
 
 }  // namespace
@@ -56,19 +70,18 @@ void print(std::string_view text) {
 }
 
 void print_raw(std::string_view text) {
-  errno = write_fully(STDOUT_FILENO, text);
-  if (errno != 0 && errno != EPIPE) throw_errno("cannot write to standard output");
+  print_within(text, kForEver);
 }
 
 void note(std::string_view line) {
-  write_fully(STDERR_FILENO, presentable(line) + "\n");
+  write_fully(STDERR_FILENO, presentable(line) + "\n", kStallMax);
 }
 
 void draw_notes(const std::vector<std::string>& lines, std::size_t above) {
   std::string screen;
   if (above > 0) screen = "\x1b[" + std::to_string(above) + "A";
   for (const std::string& line : lines) screen += "\x1b[2K" + presentable(line) + "\n";
-  write_fully(STDERR_FILENO, screen);
+  write_fully(STDERR_FILENO, screen, kStallMax);
 }
 
 void RunOutput::guarded(const std::function<void()>& print) {
@@ -83,11 +96,11 @@ void RunOutput::guarded(const std::function<void()>& print) {
 }
 
 void RunOutput::print_line(std::string_view line) {
-  guarded([&] { app::print_line(line); });
+  guarded([&] { print_within(output_masker()->mask(std::string(line) + "\n"), kStallMax); });
 }
 
 void RunOutput::print_json_line(const Json& record) {
-  guarded([&] { app::print_json_line(record); });
+  print_line(record.dump());
 }
 
 void RunOutput::finish() {
