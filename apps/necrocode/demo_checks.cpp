@@ -100,8 +100,9 @@ std::string test_fresh_clone(const DemoSubject& subject, const registry::Task& t
   runner::TestRunner tests(subject.sandbox, log);
   const runner::TaskContext context = runner::read_task_context(task.to_json(), {});
   runner::TestReport report;
-  tests.run({root, {}, {}, {}}, context.test_commands, false, context.test_timeout, subject.context,
-            report);
+  runner::TestRunner::Workspace workspace;
+  workspace.root = root;
+  tests.run(workspace, context.test_commands, false, context.test_timeout, subject.context, report);
   if (report.passed()) return {};
   return task.id + ": " +
          (report.commands.empty()

@@ -141,6 +141,20 @@ TEST_F(Services, SigtermHandsTheTaskBackAndReleasesTheSlot) {
   EXPECT_EQ(leased_slots(), 0);
 }
 
+TEST_F(Services, SigtermOfARunHandsTheTaskBackAndReleasesTheSlot) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json hanging = task();
+  hanging.set("test_commands", std::vector<std::string>{"sleep 1000"});
+  submit(hanging);
+  auto one = start({"run", write_task(hanging), "--url", url_, "--llm-endpoint", endpoint(),
+                    "--no-baseline", "--json", "--data", path("data").string()});
+  ASSERT_TRUE(one->read_until("\"phase\":\"test\"").has_value()) << stderr_text();
+  one->signal(SIGTERM);
+  EXPECT_EQ(one->wait(nullptr, std::chrono::seconds{20}), 5) << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "ready");
+  EXPECT_EQ(leased_slots(), 0);
+}
+
 TEST_F(Services, KilledWorkersTaskIsFinishedByAnother) {
   serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
   Json hanging = task();
@@ -159,8 +173,13 @@ TEST_F(Services, KilledWorkersTaskIsFinishedByAnother) {
   git({"-C", path("clone").string(), "add", "-A"});
   git({"-C", path("clone").string(), "commit", "--quiet", "-m", "go"});
   git({"-C", path("clone").string(), "push", "--quiet", "origin", "HEAD:main"});
-  auto second = worker("second", {"--no-baseline", "--lease-seconds", "2"});
+  auto second = worker("first", {"--no-baseline", "--lease-seconds", "2"});
   ASSERT_TRUE(second->read_until("\"type\":\"result\"").has_value()) << stderr_text();
+  for (const auto& run : fs::directory_iterator(path("first/runs"))) {
+    for (const auto& entry : fs::directory_iterator(run)) {
+      EXPECT_FALSE(entry.is_directory()) << "left by the killed worker: " << entry.path();
+    }
+  }
   EXPECT_EQ(state_of("e2e:1"), "done");
   EXPECT_EQ(registry_->get_task("e2e:1").attempt, 2);
   EXPECT_TRUE(eventually([&] { return leased_slots() == 0; }));

@@ -82,6 +82,7 @@ inline constexpr auto kSupervisorStart = 10s;                  // until the help
 inline constexpr std::uint64_t kSandboxTmpBytes = 1 * kGiB;    // its /tmp; memory of the host
 inline constexpr std::uint64_t kSandboxShmBytes = 256 * kMiB;  // its /dev/shm
 inline constexpr std::uint64_t kSandboxRunBytes = 16 * kMiB;   // its /run
+inline constexpr std::size_t kSandboxMounts = 1000;            // in the workspace, 0.1 ms each
 
 // Masking (SPEC section 10).
 inline constexpr std::size_t kSecretBytesMin = 8;          // shorter would hide ordinary text
@@ -92,7 +93,6 @@ inline constexpr std::size_t kPemBytes = 16 * kKiB;        // RSA-8192 in PEM is
 inline constexpr std::size_t kCodeChanges = 1000;  // files in one answer
 inline constexpr std::size_t kCodeChangeFileBytes = 8 * kMiB;
 inline constexpr std::size_t kPathBytes = 4096;
-inline constexpr std::size_t kProtectedFiles = 200;  // read-only files, each a mount of the sandbox
 inline constexpr std::size_t kRunLogBytes = 64 * kMiB;
 inline constexpr std::size_t kPromptContextBytes = 64 * kKiB;  // related files in the prompt
 inline constexpr std::size_t kFailureOutputBytes = 8 * kKiB;   // test output shown to the model

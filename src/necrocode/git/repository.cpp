@@ -463,13 +463,11 @@ void Repository::stage(const std::vector<std::string>& paths, const CallContext&
   git_.output(update, context);
 }
 
-void Repository::restore_from_index(const CallContext& context) const {
-  const TreeComparison swept = sweep_tree(work_tree_, read_index(git_dir_ / "index"));
+void Repository::restore_from_index(const CallContext& context,
+                                    const std::set<std::string>& keep) const {
+  const TreeComparison swept = sweep_tree(work_tree_, read_index(git_dir_ / "index"), keep);
   require(swept.failures.empty(), "cannot clean the work tree: " + join(swept.failures, "; "));
-  if (swept.difference_count > 0) restore_tracked(context);
-}
-
-void Repository::restore_tracked(const CallContext& context) const {
+  if (swept.difference_count == 0) return;
   run({"checkout-index", "--all", "--force", "--index", "--quiet"}, context);
 }
 

@@ -18,6 +18,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -84,6 +85,8 @@ class Git {
                                                 const CallContext& context) const;
 
   const GitOptions& options() const { return options_; }
+  /// NAME <EMAIL>, of the author and committer.
+  std::string identity() const { return options_.author_name + " <" + options_.author_email + ">"; }
 
  private:
   friend class Repository;
@@ -130,10 +133,9 @@ class Repository {
   /// Stages exactly these paths as the work tree has them, deleted ones as deleted, ignored ones
   /// too.
   void stage(const std::vector<std::string>& paths, const CallContext& context) const;
-  /// The work tree exactly as the index has it, untracked and ignored files removed.
-  void restore_from_index(const CallContext& context) const;
-  /// Tracked files as the index has them; all others stay.
-  void restore_tracked(const CallContext& context) const;
+  /// The work tree exactly as the index has it, untracked and ignored files removed, but for those
+  /// in `keep` (see sweep_tree).
+  void restore_from_index(const CallContext& context, const std::set<std::string>& keep = {}) const;
   /// Commits the index; the new commit's id.
   std::string commit(const std::string& message, const CallContext& context) const;
   /// A commit with these commits merged, in order, as its parents (less those that others contain;
@@ -147,7 +149,7 @@ class Repository {
   std::vector<FileChange> changes(const std::string& from, const std::string& to,
                                   const CallContext& context) const;
   std::string commit_message(const std::string& commit, const CallContext& context) const;
-  /// Tracked paths at HEAD's index.
+  /// Tracked paths by our index, ordered by their bytes.
   std::vector<std::string> tracked_files(const CallContext& context) const;
   /// Changed, staged or (with `untracked`) untracked paths, as `git status --porcelain` tells them:
   /// two letters, a space, the path. Never looks into submodules.

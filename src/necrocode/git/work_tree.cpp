@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <unordered_map>
@@ -16,6 +17,7 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/ids.hpp"
 
 namespace necrocode::git {
 namespace {
@@ -24,6 +26,7 @@ namespace fs = std::filesystem;
 
 constexpr int kDepthMax =
     512;  // folders below each other; each holds a descriptor while we are in it
+constexpr int kHoistedMax = 10'000;  // so deep folders in one tree
 
 std::string reason() {
   return std::generic_category().message(errno);
@@ -55,33 +58,69 @@ std::vector<std::string> names_in(DIR* directory) {
   return names;
 }
 
-/// Removes one name and all below it. False, with errno, when something stays.
-bool remove_below(int parent, const char* name, dev_t device, int depth) {
-  if (::unlinkat(parent, name, 0) == 0) return true;
-  if (errno != EISDIR && errno != EPERM) return false;
-  struct stat status{};
-  if (::fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) != 0) return false;
-  if (!S_ISDIR(status.st_mode)) {
-    errno = EPERM;
-    return false;
+/// Removes names and all below them, on one file system.
+class Remover {
+ public:
+  /// `top`: an open folder of the tree; what lies too deep is first moved there.
+  Remover(int top, dev_t device) : top_(top), device_(device) {}
+
+  /// False, with errno, when something stays.
+  bool remove(int parent, const char* name) {
+    bool removed = remove_below(parent, name, 0);
+    // Each may move others up, from further down; the tree ends somewhere.
+    while (removed && !hoisted_.empty()) {
+      const std::string next = std::move(hoisted_.back());
+      hoisted_.pop_back();
+      removed = remove_below(top_, next.c_str(), 0);
+    }
+    return removed;
   }
-  if (status.st_dev != device || depth > kDepthMax) {
-    errno = status.st_dev != device ? EBUSY : ELOOP;
-    return false;
+
+ private:
+  bool remove_below(int parent, const char* name, int depth) {
+    if (::unlinkat(parent, name, 0) == 0) return true;
+    if (errno != EISDIR && errno != EPERM) return false;
+    struct stat status{};
+    if (::fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) != 0) return false;
+    if (!S_ISDIR(status.st_mode)) {
+      errno = EPERM;
+      return false;
+    }
+    if (status.st_dev != device_) {
+      errno = EBUSY;
+      return false;
+    }
+    if (::unlinkat(parent, name, AT_REMOVEDIR) == 0) return true;
+    if ((status.st_mode & S_IRWXU) != S_IRWXU) {
+      // A folder without w or x keeps what is in it. fchmodat would follow a link put there
+      // meanwhile; the worst it can do is to give the owner access to a folder that is the owner's.
+      ::fchmodat(parent, name, 0700, 0);
+    }
+    if (depth > kDepthMax) return hoist(parent, name);
+    const Directory directory = open_folder(parent, name);
+    if (!directory) return false;
+    for (const std::string& child : names_in(directory.get())) {
+      if (!remove_below(::dirfd(directory.get()), child.c_str(), depth + 1)) return false;
+    }
+    return ::unlinkat(parent, name, AT_REMOVEDIR) == 0;
   }
-  if (::unlinkat(parent, name, AT_REMOVEDIR) == 0) return true;
-  if ((status.st_mode & S_IRWXU) != S_IRWXU) {
-    // A folder without w or x keeps what is in it. fchmodat would follow a link put there
-    // meanwhile; the worst it can do is to give the owner access to a folder that is the owner's.
-    ::fchmodat(parent, name, 0700, 0);
+
+  bool hoist(int parent, const char* name) {
+    const std::string place = ".necrocode-deep-" + random_hex(8);
+    if (++hoists_ > kHoistedMax) {
+      errno = ELOOP;
+      return false;
+    }
+    if (::renameat(parent, name, top_, place.c_str()) != 0) return false;
+    hoisted_.push_back(place);
+    return true;
   }
-  const Directory directory = open_folder(parent, name);
-  if (!directory) return false;
-  for (const std::string& child : names_in(directory.get())) {
-    if (!remove_below(::dirfd(directory.get()), child.c_str(), device, depth + 1)) return false;
-  }
-  return ::unlinkat(parent, name, AT_REMOVEDIR) == 0;
-}
+
+  int top_;
+  dev_t device_;
+  int hoists_ = 0;
+  std::vector<std::string> hoisted_;
+};
 
 bool matches(const IndexEntry& entry, const struct stat& status) {
   const mode_t type = status.st_mode & S_IFMT;
@@ -99,7 +138,8 @@ bool matches(const IndexEntry& entry, const struct stat& status) {
 
 class Walk {
  public:
-  Walk(const std::vector<IndexEntry>& index, bool remove) : remove_(remove) {
+  Walk(const std::vector<IndexEntry>& index, bool remove, const std::set<std::string>& keep)
+      : remove_(remove), keep_(keep) {
     entries_.reserve(index.size());
     for (const IndexEntry& entry : index) {
       entries_.emplace(entry.path, &entry);
@@ -111,12 +151,15 @@ class Walk {
   }
 
   TreeComparison run(const fs::path& work_tree) {
+    struct stat status{};
+    if (::lstat(work_tree.c_str(), &status) != 0) throw_errno("cannot look at", work_tree.string());
+    if (remove_ && (status.st_mode & S_IRWXU) != S_IRWXU) {
+      ::chmod(work_tree.c_str(), status.st_mode | S_IRWXU);
+    }
     const Directory top = open_folder(AT_FDCWD, work_tree.c_str());
     if (!top) throw_errno("cannot open", work_tree.string());
-    struct stat status{};
-    if (::fstat(::dirfd(top.get()), &status) != 0)
-      throw_errno("cannot look at", work_tree.string());
     device_ = status.st_dev;
+    remover_.emplace(::dirfd(top.get()), device_);
     visit(top.get(), "", 0);
     for (const auto& [path, entry] : entries_) {
       if (!seen_.contains(path)) differs(path);
@@ -148,8 +191,12 @@ class Walk {
         seen_.insert(entry->first);
         ++result_.files;
         result_.disk_bytes += static_cast<std::uint64_t>(status.st_blocks) * 512;
-      } else if (folders_.contains(path) && S_ISDIR(status.st_mode)) {
+      } else if (S_ISDIR(status.st_mode) && folders_.contains(path)) {
         enter(fd, name, path, status, depth);
+      } else if (keep_.contains(path)) {
+        // What is in a folder that nobody may open is not known, so it stays.
+        const bool open = (status.st_mode & S_IRWXU) == S_IRWXU;
+        if (S_ISDIR(status.st_mode) && open) enter(fd, name, path, status, depth);
       } else {
         wrong(fd, name, path);
       }
@@ -171,7 +218,7 @@ class Walk {
 
   void wrong(int parent, const std::string& name, const std::string& path) {
     differs(path);
-    if (remove_ && !remove_below(parent, name.c_str(), device_, 0)) fails(path, reason());
+    if (remove_ && !remover_->remove(parent, name.c_str())) fails(path, reason());
   }
   void differs(std::string_view path) {
     ++result_.difference_count;
@@ -184,7 +231,9 @@ class Walk {
   }
 
   bool remove_;
+  const std::set<std::string>& keep_;
   dev_t device_ = 0;
+  std::optional<Remover> remover_;
   std::unordered_map<std::string_view, const IndexEntry*> entries_;
   std::unordered_set<std::string_view> folders_;
   std::unordered_set<std::string_view> seen_;
@@ -213,11 +262,12 @@ void find_repositories(DIR* directory, const std::string& prefix, int depth,
 }  // namespace
 
 TreeComparison compare_tree(const fs::path& work_tree, const std::vector<IndexEntry>& index) {
-  return Walk(index, false).run(work_tree);
+  return Walk(index, false, {}).run(work_tree);
 }
 
-TreeComparison sweep_tree(const fs::path& work_tree, const std::vector<IndexEntry>& index) {
-  return Walk(index, true).run(work_tree);
+TreeComparison sweep_tree(const fs::path& work_tree, const std::vector<IndexEntry>& index,
+                          const std::set<std::string>& keep) {
+  return Walk(index, true, keep).run(work_tree);
 }
 
 void wait_for_next_tick(const std::vector<IndexEntry>& index) {

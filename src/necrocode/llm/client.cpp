@@ -164,6 +164,7 @@ struct LLMClient::State {
     int status = 0;
     std::string request_id;
     bool maybe_accepted = false;
+    llm::Usage* spent = nullptr;  ///< told also of an answer that cannot be used
   };
 
   ChatResponse exchange(Call& call, ChatRequest request, const CallContext& context);
@@ -287,7 +288,9 @@ ChatResponse LLMClient::State::exchange(Call& call, ChatRequest request,
   if (!request.temperature) request.temperature = config.temperature;
   const SteadyTime start = config.environment.clock->steady_now();
   const net::HttpResponse answer = send(call, request, context);
-  ChatResponse response = dialect::read_completion(answer, request);
+  llm::Usage unasked;
+  ChatResponse response =
+      dialect::read_completion(answer, request, call.spent ? *call.spent : unasked);
   if (response.model.empty()) response.model = config.model;
   response.request_id = call.request_id;
   response.attempts = call.attempts;
@@ -354,13 +357,14 @@ ChatResponse LLMClient::chat(const ChatRequest& request, const CallContext& cont
 
 LLMResponse LLMClient::generate_code(const std::string& prompt,
                                      const std::filesystem::path& workspace_path, int max_tokens,
-                                     const CallContext& context) {
+                                     const CallContext& context, llm::Usage* spent) {
   ChatRequest request;
   request.messages = {{"system", std::string(kSystemPrompt)}, {"user", prompt}};
   request.max_tokens = max_tokens;
   request.json_schema = code_change_schema();
   State::Call call;
   call.operation = "generate_code";
+  call.spent = spent;
   return state_->told(call, workspace_path, [&] {
     ChatResponse answer = state_->exchange(call, request, context);
     LLMResponse response;

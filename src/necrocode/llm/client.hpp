@@ -59,10 +59,11 @@ class LLMClient {
   LLMClient(LLMClient&&) noexcept;
 
   /// Asks for code changes. `workspace_path` is told to the log only; the prompt must already hold
-  /// what the model is to see. `max_tokens` 0: the configuration's.
+  /// what the model is to see. `max_tokens` 0: the configuration's. `spent`: the answer's usage,
+  /// set also when it cannot be used and this throws.
   LLMResponse generate_code(const std::string& prompt,
                             const std::filesystem::path& workspace_path = {}, int max_tokens = 0,
-                            const CallContext& context = {});
+                            const CallContext& context = {}, llm::Usage* spent = nullptr);
   /// One exchange as it is; what a request leaves out comes from the configuration.
   ChatResponse chat(const ChatRequest& request, const CallContext& context = {});
   /// GET {endpoint}/models, once, within 5 s. Never throws; healthy for any answer but 401, 403 and

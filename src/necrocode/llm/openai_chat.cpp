@@ -220,7 +220,8 @@ bool worth_retrying(const net::HttpResponse& answer) {
   return asked.value_or(status == 408 || status == 425 || status == 429 || status >= 500);
 }
 
-ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest& request) {
+ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest& request,
+                             Usage& spent) {
   const Json body = parse_completion(answer);
   const Json& choice = body["choices"].items().front();
   const Json& message = choice["message"];
@@ -231,6 +232,7 @@ ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest&
   response.content = read_content(message["content"]);
   response.model = body["model"].string_or("");
   response.finish_reason = choice["finish_reason"].string_or("");
+  response.usage = spent = read_usage(body["usage"], request, response.content);
   if (response.finish_reason == "error") {
     not_a_completion("it ended with an error", head(answer.body), answer.status);
   }
@@ -239,7 +241,6 @@ ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest&
     const std::string refusal = message["refusal"].string_or("");
     not_usable(reason, refusal.empty() ? response.content : refusal);
   }
-  response.usage = read_usage(body["usage"], request, response.content);
   return response;
 }
 

@@ -48,9 +48,11 @@ Refusal classify(int status, const ErrorWords& words);
 /// server asks for; then x-should-retry; then 408, 425, 429 and 5xx but 501 and 505.
 bool worth_retrying(const net::HttpResponse& answer);
 
-/// A 2xx answer's completion. `request` serves the estimate of a usage that is missing.
+/// A 2xx answer's completion. `request` serves the estimate of a usage that is missing; `spent` is
+/// set as soon as there is a completion, so also when it cannot be used.
 /// Throws InvalidResponse when it is no completion, ImplementationError when the completion cannot
 /// be used; their `detail` is raw: the caller masks and shortens it.
-ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest& request);
+ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest& request,
+                             Usage& spent);
 
 }  // namespace necrocode::llm::openai_chat

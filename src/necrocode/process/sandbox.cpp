@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -247,6 +248,32 @@ class BubblewrapSandbox final : public Sandbox {
     if (::getuid() == 0) args.add("--uid", kNobody, "--gid", kNobody);
   }
 
+  /// A mount point cannot be renamed, so each folder is mounted onto itself, the outer ones first.
+  static void pin_folders(ArgumentList& args, const SandboxedCommand& command,
+                          const fs::path& workspace) {
+    std::set<fs::path> folders;
+    const auto pin = [&](fs::path at) {
+      for (; at != workspace; at = at.parent_path()) folders.insert(at);
+    };
+    for (const fs::path& path : command.pinned) pin(require_inside(path, workspace));
+    for (const fs::path& path : command.protect) {
+      pin(require_inside(path, workspace).parent_path());
+    }
+    for (const SandboxedCommand::Cover& cover : command.covers) {
+      pin(require_inside(cover.at, workspace).parent_path());
+    }
+    if (folders.size() + command.protect.size() > limits::kSandboxMounts) {
+      throw ResourceLimitError("the sandbox would need more than " +
+                               std::to_string(limits::kSandboxMounts) +
+                               " mounts to protect what tests may not move");
+    }
+    for (const fs::path& folder : folders) {
+      if (exists_without_links(workspace, folder)) {
+        args.add("--bind", folder.string(), folder.string());
+      }
+    }
+  }
+
   void add_filesystem(ArgumentList& args, const SandboxedCommand& command,
                       const fs::path& workspace) const {
     add_system(args);
@@ -270,6 +297,7 @@ class BubblewrapSandbox final : public Sandbox {
       args.read_only(normal(path));
     }
     args.add("--bind", workspace.string(), workspace.string());
+    pin_folders(args, command, workspace);
     for (const fs::path& path : command.protect) {
       const fs::path at = require_inside(path, workspace);
       if (exists_without_links(workspace, at)) args.read_only(at);

@@ -15,7 +15,10 @@ struct SandboxedCommand {
   std::filesystem::path workspace;               ///< writable, at its own path; absolute
   std::vector<std::filesystem::path> read_only;  ///< further paths to see, at their own places
   /// Inside `workspace`, made read-only over it (a `.git`); those that do not exist are left out.
+  /// Neither these nor the folders above them can be moved away.
   std::vector<std::filesystem::path> protect;
+  /// Folders inside `workspace` that stay writable but, with those above them, where they are.
+  std::vector<std::filesystem::path> pinned;
   /// A folder inside `workspace` (a `.git`) and what is shown there instead, read-only.
   struct Cover {
     std::filesystem::path at;
@@ -29,7 +32,8 @@ struct SandboxedCommand {
 class Sandbox {
  public:
   virtual ~Sandbox() = default;
-  /// Like Supervisor::run(). Throws SecurityError when this host cannot hold the promise.
+  /// Like Supervisor::run(). Throws SecurityError when this host cannot hold the promise,
+  /// ResourceLimitError for more than limits::kSandboxMounts paths to protect or to pin.
   virtual CommandResult run(const SandboxedCommand& command, const CallContext& context,
                             const OutputSink& sink = {}) = 0;
   virtual std::string_view name() const = 0;  ///< "bubblewrap" or "unsandboxed"

@@ -283,10 +283,8 @@ std::vector<std::string> apply_changes(const std::filesystem::path& root,
     operations.emplace(change.file_path, change.operation);
   check_paths_agree(operations);
   std::vector<Planned> plans;
-  std::vector<std::string> paths;
   for (const llm::CodeChange& change : changes) {
     plans.push_back(plan(folder.get(), change, operations, readonly_files));
-    paths.push_back(change.file_path);
   }
   // Files go first: one may make room for a folder of its name.
   std::stable_partition(plans.begin(), plans.end(),
@@ -299,6 +297,8 @@ std::vector<std::string> apply_changes(const std::filesystem::path& root,
     undo(folder.get(), journal);
     throw;
   }
+  std::vector<std::string> paths;
+  for (const Planned& planned : plans) paths.push_back(planned.path);
   return paths;
 }
 

@@ -14,7 +14,7 @@
 
 namespace necrocode::runner {
 
-/// Applies `changes` below `root`; the paths that changed.
+/// Applies `changes` below `root`; the paths, in the order in which they were changed.
 /// Throws SecurityError for a path through a link, a special or hard-linked file, or protected
 /// content; ImplementationError for a read-only file, `modify` of a missing one, a search text that
 /// is not there exactly once, paths that contradict each other (`q` as a file beside `q/r`, unless

@@ -72,6 +72,21 @@ void require_not_the_users(const Assignment& assignment, const std::string& path
   throw ImplementationError("\"" + printable(path) + "\" is an untracked file of the user's");
 }
 
+// A submodule's folder is tracked as one entry; what lies in it belongs to another repository.
+void require_not_in_submodule(const Assignment& assignment, const std::string& path) {
+  for (std::size_t slash = path.find('/'); slash != std::string::npos;
+       slash = path.find('/', slash + 1)) {
+    const std::string folder = path.substr(0, slash);
+    std::error_code error;
+    if (std::binary_search(assignment.tracked_files.begin(), assignment.tracked_files.end(),
+                           folder) &&
+        std::filesystem::is_directory(assignment.root / folder, error)) {
+      throw ImplementationError("\"" + printable(path) + "\" lies in the submodule \"" +
+                                printable(folder) + "\"");
+    }
+  }
+}
+
 Json changes_json(const std::vector<llm::CodeChange>& changes) {
   Json list = Json::array();
   for (const llm::CodeChange& change : changes) {
@@ -111,19 +126,20 @@ std::string build_prompt(const Assignment& assignment) {
   return prompt;
 }
 
-Implementation LlmExecutor::implement(const Assignment& assignment, const CallContext& context) {
+Implementation LlmExecutor::implement(const Assignment& assignment, const CallContext& context,
+                                      llm::Usage& spent) {
   const TaskContext& task = assignment.task;
   const LLMResponse answer = llm_.generate_code(masker_.mask(build_prompt(assignment)),
-                                                assignment.root, task.max_tokens, context);
+                                                assignment.root, task.max_tokens, context, &spent);
   for (const llm::CodeChange& change : answer.code_changes) {
     require_not_the_users(assignment, change.file_path);
+    require_not_in_submodule(assignment, change.file_path);
   }
   Implementation implementation;
   implementation.changed_files =
       apply_changes(assignment.root, answer.code_changes, task.readonly_files);
   implementation.explanation = answer.explanation;
   implementation.model = answer.model;
-  implementation.usage = answer.usage;
   implementation.attempts = answer.attempts;
   implementation.answer_digest = sha256_hex(changes_json(answer.code_changes).dump());
   return implementation;

@@ -26,28 +26,30 @@ struct Assignment {
 };
 
 struct Implementation {
-  std::vector<std::string> changed_files;
+  std::vector<std::string> changed_files;  ///< in the order in which they were changed
   std::string explanation;
   std::string model;
   std::string answer_digest;  ///< equal for equal changes
-  llm::Usage usage;
-  int attempts = 0;  ///< HTTP attempts
+  int attempts = 0;           ///< HTTP attempts
 };
 
 class TaskExecutor {
  public:
   virtual ~TaskExecutor() = default;
-  /// All of the change is in the work tree, or none.
+  /// All of the change is in the work tree, or none. `spent`: what the model was used for it, also
+  /// when this throws.
   /// Throws ImplementationError or SecurityError for an answer that cannot be used, else what
   /// LLMClient throws.
-  virtual Implementation implement(const Assignment& assignment, const CallContext& context) = 0;
+  virtual Implementation implement(const Assignment& assignment, const CallContext& context,
+                                   llm::Usage& spent) = 0;
 };
 
 /// One model call a change: the whole context in the prompt, masked, the code-change JSON back.
 class LlmExecutor final : public TaskExecutor {
  public:
   LlmExecutor(LLMClient& llm, const Masker& masker) : llm_(llm), masker_(masker) {}
-  Implementation implement(const Assignment& assignment, const CallContext& context) override;
+  Implementation implement(const Assignment& assignment, const CallContext& context,
+                           llm::Usage& spent) override;
 
  private:
   LLMClient& llm_;

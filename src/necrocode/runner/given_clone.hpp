@@ -1,17 +1,21 @@
-// GivenClone: a clone that somebody else made and lent to a run (`slot_path`).
-// Its git directory is read and written as plain data: no git of ours runs with its configuration,
-// and nothing of it is written through a link. Nothing of the user's is ever overwritten.
+// GivenClone: a clone that somebody else made and lent to a run (`slot_path`), locked while it
+// lasts. Its git directory is read and written as plain data: no git of ours runs with its
+// configuration, and nothing of it is written through a link. Nothing of the user's is ever
+// overwritten.
 #pragma once
 
 #include <filesystem>
 #include <optional>
 #include <string>
 
+#include "necrocode/base/file.hpp"
+
 namespace necrocode::runner {
 
 class GivenClone {
  public:
-  /// Throws WorkspacePreparationError when `root` is no work tree with a commit.
+  /// Throws WorkspacePreparationError when `root` is no work tree with a commit, when another run
+  /// has it, and when git stopped in the middle of something there (a rebase, a merge …).
   explicit GivenClone(std::filesystem::path root);
 
   const std::filesystem::path& root() const { return root_; }
@@ -23,21 +27,34 @@ class GivenClone {
   /// True when `.git` is a folder in the work tree.
   bool has_git_folder() const { return git_dir_ == root_ / ".git"; }
   std::optional<std::string> branch_commit(const std::string& branch) const;
+  /// The permissions that the work tree's folder had when it was lent.
+  std::filesystem::perms root_permissions() const { return root_permissions_; }
+  /// It has or had sparse-checkout patterns: files may be missing on purpose.
+  bool looks_sparse() const;
+  /// The commits at which a shallow clone's history is cut off, as git's `shallow` file; or empty.
+  std::string shallow_boundary() const;
 
   /// Throws WorkspacePreparationError when another git command holds the index, or a branch of the
   /// clone stands in the way of `branch` (as `feature` does of `feature/x`).
   void require_room_for(const std::string& branch) const;
-  /// HEAD on `branch` at `commit`, with a copy of `index`. The work tree must be there already.
+  /// HEAD on `branch` at `commit`, with a copy of `index`, and a line in HEAD's reflog, so that
+  /// `git checkout -` leads back. The work tree must be there already. `identity`: NAME <EMAIL>.
   void stand_on(const std::string& branch, const std::string& commit,
-                const std::filesystem::path& index) const;
+                const std::filesystem::path& index, const std::string& identity) const;
 
  private:
+  void require_idle() const;
   void require_not_checked_out_elsewhere(const std::string& branch) const;
+  void log_move(const std::string& branch, const std::string& commit,
+                const std::string& identity) const;
   std::optional<std::string> ref(const std::string& name) const;
   std::filesystem::path root_;
   std::filesystem::path git_dir_;
   std::filesystem::path common_dir_;
   std::string head_commit_;
+  std::string head_name_;  ///< the branch, or the commit where there is none
+  std::filesystem::perms root_permissions_{};
+  FileDescriptor lock_;
 };
 
 }  // namespace necrocode::runner

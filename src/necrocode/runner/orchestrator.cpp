@@ -69,7 +69,6 @@ class Run {
         task_(task),
         reporter_(services.registry, claim),
         log_(options.run_dir / "run.log", services.masker),
-        scratch_(kScratch, options.run_dir),
         uploader_(services.artifacts, options.run_dir, services.masker),
         workspaces_(services.git, options.git_retries),
         tests_(services.sandbox, log_),
@@ -112,10 +111,12 @@ class Run {
 
   void begin() {
     enter(Phase::kValidate);
-    for (const std::string& warning : task_.warnings) {
-      log_.line("warning: " + warning);
-      emit("warning", Json::object({{"message", warning}}));
+    for (const std::string& warning : task_.warnings) log_.line("warning: " + warning);
+    if (!task_.warnings.empty()) {
+      emit("warning", Json::object({{"message", join(task_.warnings, "; ")}}));
     }
+    result_.sandbox = services_.sandbox.name();
+    log_.line("tests run in: " + result_.sandbox);
     // Both end up in the repository's history, where nothing can be taken back.
     if (services_.masker.contains_secret(task_.title + "\n" + task_.branch_name)) {
       throw SecurityError("the task's title or branch name holds a secret");
@@ -159,11 +160,13 @@ class Run {
 
   void prepare() {
     enter(Phase::kPrepare);
-    workspace_.emplace(workspaces_.prepare(task_, slot_, scratch_.path(), work_));
-    test_workspace_ = {workspace_->root, workspace_->read_only, workspace_->covers, {}};
+    remove_leftovers(options_.run_dir);  // the log is ours, so no run is at work here
+    scratch_.emplace(kScratch, options_.run_dir);
+    workspace_.emplace(workspaces_.prepare(task_, slot_, scratch_->path(), work_));
+    test_workspace_ = {workspace_->root, workspace_->read_only, workspace_->covers, {}, {}};
     for (std::string& file : workspace_->repository.tracked_files(work_)) {
       if (matches_any(task_.readonly_files, file))
-        test_workspace_.protect.push_back(std::move(file));
+        test_workspace_.read_only_files.push_back(std::move(file));
     }
     // Repositories of the user's inside the slot: a test may not take their history away.
     for (const std::string& path : workspace_->users_files) {
@@ -196,6 +199,7 @@ class Run {
       return true;
     }
     workspaces_.reset_to_base(*workspace_, work_);
+    result_.tests.reset();  // they were of another tree
     return false;
   }
 
@@ -265,18 +269,8 @@ class Run {
       assignment.failed_tests = failed_tests_;
       assignment.unusable_answer = unusable;
       assignment.changed_files.assign(changed_.begin(), changed_.end());
-      ++result_.model_calls;
       try {
-        Implementation answer = services_.executor.implement(assignment, work_);
-        result_.usage += answer.usage;
-        result_.model = answer.model;
-        log_.line("change: " + join(answer.changed_files, ", "));
-        log_.line("model's explanation: " + answer.explanation);
-        emit("model_call", Json::object({{"model", answer.model},
-                                         {"usage", answer.usage.to_json()},
-                                         {"attempts", answer.attempts},
-                                         {"changed_files", answer.changed_files}}));
-        return answer;
+        return call_model(assignment);
       } catch (const ImplementationError& error) {
         unusable = note_unusable(error);
         if (unusable.empty()) throw;
@@ -287,6 +281,26 @@ class Run {
         unusable = note_unusable(error);
         if (unusable.empty()) throw;
       }
+    }
+  }
+
+  Implementation call_model(const Assignment& assignment) {
+    ++result_.model_calls;
+    llm::Usage spent;
+    try {
+      Implementation answer = services_.executor.implement(assignment, work_, spent);
+      result_.usage += spent;
+      result_.model = answer.model;
+      log_.line("change: " + join(answer.changed_files, ", "));
+      log_.line("model's explanation: " + answer.explanation);
+      emit("model_call", Json::object({{"model", answer.model},
+                                       {"usage", spent.to_json()},
+                                       {"attempts", answer.attempts},
+                                       {"changed_files", answer.changed_files}}));
+      return answer;
+    } catch (...) {
+      result_.usage += spent;
+      throw;
     }
   }
 
@@ -370,11 +384,14 @@ class Run {
     const Phase reached = result_.phase;
     attempt("collect the diff", kCollectTime,
             [&](const CallContext& context) { collect_diff(context); });
+    attempt("see what was pushed", kCollectTime,
+            [&](const CallContext& context) { look_at_remote(context); });
     attempt("hand the workspace back", kHandBackTime, [&](const CallContext& context) {
       if (workspace_) {
         workspaces_.hand_back(*workspace_, result_.success() && !result_.dry_run, context);
       }
     });
+    scratch_.reset();  // on a full disk, room for what follows
     enter(Phase::kUpload);
     const bool hurry = stopped_.load() == Stopped::kByCaller;
     attempt("upload", hurry ? kHurriedUploadTime : kUploadTime,
@@ -399,6 +416,12 @@ class Run {
     result_.exit_code = ExitCode::kServiceUnavailable;
     result_.failure = RunFailure{
         Phase::kReport, "the registry did not take the end of the task", "infrastructure", {}};
+  }
+
+  // A run that was stopped between its push and the remote's word for it.
+  void look_at_remote(const CallContext& context) {
+    if (!result_.failure || result_.failure->phase != Phase::kPush || result_.push) return;
+    result_.push = workspaces_.pushed(*workspace_, task_, commit_, context);
   }
 
   // A run that failed half-way still leaves what it changed.
@@ -526,7 +549,7 @@ class Run {
   const TaskContext& task_;
   TaskReporter reporter_;
   RunLog log_;
-  TemporaryDirectory scratch_;  ///< git directory and own workspace; gone with the run
+  std::optional<TemporaryDirectory> scratch_;  ///< git directory and own workspace
   ArtifactUploader uploader_;
   WorkspaceManager workspaces_;
   TestRunner tests_;
@@ -549,6 +572,13 @@ class Run {
 };
 
 }  // namespace
+
+void remove_leftovers(const fs::path& run_dir) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(run_dir, error)) {
+    if (entry.path().filename().string().starts_with(kScratch)) remove_tree(entry.path());
+  }
+}
 
 RunResult RunnerOrchestrator::run(const TaskContext& task, const registry::ClaimedTask* claim,
                                   const CallContext& context) {

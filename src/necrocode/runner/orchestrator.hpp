@@ -45,6 +45,10 @@ struct RunOptions {
   RunObserver observer;
 };
 
+/// Removes what a killed run left in its folder: its git directory and work tree. Not while a run
+/// is at work there.
+void remove_leftovers(const std::filesystem::path& run_dir);
+
 /// One run. Not thread-safe; several at once are several objects.
 class RunnerOrchestrator {
  public:

@@ -40,6 +40,11 @@ FileDescriptor open_log(const std::filesystem::path& path) {
 RunLog::RunLog(const std::filesystem::path& file, const Masker& masker)
     : path_(file), file_(open_log(file)), stream_(masker) {}
 
+bool is_being_written(const std::filesystem::path& run_log) {
+  const FileDescriptor file(::open(run_log.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  return file && ::flock(file.get(), LOCK_SH | LOCK_NB) != 0;
+}
+
 void RunLog::line(std::string_view text) {
   const std::lock_guard lock(mutex_);
   write(stream_.finish());

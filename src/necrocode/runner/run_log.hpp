@@ -38,4 +38,7 @@ class RunLog {
   bool failed_ = false;
 };
 
+/// True while a RunLog, of any process, has the file open. False also when there is no such file.
+bool is_being_written(const std::filesystem::path& run_log);
+
 }  // namespace necrocode::runner

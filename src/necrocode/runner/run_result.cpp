@@ -86,6 +86,7 @@ Json RunResult::to_json() const {
                             {"exit_code", static_cast<int>(exit_code)},
                             {"runner_id", runner_id},
                             {"task_id", task_id},
+                            {"sandbox", sandbox},
                             {"phase", to_string(phase)},
                             {"duration_seconds", std::chrono::duration<double>(duration).count()},
                             {"artifacts", artifacts_json(artifacts)}});

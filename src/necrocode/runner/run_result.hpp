@@ -51,6 +51,7 @@ struct RunResult {
   ExitCode exit_code = ExitCode::kInternal;
   std::string runner_id;
   std::string task_id;
+  std::string sandbox;             ///< what the tests ran in: "bubblewrap" or "unsandboxed"
   Phase phase = Phase::kValidate;  ///< the last one begun
   std::chrono::nanoseconds duration{0};
   std::vector<UploadedArtifact> artifacts;

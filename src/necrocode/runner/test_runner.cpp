@@ -1,6 +1,10 @@
 #include "necrocode/runner/test_runner.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <optional>
+#include <set>
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/json.hpp"
@@ -64,6 +68,38 @@ std::vector<std::string> python_commands(const fs::path& root) {
   return {};
 }
 
+// What lstat() says of a file. Any change of it, and any move of it, changes the change time, which
+// no program can set; that its folder is not exchanged meanwhile, the sandbox sees to.
+struct FileState {
+  dev_t device = 0;
+  ino_t inode = 0;
+  std::int64_t changed_ns = 0;
+  friend bool operator==(const FileState&, const FileState&) = default;
+};
+
+std::optional<FileState> look_at(const fs::path& path) {
+  struct stat status{};
+  if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
+  return FileState{status.st_dev, status.st_ino,
+                   status.st_ctim.tv_sec * 1'000'000'000LL + status.st_ctim.tv_nsec};
+}
+
+std::vector<std::optional<FileState>> look_at_all(const fs::path& root,
+                                                  const std::vector<std::string>& files) {
+  std::vector<std::optional<FileState>> states;
+  for (const std::string& file : files) states.push_back(look_at(root / file));
+  return states;
+}
+
+// The folders that hold these files, without the root.
+std::vector<fs::path> folders_of(const fs::path& root, const std::vector<std::string>& files) {
+  std::set<fs::path> folders;
+  for (const std::string& file : files) {
+    if (file.find('/') != std::string::npos) folders.insert((root / file).parent_path());
+  }
+  return {folders.begin(), folders.end()};
+}
+
 Json stream_json(const process::CapturedStream& stream, std::size_t bytes) {
   return Json::object({{"text", to_valid_utf8(head_and_tail(stream.text(), bytes))},
                        {"bytes", stream.total_bytes}});
@@ -72,6 +108,9 @@ Json stream_json(const process::CapturedStream& stream, std::size_t bytes) {
 }  // namespace
 
 std::string TestCommandResult::verdict() const {
+  if (result.ok() && !changed_read_only.empty()) {
+    return "changed the read-only file " + printable(changed_read_only);
+  }
   switch (result.end) {
     case process::CommandEnd::kExited:
       return result.exit_code == 0 ? "passed"
@@ -151,17 +190,23 @@ void TestRunner::run(const Workspace& workspace, const std::vector<std::string>&
   sandboxed.covers = workspace.covers;
   sandboxed.protect = {workspace.root / ".git"};
   for (const std::string& path : workspace.protect) {
-    if (sandboxed.protect.size() > limits::kProtectedFiles) break;
     sandboxed.protect.push_back(workspace.root / path);
   }
+  sandboxed.pinned = folders_of(workspace.root, workspace.read_only_files);
+  const auto as_given = look_at_all(workspace.root, workspace.read_only_files);
   for (const std::string& command : commands) {
     sandboxed.command.argv = {"/bin/sh", "-c", command};
     log_.line("$ " + command);
     process::CommandResult result =
         sandbox_.run(sandboxed, context, [this](std::string_view piece) { log_.output(piece); });
     log_.flush();
-    report.commands.push_back({command, std::move(result)});
-    const TestCommandResult& last = report.commands.back();
+    TestCommandResult& last = report.commands.emplace_back();
+    last.command = command;
+    last.result = std::move(result);
+    for (std::size_t i = 0; i < as_given.size() && last.changed_read_only.empty(); ++i) {
+      const std::string& file = workspace.read_only_files[i];
+      if (look_at(workspace.root / file) != as_given[i]) last.changed_read_only = file;
+    }
     log_.line(last.command + ": " + last.verdict());
     const bool context_ended = context.cancelled() || context.expired();
     if (context_ended && !last.passed()) {

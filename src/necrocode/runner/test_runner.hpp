@@ -15,9 +15,10 @@ namespace necrocode::runner {
 struct TestCommandResult {
   std::string command;
   process::CommandResult result;
-  bool passed() const { return result.ok(); }
+  std::string changed_read_only;  ///< the first read-only file that is not as it was; or empty
+  bool passed() const { return result.ok() && changed_read_only.empty(); }
   /// "passed", "failed with exit code 1", "killed by signal 9", "timed out after 600 s",
-  /// "cancelled".
+  /// "cancelled", "changed the read-only file X".
   std::string verdict() const;
 };
 
@@ -42,8 +43,10 @@ class TestRunner {
     std::filesystem::path root;
     std::vector<std::filesystem::path> read_only;  ///< git directories that its `.git` points to
     std::vector<process::SandboxedCommand::Cover> covers;
-    /// Paths below `root` that the tests see but cannot change; the first limits::kProtectedFiles.
+    /// Paths below `root` that the tests see but cannot change: repositories of the user's.
     std::vector<std::string> protect;
+    /// Files below `root`: a command that changes or replaces one has failed, whatever it says.
+    std::vector<std::string> read_only_files;
   };
   TestRunner(process::Sandbox& sandbox, RunLog& log) : sandbox_(sandbox), log_(log) {}
 

@@ -6,6 +6,7 @@
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/observe/log.hpp"
+#include "necrocode/runner/run_log.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -106,7 +107,11 @@ void Worker::runner_loop(const std::string& runner_id, const std::stop_token& no
 }
 
 WorkerSummary Worker::run(const CallContext& context) {
-  std::filesystem::create_directories(options_.data_dir / "runs");
+  const std::filesystem::path runs = options_.data_dir / "runs";
+  std::filesystem::create_directories(runs);
+  for (const auto& run : std::filesystem::directory_iterator(runs)) {
+    if (!is_being_written(run.path() / "run.log")) remove_leftovers(run.path());
+  }
   std::stop_source now;
   std::mutex mutex;
   std::condition_variable_any changed;

@@ -33,10 +33,16 @@ bool has_trailer(std::string_view message, const TaskContext& task) {
 
 // What git says when trying again cannot help.
 bool is_permanent(const git::GitError& error) {
-  constexpr std::array<std::string_view, 8> kSigns = {
-      "Authentication failed",       "Permission denied",       "not found",
-      "does not appear to be a git", "could not read Username", "does not exist",
-      "Repository not exported",     "couldn't find remote ref"};
+  constexpr std::array<std::string_view, 10> kSigns = {"Authentication failed",
+                                                       "Permission denied",
+                                                       "not found",
+                                                       "does not appear to be a git",
+                                                       "could not read Username",
+                                                       "does not exist",
+                                                       "Repository not exported",
+                                                       "couldn't find remote ref",
+                                                       "mismatched algorithms",
+                                                       "dubious ownership"};
   return std::any_of(kSigns.begin(), kSigns.end(), [&](std::string_view sign) {
     return error.info().detail.find(sign) != std::string::npos;
   });
@@ -72,15 +78,17 @@ auto with_retries(int retries, const CallContext& context, Verb verb) {
   throw WorkspacePreparationError(summary, std::move(info));
 }
 
-// The further object folders that a git directory of ours reads, for tests that run git.
-void add_object_stores(const fs::path& git_dir, std::vector<fs::path>& paths) {
+// A git directory of ours and the further object folders that it reads, for tests that run git.
+std::vector<fs::path> git_folders(const fs::path& git_dir) {
+  std::vector<fs::path> paths = {git_dir};
   std::error_code error;
   const fs::path alternates = git_dir / "objects/info/alternates";
-  if (!fs::exists(alternates, error)) return;
+  if (!fs::exists(alternates, error)) return paths;
   const std::string text = read_file(alternates, 64 * limits::kKiB);
   for (const std::string_view line : split(text, '\n')) {
     if (line.starts_with('/')) paths.emplace_back(std::string(line));
   }
+  return paths;
 }
 
 // Every path below `root`, folders too, relative, in order; not the `.git` at the top, and through
@@ -111,6 +119,20 @@ bool is_contained(const git::Repository& repository, const std::string& commit,
   }
 }
 
+// `feature` and `feature/x` cannot both be branches: told before a model is paid for the work.
+void require_room_at_remote(const Workspace& workspace, const TaskContext& task,
+                            const std::map<std::string, std::string>& refs) {
+  const std::string wanted = "refs/heads/" + task.branch_name + "/";
+  for (const auto& [name, commit] : refs) {
+    const bool above = wanted.starts_with(name + "/") && wanted != name + "/";
+    if (!above && !name.starts_with(wanted)) continue;
+    fail("the remote has a branch \"" + printable(name.substr(std::string("refs/heads/").size())) +
+             "\", so there can be no \"" + printable(task.branch_name) +
+             "\"; name another branch_name",
+         workspace.remote_url);
+  }
+}
+
 bool is_inside(const fs::path& path, const fs::path& folder) {
   const std::string inner = fs::weakly_canonical(path).string() + "/";
   return inner.starts_with(fs::weakly_canonical(folder).string() + "/");
@@ -138,8 +160,10 @@ void require_no_changes(const git::Repository& repository, const GivenClone& clo
                         const CallContext& context) {
   const std::vector<std::string> changed = repository.status(false, context);
   if (changed.empty()) return;
-  fail("slot_path has uncommitted changes; commit or stash them first", clone.root().string(),
-       shorten(join(changed, ", "), 300));
+  fail(clone.looks_sparse()
+           ? "slot_path does not hold all files of its commit; a sparse checkout cannot be lent"
+           : "slot_path has uncommitted changes; commit or stash them first",
+       clone.root().string(), shorten(join(changed, ", "), 300));
 }
 
 // Nothing staged in the clone's own index, and nothing changed against one of ours, which no flag
@@ -167,6 +191,11 @@ void require_clean(const git::Repository& repository, const GivenClone& clone,
 
 }  // namespace
 
+void Workspace::show_git_dir(const fs::path& file) {
+  write_file_atomic(file, "gitdir: " + repository.git_dir().string() + "\n");
+  read_only = git_folders(repository.git_dir());
+}
+
 std::string commit_message(const TaskContext& task) {
   std::string message = shorten(printable(task.title), 72) + "\n";
   if (!task.description.empty()) message += "\n" + task.description + "\n";
@@ -178,8 +207,7 @@ Workspace WorkspaceManager::open(const TaskContext& task, const std::optional<Sl
   if (slot && !slot->git_dir.empty()) {
     git::Repository repository(git_, slot->git_dir, slot->slot_path);
     Workspace workspace(std::move(repository), slot->slot_path, slot->repo_url, task.branch_name);
-    workspace.read_only = {slot->git_dir};
-    add_object_stores(slot->git_dir, workspace.read_only);
+    workspace.read_only = git_folders(slot->git_dir);
     return workspace;
   }
   if (slot) return open_given(task, slot->slot_path, scratch, context);
@@ -188,7 +216,9 @@ Workspace WorkspaceManager::open(const TaskContext& task, const std::optional<Sl
   fs::create_directories(root);
   git::Repository repository(git_, scratch / "git", root);
   repository.init({}, context);
-  return Workspace(std::move(repository), root, task.repo_url, task.branch_name);
+  Workspace workspace(std::move(repository), root, task.repo_url, task.branch_name);
+  workspace.show_git_dir(root / ".git");
+  return workspace;
 }
 
 // A clone that somebody else made. Its objects are shared; its config, hooks and index are not
@@ -204,8 +234,15 @@ Workspace WorkspaceManager::open_given(const TaskContext& task, const fs::path& 
   git::Repository repository(git_, scratch / "git", path, objects);
   repository.init({}, context);
   Workspace workspace(std::move(repository), path, task.repo_url, task.branch_name);
+  if (const std::string boundary = clone.shallow_boundary(); !boundary.empty()) {
+    write_file_atomic(scratch / "git/shallow", boundary);
+  }
   if (clone.has_git_folder()) {
     workspace.covers = {{path / ".git", scratch / "git"}, {path / ".git/objects", objects}};
+  } else {
+    write_file_atomic(scratch / "git/objects/info/alternates", objects.string() + "\n");
+    workspace.show_git_dir(scratch / "dot-git");
+    workspace.covers = {{path / ".git", scratch / "dot-git"}};
   }
   if (workspace.remote_url.empty()) workspace.remote_url = origin_of(git_, clone, context);
   workspace.given = std::move(clone);
@@ -266,6 +303,7 @@ std::string WorkspaceManager::choose_start(Workspace& workspace, const TaskConte
              : "the remote has no branch \"" + printable(task.base_branch) + "\"",
          workspace.remote_url);
   }
+  require_room_at_remote(workspace, task, refs);
   require_commit(workspace, refs, workspace.base_commit, context);
   workspace.base_commit = merge_dependencies(workspace, task, refs, context);
   workspace.remote_tip = ref("refs/heads/" + task.branch_name);
@@ -345,21 +383,7 @@ void WorkspaceManager::stage(const Workspace& workspace, const std::vector<std::
 }
 
 void WorkspaceManager::restore(const Workspace& workspace, const CallContext& context) const {
-  if (!workspace.given) {
-    workspace.repository.restore_from_index(context);
-    return;
-  }
-  const std::vector<std::string> tracked = workspace.repository.tracked_files(context);
-  const std::set<std::string> staged(tracked.begin(), tracked.end());
-  const std::set<std::string> present = walk(workspace.root);
-  // Nothing that the tests started is alive any more, so plain paths do. What is in a folder comes
-  // after it, so it goes first; a folder that still holds something stays.
-  for (auto path = present.rbegin(); path != present.rend(); ++path) {
-    if (workspace.users_files.contains(*path) || staged.contains(*path)) continue;
-    std::error_code error;
-    fs::remove(workspace.root / *path, error);
-  }
-  workspace.repository.restore_tracked(context);
+  workspace.repository.restore_from_index(context, workspace.users_files);
 }
 
 std::string WorkspaceManager::diff(const Workspace& workspace, const CallContext& context) const {
@@ -400,29 +424,41 @@ PushResult WorkspaceManager::push(const Workspace& workspace, const TaskContext&
   }
   // Whatever git answered, the remote's own word counts; it also tells a push whose answer was
   // lost.
-  const auto refs = with_retries(retries_, context,
-                                 [&] { return git_.remote_refs(workspace.remote_url, context); });
-  const auto tip = refs.find("refs/heads/" + task.branch_name);
-  if (tip == refs.end() || tip->second != commit) {
+  if (!pushed(workspace, task, commit, context)) {
     throw PushError("the remote's branch was changed by somebody else meanwhile", info);
   }
   return result;
+}
+
+std::optional<PushResult> WorkspaceManager::pushed(const Workspace& workspace,
+                                                   const TaskContext& task,
+                                                   const std::string& commit,
+                                                   const CallContext& context) const {
+  const auto refs = with_retries(retries_, context,
+                                 [&] { return git_.remote_refs(workspace.remote_url, context); });
+  const auto tip = refs.find("refs/heads/" + task.branch_name);
+  if (tip == refs.end() || tip->second != commit) return std::nullopt;
+  return PushResult{task.branch_name, commit, 0};
 }
 
 void WorkspaceManager::hand_back(const Workspace& workspace, bool success,
                                  const CallContext& context) const {
   if (!workspace.given) return;
   const auto as_found = [&] {
+    fs::permissions(workspace.root, fs::perms::owner_all, fs::perm_options::add);
     workspace.repository.check_out(workspace.branch, workspace.given->head_commit(), false,
                                    context);
     restore(workspace, context);
+    fs::permissions(workspace.root, workspace.given->root_permissions());
   };
   if (!success) return as_found();
   restore(workspace, context);
   try {
     const auto commit = workspace.repository.resolve("HEAD", context);
     if (!commit) fail("the run's commit cannot be found again", workspace.root.string());
-    workspace.given->stand_on(workspace.branch, *commit, workspace.repository.git_dir() / "index");
+    workspace.given->stand_on(workspace.branch, *commit, workspace.repository.git_dir() / "index",
+                              git_.identity());
+    fs::permissions(workspace.root, workspace.given->root_permissions());
   } catch (...) {
     as_found();
     throw;

@@ -31,6 +31,9 @@ struct Workspace {
   std::string base_commit;        ///< what the change is measured against
   std::string remote_tip;         ///< of the branch at the remote, empty when it is not there
   bool has_earlier_work = false;  ///< the remote tip is this task's own and is checked out
+  /// Writes a `.git` file for tests that run git: it names our git directory, which they may read.
+  void show_git_dir(const std::filesystem::path& file);
+
   /// What the sandbox shows of git: never a configuration that may hold the user's credentials.
   std::vector<std::filesystem::path> read_only;
   std::vector<process::SandboxedCommand::Cover> covers;
@@ -82,6 +85,9 @@ class WorkspaceManager {
   /// Throws PushError when the remote refuses or the branch is no longer this task's.
   PushResult push(const Workspace& workspace, const TaskContext& task, const std::string& commit,
                   const CallContext& context) const;
+  /// What the remote has of a push that may have happened: nothing when its tip is another.
+  std::optional<PushResult> pushed(const Workspace& workspace, const TaskContext& task,
+                                   const std::string& commit, const CallContext& context) const;
   /// Ends the use of a slot given by hand: on success it stands on the branch, else as it was
   /// found.
   void hand_back(const Workspace& workspace, bool success, const CallContext& context) const;

@@ -146,10 +146,19 @@ TEST(OpenAiChat, RefusalsAreClassed) {
 }
 
 Usage usage_of(const std::string& usage) {
-  return read_completion(
-             answer(200, R"({"choices":[{"message":{"content":"12345"}}])" + usage + "}"),
-             question())
-      .usage;
+  Usage spent;
+  read_completion(answer(200, R"({"choices":[{"message":{"content":"12345"}}])" + usage + "}"),
+                  question(), spent);
+  return spent;
+}
+
+TEST(OpenAiChat, AnswerThatCannotBeUsedThenItsUsageIsToldAllTheSame) {
+  Usage spent;
+  EXPECT_THROW(read_completion(answer(200, R"({"choices":[{"finish_reason":"length",
+    "message":{"content":"12345"}}],"usage":{"prompt_tokens":10,"completion_tokens":5}})"),
+                               question(), spent),
+               ImplementationError);
+  EXPECT_EQ(spent.total_tokens, 15);
 }
 
 TEST(OpenAiChat, UsageIsReadOrEstimated) {
@@ -174,10 +183,11 @@ TEST(OpenAiChat, UsageIsReadOrEstimated) {
 }
 
 TEST(OpenAiChat, ContentIsAStringOrParts) {
+  Usage spent;
   EXPECT_EQ(
       read_completion(answer(200, R"({"model":"m","choices":[{"finish_reason":"stop","message":
     {"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}}]})"),
-                      question())
+                      question(), spent)
           .content,
       "ab");
 }

@@ -218,14 +218,34 @@ TEST_F(SandboxTest, ProtectedPathsCannotBeChanged) {
   command.protect = {workspace() / "repo/.git", workspace() / ".git", workspace() / "absent/.git"};
   for (const char* script :
        {"echo x > repo/.git/config", "touch repo/.git/hooks/pre-commit", "rm -rf repo/.git/config",
-        "mv repo/.git repo/old", "mv repo old && mkdir repo && rm -r old/.git", "echo x > .git",
-        "rm -f .git", "mv .git x", "rmdir repo/.git/hooks"}) {
+        "mv repo/.git repo/old", "mv repo old && mkdir repo && rm -r old/.git", "mv repo old",
+        "echo x > .git", "rm -f .git", "mv .git x", "rmdir repo/.git/hooks"}) {
     command.command.argv.back() = script;
     EXPECT_NE(run(command).exit_code, 0) << script;
   }
   command.command.argv.back() = "cat repo/.git/config || cat old/.git/config; echo ok > repo-file";
   EXPECT_EQ(run(command).out.text(), "original");
   EXPECT_EQ(read_file(workspace() / ".git", 100), "gitdir: elsewhere\n");
+}
+
+TEST_F(SandboxTest, PinnedFoldersStayWhereTheyAre) {
+  fs::create_directories(workspace() / "a/b");
+  SandboxedCommand command = shell("");
+  command.pinned = {workspace() / "a/b", workspace() / "absent"};
+  for (const char* script : {"mv a x", "mv a/b x", "rmdir a/b"}) {
+    command.command.argv.back() = script;
+    EXPECT_NE(run(command).exit_code, 0) << script;
+  }
+  command.command.argv.back() = "echo new > a/b/file && mv a/b/file a/file && cat a/file";
+  EXPECT_EQ(run(command).out.text(), "new\n");
+}
+
+TEST_F(SandboxTest, MorePathsToPinThanItTakesThenRefused) {
+  SandboxedCommand command = shell("exit 0");
+  for (std::size_t i = 0; i <= limits::kSandboxMounts; ++i) {
+    command.pinned.push_back(workspace() / ("folder" + std::to_string(i)));
+  }
+  EXPECT_THROW(run(command), ResourceLimitError);
 }
 
 TEST_F(SandboxTest, ProtectedPathThroughALinkIsRefused) {

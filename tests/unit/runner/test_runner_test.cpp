@@ -18,10 +18,11 @@ class RunningTests : public testing::Test {
                  const CallContext& context = {}) {
     TestReport report;
     TestRunner(*sandbox_, log_)
-        .run({root(), {}, {}, {}}, commands, fail_fast, timeout, context, report);
+        .run({root(), {}, {}, {}, read_only_files_}, commands, fail_fast, timeout, context, report);
     return report;
   }
   const fs::path& root() const { return folder_.path(); }
+  std::vector<std::string> read_only_files_;
 
   TemporaryDirectory folder_;
   TemporaryDirectory log_folder_;
@@ -48,6 +49,23 @@ TEST_F(RunningTests, FirstFailureThenTheRestIsLeftOutWhenFailFast) {
 
 TEST_F(RunningTests, NoCommandThenNotPassed) {
   EXPECT_FALSE(run({}).passed());
+}
+
+TEST_F(RunningTests, CommandThatTouchesAReadOnlyFileThenItHasFailed) {
+  fs::create_directories(root() / "tests");
+  for (int i = 0; i < 300; ++i) {
+    read_only_files_.push_back("tests/check" + std::to_string(i));
+    write_file_atomic(root() / read_only_files_.back(), "exit 1\n");
+  }
+  EXPECT_TRUE(run({"cat tests/check7; echo new > tests/other"}).passed());
+  for (const char* script :
+       {"echo exit 0 > tests/check299", "touch -d @0 tests/check299",
+        "mv tests/check299 x; echo exit 0 > tests/check299; mv x tests/check299",
+        "chmod +x tests/check299", "rm tests/check299"}) {
+    const TestReport report = run({script});
+    EXPECT_FALSE(report.passed()) << script;
+    EXPECT_EQ(report.commands[0].verdict(), "changed the read-only file tests/check299") << script;
+  }
 }
 
 TEST_F(RunningTests, CommandTimeThenTimedOutIsAResult) {
