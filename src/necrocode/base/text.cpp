@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 namespace necrocode {
 namespace {
@@ -216,6 +217,33 @@ std::string head_and_tail(std::string_view text, std::size_t bytes) {
   const std::size_t tail = bytes - head;
   return std::string(text.substr(0, head)) + "\n… " + std::to_string(text.size() - bytes) +
          " bytes left out …\n" + std::string(text.substr(text.size() - tail));
+}
+
+namespace {
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::string nearest(std::string_view word, const std::vector<std::string>& known) {
+  const std::string_view start = word.substr(0, 100);  // what is longer is near to nothing
+  const auto found =
+      std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
+        return edit_distance(start, a) < edit_distance(start, b);
+      });
+  return found == known.end() ? std::string() : *found;
 }
 
 std::string printable(std::string_view text) {

@@ -47,6 +47,8 @@ std::string to_valid_utf8(std::string_view text);
 std::string shorten(std::string_view text, std::size_t bytes);
 /// The head and the tail, with "\n… N bytes left out …\n" between, when longer than `bytes`.
 std::string head_and_tail(std::string_view text, std::size_t bytes);
+/// The one of `known` that takes the fewest edits (insert, remove, replace) to become; "" of none.
+std::string nearest(std::string_view word, const std::vector<std::string>& known);
 /// Safe on a terminal and on one line: control characters and bidi overrides as visible escapes.
 std::string printable(std::string_view text);
 /// Lower-case words joined by '-', ASCII letters and digits only, at most `bytes`; may be empty.

@@ -229,6 +229,14 @@ TEST(Base64, KnownValuesBothWays) {  // RFC 4648 section 10
   }
 }
 
+TEST(Nearest, WordWithAMistakeThenWhatWasMeant) {
+  const std::vector<std::string> known = {"task", "pool", "artifact"};
+  EXPECT_EQ(nearest("tsak", known), "task");
+  EXPECT_EQ(nearest("artefacts", known), "artifact");
+  EXPECT_EQ(nearest("pool", known), "pool");
+  EXPECT_EQ(nearest("task", {}), "");
+}
+
 TEST(Base64, DecodingRefusesWhateverIsNotPaddedBase64) {
   for (const char* text : {"Zg", "Zg=", "Z===", "====", "Zg==Zg==", "Z=g=", " Zm9", "Zm9v    ",
                            "Zm9v\n\n\n\n", "-_-_", "Zm9v\xC3\xBC!!"}) {
