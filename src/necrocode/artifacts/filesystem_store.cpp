@@ -102,7 +102,7 @@ FileDescriptor lock_directory(const fs::path& directory) {
   if (!lock) throw_errno("cannot open", path.string());
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
-      throw StorageError(directory.string() + " is in use by another artifact store");
+      throw ResourceConflictError("another process serves the folder " + directory.string());
     }
     throw_errno("cannot lock", path.string());
   }

@@ -17,7 +17,7 @@ namespace necrocode::artifacts {
 class FilesystemArtifactStore final : public ArtifactStore {
  public:
   /// Makes `directory` (mode 0700) when absent, and sweeps what a crash left; reads no object.
-  /// Throws StorageError when it cannot, or when another process serves it.
+  /// Throws StorageError when it cannot, ResourceConflictError when another process serves it.
   explicit FilesystemArtifactStore(const std::filesystem::path& directory,
                                    const Clock& clock = real_clock());
   ~FilesystemArtifactStore() override;

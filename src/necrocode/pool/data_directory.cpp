@@ -31,9 +31,8 @@ FileDescriptor lock_data_directory(const fs::path& data_dir) {
     } catch (const StorageError&) {
       holder = "?";
     }
-    fail<ResourceConflictError>(
-        "another pool manager (process " + holder + ") uses this data directory",
-        data_dir.string());
+    fail<ResourceConflictError>("another process (" + holder + ") serves the pools of this folder",
+                                data_dir.string());
   }
   if (::ftruncate(file.get(), 0) != 0) throw_errno("cannot write", path.string());
   write_all(file.get(), std::to_string(::getpid()) + "\n");

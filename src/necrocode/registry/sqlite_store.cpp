@@ -21,7 +21,8 @@ FileDescriptor lock_database(const std::filesystem::path& path) {
   FileDescriptor file(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!file) throw_errno("cannot open", name);
   if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    throw StorageError("another process has the task registry's database open: " + path.string());
+    throw ResourceConflictError("another process serves the folder " + path.parent_path().string() +
+                                ": it has its task registry open");
   }
   return file;
 }

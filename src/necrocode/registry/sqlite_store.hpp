@@ -14,8 +14,8 @@ namespace necrocode::registry {
 class SqliteTaskStore final : public TaskStore {
  public:
   /// Opens or creates `path`, brings its schema up to date, and renews each live lease once for its
-  /// whole duration. Throws StorageError, also when another process has it open or its schema is
-  /// newer.
+  /// whole duration. Throws StorageError, also when its schema is newer, and ResourceConflictError
+  /// when another process has it open.
   explicit SqliteTaskStore(const std::filesystem::path& path, const Clock& clock = real_clock());
   ~SqliteTaskStore() override;
 

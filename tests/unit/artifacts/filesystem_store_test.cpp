@@ -193,7 +193,7 @@ TEST_F(FilesystemArtifactStoreTest, KilledInTheMiddleOfAnUploadLeavesNoEntryAndN
   }
   char byte = 0;
   EXPECT_EQ(::read(ready[0], &byte, 1), 1);
-  EXPECT_THROW(FilesystemArtifactStore{root()}, StorageError);  // the child holds the lock
+  EXPECT_THROW(FilesystemArtifactStore{root()}, ResourceConflictError);  // the child has it
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   ::close(ready[0]);

@@ -608,7 +608,7 @@ TEST_F(StoreTest, ListenerHearsOfReadyTasksOnly) {
 }
 
 TEST_F(StoreTest, SecondProcessOnTheSameDatabaseIsRefused) {
-  EXPECT_THROW(SqliteTaskStore(folder.path() / "registry.db", clock), StorageError);
+  EXPECT_THROW(SqliteTaskStore(folder.path() / "registry.db", clock), ResourceConflictError);
 }
 
 TEST_F(StoreTest, FailedWriteIsNeverAcknowledgedAndEndsTheStore) {
