@@ -29,7 +29,7 @@ class ReplayServer {
   ReplayServer(const ReplayServer&) = delete;
   ReplayServer& operator=(const ReplayServer&) = delete;
 
-  /// Throws StorageError when the address cannot be bound.
+  /// Throws ConfigError when the address cannot be bound.
   void start();
   /// Safe to call twice. Stalled answers end with 503.
   void stop();

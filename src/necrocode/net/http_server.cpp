@@ -77,8 +77,11 @@ void Core::listen() {
   if (error) {
     error_code ignored;
     acceptor.close(ignored);
-    throw StorageError("cannot listen on " + options.address + ":" + std::to_string(options.port) +
-                       ": " + error.message());
+    throw ConfigError("cannot listen on " + options.address + ":" + std::to_string(options.port) +
+                      ": " + error.message() +
+                      (error == asio::error::address_in_use
+                           ? "; port 0 takes a free one, as in --listen 127.0.0.1:0"
+                           : ""));
   }
   port = acceptor.local_endpoint().port();
 }
@@ -261,8 +264,7 @@ std::uint16_t HttpServer::port() const {
 
 std::string HttpServer::url() const {
   std::string host = state_->core.options.address;
-  if (host == "0.0.0.0" || host == "localhost") host = "127.0.0.1";
-  if (host == "::" || host == "[::]") host = "::1";
+  if (host == "localhost") host = "127.0.0.1";
   if (host.find(':') != std::string::npos && !host.starts_with('[')) host = "[" + host + "]";
   return "http://" + host + ":" + std::to_string(port());
 }

@@ -170,7 +170,7 @@ class HttpServer {
   void route(std::string method, std::string pattern, Handler handler, RouteOptions options = {});
   void on_access(std::function<void(const AccessRecord&)> observer);
 
-  /// Binds and serves on threads of its own. Throws StorageError when the address cannot be bound.
+  /// Binds and serves on threads of its own. Throws ConfigError when the address cannot be bound.
   void start();
   /// No new connections; idle ones close; requests under way get drain_time; parked answers end
   /// with 503. Returns when all threads are gone, so a handler that never returns holds it. Safe to

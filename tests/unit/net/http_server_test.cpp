@@ -646,7 +646,7 @@ TEST_F(HttpServerTest, StoppedWithoutStartOrTwiceThenFine) {
   other.join();
 }
 
-TEST_F(HttpServerTest, AddressThatCannotBeBoundThenStorageError) {
+TEST_F(HttpServerTest, AddressThatCannotBeBoundThenConfigError) {
   start();
   HttpServerOptions options;
   options.port = server_->port();
@@ -654,13 +654,14 @@ TEST_F(HttpServerTest, AddressThatCannotBeBoundThenStorageError) {
   try {
     second.start();
     FAIL();
-  } catch (const StorageError& error) {
+  } catch (const ConfigError& error) {
     EXPECT_EQ(error.summary(), "cannot listen on 127.0.0.1:" + std::to_string(options.port) +
-                                   ": Address already in use");
+                                   ": Address already in use; port 0 takes a free one, as in "
+                                   "--listen 127.0.0.1:0");
   }
   options.address = "not an address";
   HttpServer third(options);
-  EXPECT_THROW(third.start(), StorageError);
+  EXPECT_THROW(third.start(), ConfigError);
 }
 
 TEST_F(HttpServerTest, Ipv6LiteralThenServed) {
