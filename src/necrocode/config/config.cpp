@@ -1,6 +1,7 @@
 #include "necrocode/config/config.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <functional>
 #include <utility>
@@ -16,7 +17,7 @@ namespace {
 
 // Reads the text into the field; what is wrong, or empty.
 using Setter = std::function<std::string(Config&, const std::string&)>;
-using Getter = std::function<std::string(const Config&)>;
+using Getter = std::function<Json(const Config&)>;
 
 struct Setting {
   std::string key;
@@ -24,28 +25,70 @@ struct Setting {
   std::string description;
   Setter set;
   Getter get;
-  bool is_number = false;
+  bool enforced = true;
+
+  bool is_number() const { return get(Config{}).is_number(); }
 };
 
+std::optional<bool> parse_flag(const std::string& value) {
+  const std::string lower = ascii_lower(value);
+  if (lower == "true" || lower == "1" || lower == "yes" || lower == "on") return true;
+  if (lower == "false" || lower == "0" || lower == "no" || lower == "off") return false;
+  return std::nullopt;
+}
+
+// Enough to see that a URL is meant; the client that takes it checks the rest.
+bool is_http_url(std::string_view value) {
+  const std::string lower = ascii_lower(value);
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!lower.starts_with(scheme)) continue;
+    const std::string_view host = std::string_view(lower).substr(scheme.size());
+    return !host.empty() && host.front() != '/' && host.front() != ':' &&
+           host.find_first_of(" \t\r\n") == std::string_view::npos;
+  }
+  return false;
+}
+
 Setting text(std::string key, std::string variable, std::string Config::* field,
-             std::string description, std::vector<std::string> allowed = {}) {
-  return {
-      std::move(key), std::move(variable), std::move(description),
-      [field, allowed](Config& config, const std::string& value) -> std::string {
-        if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
-          return "must be one of " + join(allowed, ", ");
-        }
-        config.*field = value;
-        return {};
-      },
-      [field](const Config& config) { return config.*field; }};
+             std::string description) {
+  return {std::move(key), std::move(variable), std::move(description),
+          [field](Config& config, const std::string& value) -> std::string {
+            if (value.empty()) return "must not be empty";
+            config.*field = value;
+            return {};
+          },
+          [field](const Config& config) { return config.*field; }};
+}
+
+// One of a few words, in any case.
+Setting choice(std::string key, std::string variable, std::string Config::* field,
+               std::vector<std::string> allowed, std::string description) {
+  return {std::move(key), std::move(variable), std::move(description),
+          [field, allowed](Config& config, const std::string& value) -> std::string {
+            const std::string lower = ascii_lower(value);
+            if (std::find(allowed.begin(), allowed.end(), lower) == allowed.end())
+              return "must be one of " + join(allowed, ", ");
+            config.*field = lower;
+            return {};
+          },
+          [field](const Config& config) { return config.*field; }};
+}
+
+Setting url(std::string key, std::string variable, std::string Config::* field,
+            std::string description) {
+  return {std::move(key), std::move(variable), std::move(description),
+          [field](Config& config, const std::string& value) -> std::string {
+            // An empty one is how a file's service is left out.
+            if (!value.empty() && !is_http_url(value)) return "must be http://… or https://…";
+            config.*field = value;
+            return {};
+          },
+          [field](const Config& config) { return config.*field; }};
 }
 
 Setting whole(std::string key, std::string variable, int Config::* field, int min, int max,
               std::string description) {
-  return {std::move(key),
-          std::move(variable),
-          std::move(description),
+  return {std::move(key), std::move(variable), std::move(description),
           [field, min, max](Config& config, const std::string& value) -> std::string {
             const auto number = parse_int(value);
             if (!number || *number < min || *number > max) {
@@ -55,15 +98,12 @@ Setting whole(std::string key, std::string variable, int Config::* field, int mi
             config.*field = static_cast<int>(*number);
             return {};
           },
-          [field](const Config& config) { return std::to_string(config.*field); },
-          true};
+          [field](const Config& config) { return config.*field; }};
 }
 
 Setting real(std::string key, std::string variable, double Config::* field, double min, double max,
              std::string description) {
-  return {std::move(key),
-          std::move(variable),
-          std::move(description),
+  return {std::move(key), std::move(variable), std::move(description),
           [field, min, max](Config& config, const std::string& value) -> std::string {
             const auto number = parse_double(value);
             if (!number || *number < min || *number > max) {
@@ -72,32 +112,35 @@ Setting real(std::string key, std::string variable, double Config::* field, doub
             config.*field = *number;
             return {};
           },
-          [field](const Config& config) { return Json(config.*field).dump(); },
-          true};
+          [field](const Config& config) { return config.*field; }};
 }
 
 Setting flag(std::string key, std::string variable, bool Config::* field, std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field](Config& config, const std::string& value) -> std::string {
-            const std::string lower = ascii_lower(value);
-            const bool on = lower == "true" || lower == "1" || lower == "yes" || lower == "on";
-            const bool off = lower == "false" || lower == "0" || lower == "no" || lower == "off";
-            if (!on && !off) return "must be true or false";
-            config.*field = on;
+            const auto on = parse_flag(value);
+            if (!on) return "must be true or false";
+            config.*field = *on;
             return {};
           },
-          [field](const Config& config) { return config.*field ? "true" : "false"; }};
+          [field](const Config& config) { return config.*field; }};
+}
+
+Setting not_enforced(Setting setting) {
+  setting.enforced = false;
+  setting.description += " (not enforced by this version)";
+  return setting;
 }
 
 const std::vector<Setting>& settings() {
   constexpr int kDay = 86'400;
   static const std::vector<Setting> kSettings = {
-      text("task_registry_url", "TASK_REGISTRY_URL", &Config::task_registry_url,
-           "base URL of the Task Registry; empty: work without one"),
-      text("repo_pool_url", "REPO_POOL_URL", &Config::repo_pool_url,
-           "base URL of the Repo Pool Manager; empty: make own workspaces"),
-      text("artifact_store_url", "ARTIFACT_STORE_URL", &Config::artifact_store_url,
-           "base URL of the Artifact Store; empty: keep artifacts in the run's folder"),
+      url("task_registry_url", "TASK_REGISTRY_URL", &Config::task_registry_url,
+          "base URL of the Task Registry; empty: work without one"),
+      url("repo_pool_url", "REPO_POOL_URL", &Config::repo_pool_url,
+          "base URL of the Repo Pool Manager; empty: make own workspaces"),
+      url("artifact_store_url", "ARTIFACT_STORE_URL", &Config::artifact_store_url,
+          "base URL of the Artifact Store; empty: keep artifacts in the run's folder"),
       {"data_dir", "NECROCODE_DATA", "where the services and runs keep their files",
        [](Config& config, const std::string& value) -> std::string {
          if (value.empty()) return "must not be empty";
@@ -105,7 +148,7 @@ const std::vector<Setting>& settings() {
          return {};
        },
        [](const Config& config) { return config.data_dir.string(); }},
-      text("execution_mode", "", &Config::execution_mode, "where runs happen", {"local-process"}),
+      choice("execution_mode", "", &Config::execution_mode, {"local-process"}, "where runs happen"),
       whole("default_timeout_seconds", "RUNNER_TIMEOUT", &Config::default_timeout_seconds, 1, kDay,
             "time for a task that names none"),
       whole("test_timeout_seconds", "", &Config::test_timeout_seconds, 1, kDay,
@@ -115,8 +158,8 @@ const std::vector<Setting>& settings() {
       whole("drain_seconds", "", &Config::drain_seconds, 0, kDay,
             "time that a worker gives its runs after SIGTERM before it hands them back"),
       text("llm.model", "LLM_MODEL", &Config::llm_model, "name of the language model"),
-      text("llm.endpoint", "LLM_ENDPOINT", &Config::llm_endpoint,
-           "base URL of an OpenAI-compatible service"),
+      url("llm.endpoint", "LLM_ENDPOINT", &Config::llm_endpoint,
+          "base URL of an OpenAI-compatible service"),
       real("llm.timeout_seconds", "", &Config::llm_timeout_seconds, 0.1, kDay,
            "time for one model call"),
       whole("llm.max_tokens", "", &Config::llm_max_tokens, 1, 10'000'000, "longest answer"),
@@ -129,28 +172,35 @@ const std::vector<Setting>& settings() {
            "variable that holds the git token"),
       text("llm_api_key_env_var", "", &Config::llm_api_key_env_var,
            "variable that holds the model's key"),
-      text("log_level", "RUNNER_LOG_LEVEL", &Config::log_level, "least severe level that is logged",
-           {"debug", "info", "warn", "warning", "error", "off", "DEBUG", "INFO", "WARN", "WARNING",
-            "ERROR"}),
-      text("log_format", "NECROCODE_LOG_FORMAT", &Config::log_format, "form of the log on stderr",
-           {"auto", "json", "text"}),
+      choice("log_level", "RUNNER_LOG_LEVEL", &Config::log_level,
+             {"debug", "info", "warn", "warning", "error", "off"},
+             "least severe level that is logged"),
+      choice("log_format", "NECROCODE_LOG_FORMAT", &Config::log_format, {"auto", "json", "text"},
+             "form of the log on stderr"),
       {"structured_logging", "", "older name: true is log_format json, false is text",
        [](Config& config, const std::string& value) -> std::string {
-         if (value != "true" && value != "false") return "must be true or false";
-         config.log_format = value == "true" ? "json" : "text";
+         const auto json = parse_flag(value);
+         if (!json) return "must be true or false";
+         config.log_format = *json ? "json" : "text";
          return {};
        },
-       [](const Config& config) { return config.log_format == "json" ? "true" : "false"; }},
+       [](const Config& config) { return config.log_format == "json"; }},
       {"mask_secrets", "", "masking is always on; only true is accepted",
        [](Config&, const std::string& value) -> std::string {
-         return value == "true" ? "" : "must be true: masking cannot be turned off";
+         return parse_flag(value) == true ? "" : "must be true: masking cannot be turned off";
        },
-       [](const Config&) { return "true"; }},
+       [](const Config&) { return true; }},
       flag("pools.auto_create", "", &Config::pools_auto_create,
            "make a pool for an unknown repository at its first allocation"),
       whole("pools.num_slots", "", &Config::pools_num_slots, 1, 1000, "slots of a pool made so"),
       whole("pools.max_slots", "", &Config::pools_max_slots, 1, 1000,
             "how far a pool may grow on demand"),
+      not_enforced(whole("max_memory_mb", "", &Config::max_memory_mb, 1, INT_MAX,
+                         "memory of a run, in MiB")),
+      not_enforced(whole("max_cpu_percent", "", &Config::max_cpu_percent, 1, 1'000'000,
+                         "processor time of a run; 100 is one processor")),
+      not_enforced(text("default_playbook_path", "", &Config::default_playbook_path,
+                        "playbook of a task that names none")),
   };
   return kSettings;
 }
@@ -162,27 +212,22 @@ const Setting* find_setting(std::string_view key) {
   return found == all.end() ? nullptr : &*found;
 }
 
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
+std::vector<std::string> keys_below(std::string_view prefix) {
+  std::vector<std::string> keys;
+  for (const Setting& setting : settings()) {
+    if (setting.key.starts_with(prefix)) keys.push_back(setting.key);
   }
-  return row.back();
+  return keys;
 }
 
-std::string nearest_key(std::string_view key) {
-  const auto& all = settings();
-  return std::min_element(all.begin(), all.end(),
-                          [&](const Setting& a, const Setting& b) {
-                            return edit_distance(key, a.key) < edit_distance(key, b.key);
-                          })
-      ->key;
+std::filesystem::path home() {
+  const char* value = std::getenv("HOME");
+  return value && *value ? std::filesystem::path(value) : std::filesystem::path("/");
+}
+
+std::filesystem::path default_data_dir() {
+  const char* xdg = std::getenv("XDG_DATA_HOME");
+  return (xdg && *xdg == '/' ? std::filesystem::path(xdg) : home() / ".local/share") / "necrocode";
 }
 
 // Applies values in the order of the sources and collects every defect.
@@ -190,19 +235,58 @@ struct Loader {
   LoadedConfig loaded;
   std::vector<FieldError> errors;
 
+  Loader() {
+    loaded.config.data_dir = default_data_dir();
+    for (const Setting& setting : settings()) loaded.origin[setting.key] = "default";
+  }
+
   void apply(const std::string& key, const std::string& value, const std::string& origin) {
     const Setting* setting = find_setting(key);
     if (!setting) {
-      errors.push_back({origin, "unknown key \"" + printable(key) + "\"; did you mean \"" +
-                                    nearest_key(key) + "\"?"});
+      refuse(origin, "unknown key \"" + printable(key) + "\"; did you mean \"" +
+                         nearest(key, keys_below("")) + "\"?");
       return;
     }
     if (const std::string problem = setting->set(loaded.config, value); !problem.empty()) {
-      errors.push_back(
-          {origin, key + " " + problem + ", not \"" + printable(shorten(value, 100)) + "\""});
+      // Of a flag its user knows the name, not the key.
+      refuse(origin, (origin.starts_with("--") ? "" : key + " ") + problem + ", not \"" +
+                         printable(shorten(value, 100)) + "\"");
       return;
     }
     loaded.origin[key] = origin;
+  }
+
+  void apply_flags(const std::vector<Flag>& flags) {
+    for (const Flag& flag : flags) apply(flag.key, flag.value, flag.name);
+  }
+
+  void refuse(const std::string& origin, std::string problem) {
+    errors.push_back({origin, std::move(problem)});
+  }
+
+  // What is wrong with settings together, not with any alone; and what they do not do.
+  void look_over() {
+    const Config& config = loaded.config;
+    if (config.pools_num_slots > config.pools_max_slots) {
+      refuse(loaded.origin["pools.num_slots"],
+             "pools.num_slots (" + std::to_string(config.pools_num_slots) +
+                 ") must not be above pools.max_slots (" + std::to_string(config.pools_max_slots) +
+                 ", from: " + loaded.origin["pools.max_slots"] + ")");
+    }
+    for (const Setting& setting : settings()) {
+      const std::string& origin = loaded.origin[setting.key];
+      if (setting.enforced || origin == "default") continue;
+      loaded.warnings.push_back(setting.key + " (" + origin +
+                                ") is understood, but not enforced by this version");
+    }
+  }
+
+  LoadedConfig finish() {
+    if (errors.empty()) look_over();
+    if (errors.empty()) return std::move(loaded);
+    ErrorInfo info;
+    info.fields = errors;
+    throw ConfigError("the configuration is wrong", std::move(info));
   }
 
   void apply_file(const std::filesystem::path& file) {
@@ -221,28 +305,22 @@ struct Loader {
       const auto line = lines.find("/" + replace_all(key, ".", "/"));
       const std::string origin =
           "file " + file + ":" + (line == lines.end() ? "?" : std::to_string(line->second));
-      if (value.is_object()) {
+      const Setting* setting = find_setting(key);
+      const std::vector<std::string> below = keys_below(key + ".");
+      if (value.is_object() && !setting) {
         apply_members(value, key, file, lines);
-      } else if (const Setting* setting = find_setting(key);
-                 setting && setting->is_number && !value.is_number()) {
-        errors.push_back(
-            {origin, key + " must be a number, not " + std::string(value.type_name())});
+      } else if (!below.empty()) {
+        refuse(origin, key + " must be a map, as of " + below.front());
+      } else if (setting && setting->is_number() && !value.is_number()) {
+        refuse(origin, key + " must be a number, not " + std::string(value.type_name()));
+      } else if (setting && (value.is_null() || value.is_array() || value.is_object())) {
+        refuse(origin, key + " must be one value, not " + std::string(value.type_name()));
       } else {
         apply(key, value.is_string() ? value.string_or("") : value.dump(), origin);
       }
     }
   }
 };
-
-std::filesystem::path home() {
-  const char* value = std::getenv("HOME");
-  return value && *value ? std::filesystem::path(value) : std::filesystem::path("/");
-}
-
-std::filesystem::path default_data_dir() {
-  const char* xdg = std::getenv("XDG_DATA_HOME");
-  return (xdg && *xdg == '/' ? std::filesystem::path(xdg) : home() / ".local/share") / "necrocode";
-}
 
 std::filesystem::path find_file(const std::filesystem::path& named) {
   if (!named.empty()) return named;
@@ -255,12 +333,9 @@ std::filesystem::path find_file(const std::filesystem::path& named) {
 
 }  // namespace
 
-LoadedConfig load(const std::filesystem::path& file,
-                  const std::map<std::string, std::string>& flags) {
+LoadedConfig load(const std::filesystem::path& file, const std::vector<Flag>& flags) {
   Loader loader;
-  loader.loaded.config.data_dir = default_data_dir();
   loader.loaded.file = find_file(file);
-  for (const Setting& setting : settings()) loader.loaded.origin[setting.key] = "default";
   if (!loader.loaded.file.empty()) {
     try {
       loader.apply_file(loader.loaded.file);
@@ -272,13 +347,14 @@ LoadedConfig load(const std::filesystem::path& file,
     const char* value = setting.variable.empty() ? nullptr : std::getenv(setting.variable.c_str());
     if (value && *value) loader.apply(setting.key, value, "environment " + setting.variable);
   }
-  for (const auto& [key, value] : flags) loader.apply(key, value, "flag");
-  if (!loader.errors.empty()) {
-    ErrorInfo info;
-    info.fields = loader.errors;
-    throw ConfigError("the configuration is wrong", std::move(info));
-  }
-  return std::move(loader.loaded);
+  loader.apply_flags(flags);
+  return loader.finish();
+}
+
+LoadedConfig load_flags(const std::vector<Flag>& flags) {
+  Loader loader;
+  loader.apply_flags(flags);
+  return loader.finish();
 }
 
 std::vector<SettingInfo> describe(const Config& config) {

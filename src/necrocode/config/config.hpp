@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "necrocode/base/errors.hpp"
+#include "necrocode/base/json.hpp"
 
 namespace necrocode::config {
 
@@ -44,13 +45,26 @@ struct Config {
   bool pools_auto_create = true;
   int pools_num_slots = 2;
   int pools_max_slots = 8;
+
+  // Of existing installations: understood, not enforced yet.
+  int max_memory_mb = 0;  ///< 0: not set
+  int max_cpu_percent = 0;
+  std::string default_playbook_path;
 };
 
-/// Where each value came from: "default", "file PATH:LINE", "environment NAME", "flag".
+/// A setting as the command line gave it.
+struct Flag {
+  std::string name;  ///< "--llm-timeout": its origin, and how it is named when it is wrong
+  std::string key;
+  std::string value;
+};
+
+/// Where each value came from: "default", "file PATH:LINE", "environment NAME", "--flag".
 struct LoadedConfig {
   Config config;
   std::map<std::string, std::string> origin;  ///< by key
   std::filesystem::path file;                 ///< empty when there was none
+  std::vector<std::string> warnings;          ///< what is set, but does not do what it says
 };
 
 /// One setting as `config show` and `config check` tell it.
@@ -58,14 +72,15 @@ struct SettingInfo {
   std::string key;
   std::string variable;
   std::string description;
-  std::string value;
+  Json value;  ///< of its type
 };
 
 /// `file`: from --config; empty: $NECROCODE_CONFIG, else ~/.config/necrocode/config.yaml if it
-/// exists. `flags`: key → value, as the command line gave them. Throws ConfigError naming every
-/// unknown key (with the nearest known one) and every bad value, with its line.
-LoadedConfig load(const std::filesystem::path& file,
-                  const std::map<std::string, std::string>& flags);
+/// exists. Of `flags` the last one of a key counts. Throws ConfigError naming every unknown key
+/// (with the nearest known one) and every bad value, with its line, variable or flag.
+LoadedConfig load(const std::filesystem::path& file, const std::vector<Flag>& flags);
+/// The defaults and `flags` alone: neither file nor environment.
+LoadedConfig load_flags(const std::vector<Flag>& flags);
 
 std::vector<SettingInfo> describe(const Config& config);
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 
@@ -26,14 +27,25 @@ void check_credential(std::string_view name, std::string_view value) {
   if (value.size() < 8) refuse("is shorter than 8 characters, too short to be masked safely");
 }
 
+constexpr const char* kOpenAiKey = "OPENAI_API_KEY";
+constexpr const char* kRegistryToken = "TASK_REGISTRY_API_KEY";
+constexpr const char* kPoolToken = "REPO_POOL_API_KEY";
+constexpr const char* kArtifactToken = "ARTIFACT_STORE_API_KEY";
+
+void drop_variable(const std::string& name) {
+  char* value = std::getenv(name.c_str());
+  if (!value) return;
+  explicit_bzero(value, std::strlen(value));
+  ::unsetenv(name.c_str());
+}
+
 // Reads and wipes the variable, in the process's own environment block too. One that is set to
 // nothing is a mistake (a secret that was not mounted, say), not a wish to go without.
 Secret take_variable(const std::string& name) {
-  char* value = std::getenv(name.c_str());
+  const char* value = std::getenv(name.c_str());
   if (!value) return {};
   Secret secret{std::string_view(value)};
-  explicit_bzero(value, std::strlen(value));
-  ::unsetenv(name.c_str());
+  drop_variable(name);
   check_credential("$" + name, secret.reveal());
   return secret;
 }
@@ -41,15 +53,23 @@ Secret take_variable(const std::string& name) {
 Secret take_file(const std::string& variable) {
   const char* path = std::getenv(variable.c_str());
   if (!path) return {};
+  const auto unreadable = [&](const std::string& why) {
+    throw ConfigError("the credential file " + std::string(path) + " of $" + variable +
+                      " cannot be read: " + why);
+  };
   if (!*path) throw SecurityError("$" + variable + " is empty; it must name a credential file");
   struct stat info{};
-  if (::stat(path, &info) != 0)
-    throw_errno("cannot open the credential file of $" + variable, path);
+  if (::stat(path, &info) != 0) unreadable(std::strerror(errno));
   if ((info.st_mode & 0077) != 0) {
     throw SecurityError("the credential file " + std::string(path) + " of $" + variable +
                         " is open to others; chmod 600 it");
   }
-  std::string content = read_file(path, kCredentialBytes);
+  std::string content;
+  try {
+    content = read_file(path, kCredentialBytes);
+  } catch (const StorageError& error) {
+    unreadable(error.summary());
+  }
   Secret secret(trim(content));
   wipe(content);
   check_credential("the file of $" + variable, secret.reveal());
@@ -67,13 +87,21 @@ Credentials take_credentials(const Config& config) {
   Credentials credentials;
   credentials.llm_api_key = take(config.llm_api_key_env_var);
   // Taken in any case, so that it does not stay in the environment.
-  Secret openai_key = take("OPENAI_API_KEY");
+  Secret openai_key = take(kOpenAiKey);
   if (credentials.llm_api_key.empty()) credentials.llm_api_key = std::move(openai_key);
   credentials.git_token = take(config.git_token_env_var);
-  credentials.registry_token = take("TASK_REGISTRY_API_KEY");
-  credentials.pool_token = take("REPO_POOL_API_KEY");
-  credentials.artifact_token = take("ARTIFACT_STORE_API_KEY");
+  credentials.registry_token = take(kRegistryToken);
+  credentials.pool_token = take(kPoolToken);
+  credentials.artifact_token = take(kArtifactToken);
   return credentials;
+}
+
+void drop_credentials() {
+  const Config config;
+  for (const std::string& name : {config.llm_api_key_env_var, config.git_token_env_var})
+    drop_variable(name);
+  for (const char* name : {kOpenAiKey, kRegistryToken, kPoolToken, kArtifactToken})
+    drop_variable(name);
 }
 
 std::shared_ptr<const Masker> Credentials::masker() const {

@@ -22,7 +22,10 @@ struct Credentials {
 };
 
 /// For each NAME: $NAME, else the file that $NAME_FILE names. Throws SecurityError for a value that
-/// is empty, shorter than 8 bytes or over several lines, and for a file that others may read.
+/// is empty, shorter than 8 bytes or over several lines, and for a file that others may read;
+/// ConfigError for a file that cannot be read.
 Credentials take_credentials(const Config& config);
+/// Takes what take_credentials({}) would read out of the environment, and keeps nothing of it.
+void drop_credentials();
 
 }  // namespace necrocode::config

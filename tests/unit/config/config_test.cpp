@@ -41,11 +41,11 @@ TEST_F(Settings, SourcesThenFileBelowEnvironmentBelowFlags) {
   ::setenv("RUNNER_TIMEOUT", "70", 1);
   const auto config_file = file("default_timeout_seconds: 60\nmax_repairs: 5\nllm:\n  model: m\n");
   EXPECT_EQ(load(config_file, {}).config.default_timeout_seconds, 70);
-  const LoadedConfig loaded = load(config_file, {{"default_timeout_seconds", "80"}});
+  const LoadedConfig loaded = load(config_file, {{"--timeout", "default_timeout_seconds", "80"}});
   EXPECT_EQ(loaded.config.default_timeout_seconds, 80);
   EXPECT_EQ(loaded.config.max_repairs, 5);
   EXPECT_EQ(loaded.config.llm_model, "m");
-  EXPECT_EQ(loaded.origin.at("default_timeout_seconds"), "flag");
+  EXPECT_EQ(loaded.origin.at("default_timeout_seconds"), "--timeout");
   EXPECT_THAT(loaded.origin.at("max_repairs"), HasSubstr("c.yaml:2"));
   EXPECT_EQ(loaded.origin.at("drain_seconds"), "default");
 }
@@ -61,6 +61,72 @@ TEST_F(Settings, BadValuesThenAllAreNamedWithTheirLines) {
       "false\nmax_repairs: '2'\n");
   for (const char* part : {"c.yaml:1", "c.yaml:2", "c.yaml:3", "c.yaml:4", "c.yaml:5"})
     EXPECT_THAT(text, HasSubstr(part));
+}
+
+TEST_F(Settings, ValuesOfTheWrongShapeThenRefusedInWordsForTheirShape) {
+  EXPECT_THAT(refusal("pools: 5\n"), HasSubstr("pools must be a map, as of pools.auto_create"));
+  EXPECT_THAT(refusal("llm:\n  model:\n"), HasSubstr("llm.model must be one value, not null"));
+  EXPECT_THAT(refusal("log_level: [info]\n"), HasSubstr("log_level must be one value, not"));
+}
+
+TEST_F(Settings, UrlsThenOnlyOfHttp) {
+  for (const char* key : {"task_registry_url", "repo_pool_url", "artifact_store_url"}) {
+    for (const char* value : {"not-a-url", "ftp://host", "http://", "http:///path", "'http://a b'"})
+      EXPECT_THAT(refusal(std::string(key) + ": " + value), HasSubstr("must be http://")) << value;
+    for (const char* value :
+         {"http://127.0.0.1:8000", "https://host/prefix", "HTTP://[::1]:1", "''"})
+      EXPECT_EQ(refusal(std::string(key) + ": " + value), "") << value;
+  }
+  EXPECT_THAT(refusal("llm:\n  endpoint: foo\n"), HasSubstr("llm.endpoint must be http://"));
+}
+
+TEST_F(Settings, MoreReadySlotsThanAPoolMayHaveThenRefusedWithBothOrigins) {
+  const std::string text = refusal("pools:\n  num_slots: 9\n");
+  EXPECT_THAT(text, HasSubstr("c.yaml:2: pools.num_slots (9)"));
+  EXPECT_THAT(text, HasSubstr("pools.max_slots (8, from: default)"));
+  EXPECT_EQ(refusal("pools:\n  num_slots: 9\n  max_slots: 9\n"), "");
+}
+
+TEST_F(Settings, WordsThenTheSameForEveryFlagAndInAnyCase) {
+  for (const char* on : {"true", "Yes", "ON", "1"}) {
+    const std::string value = on;
+    const LoadedConfig loaded =
+        load(file("pools:\n  auto_create: " + value + "\nmask_secrets: " + value +
+                  "\nstructured_logging: " + value +
+                  "\nlog_level: Info\nexecution_mode: Local-Process\n"),
+             {});
+    EXPECT_TRUE(loaded.config.pools_auto_create);
+    EXPECT_EQ(loaded.config.log_format, "json");
+    EXPECT_EQ(loaded.config.log_level, "info");
+  }
+  EXPECT_EQ(load(file("structured_logging: off\n"), {}).config.log_format, "text");
+}
+
+TEST_F(Settings, BadFlagThenNamedAsItWasGiven) {
+  try {
+    load({}, {{"--llm-timeout", "llm.timeout_seconds", "soon"}});
+    ADD_FAILURE();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("--llm-timeout: must be a number"));
+  }
+}
+
+TEST_F(Settings, KeysOfExistingInstallationsThenCheckedAndSaidToDoNothing) {
+  const LoadedConfig loaded =
+      load(file("max_memory_mb: 2048\nmax_cpu_percent: 150\ndefault_playbook_path: /p.yaml\n"), {});
+  ASSERT_EQ(loaded.warnings.size(), 3U);
+  EXPECT_THAT(loaded.warnings[0], HasSubstr("max_memory_mb (file "));
+  EXPECT_THAT(loaded.warnings[0], HasSubstr("not enforced by this version"));
+  EXPECT_THAT(refusal("max_memory_mb: 0\n"), HasSubstr("c.yaml:1"));
+  EXPECT_THAT(refusal("max_cpu_percent: many\n"), HasSubstr("must be a number"));
+  EXPECT_TRUE(load({}, {}).warnings.empty());
+}
+
+TEST_F(Settings, FlagsAloneThenNeitherFileNorEnvironmentCounts) {
+  ::setenv("RUNNER_TIMEOUT", "70", 1);
+  ::setenv("NECROCODE_CONFIG", "/nonexistent", 1);
+  EXPECT_EQ(load_flags({}).config.default_timeout_seconds, Config{}.default_timeout_seconds);
+  EXPECT_EQ(load_flags({{"", "max_repairs", "7"}}).config.max_repairs, 7);
 }
 
 TEST_F(Settings, AliasBombOrDeepNestingThenRefusedQuickly) {
@@ -96,6 +162,16 @@ TEST_F(Settings, CredentialsThenTakenOutOfTheEnvironment) {
   EXPECT_EQ(credentials.masker()->mask("key 0123456789."), "key ***.");
 }
 
+TEST_F(Settings, CredentialsThatAreNotWantedThenStillTakenOutOfTheEnvironment) {
+  for (const char* value : {"0123456789", ""}) {
+    ::setenv("LLM_API_KEY", value, 1);
+    ::setenv("OPENAI_API_KEY", value, 1);
+    drop_credentials();
+    EXPECT_EQ(::getenv("LLM_API_KEY"), nullptr);
+    EXPECT_EQ(::getenv("OPENAI_API_KEY"), nullptr);
+  }
+}
+
 TEST_F(Settings, CredentialVariableSetToNothingThenRefusedByName) {
   for (const std::string name :
        {"LLM_API_KEY", "OPENAI_API_KEY", "GIT_TOKEN", "TASK_REGISTRY_API_KEY", "REPO_POOL_API_KEY",
@@ -120,6 +196,18 @@ TEST_F(Settings, CredentialFileThenOnlyWithASafeMode) {
   EXPECT_TRUE(take_credentials({}).llm_api_key.equals("abcdefghij"));
   ::chmod((folder_.path() / "key").c_str(), 0644);
   EXPECT_THROW(take_credentials({}), SecurityError);
+}
+
+TEST_F(Settings, CredentialFileThatCannotBeReadThenAMistakeOfTheConfiguration) {
+  for (const std::filesystem::path& named : {folder_.path() / "none", folder_.path()}) {
+    ::setenv("LLM_API_KEY_FILE", named.c_str(), 1);
+    try {
+      take_credentials({});
+      ADD_FAILURE() << named;
+    } catch (const ConfigError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("$LLM_API_KEY_FILE cannot be read"));
+    }
+  }
 }
 
 TEST_F(Settings, ShortOrMultiLineCredentialThenRefusedWithoutItsValue) {
