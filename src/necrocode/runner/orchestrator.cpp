@@ -48,17 +48,6 @@ std::string describe_failed_tests(const TestReport& report) {
   return text + to_valid_utf8(head_and_tail(output, limits::kFailureOutputBytes)) + "\n";
 }
 
-// A folder that an earlier run used holds that run's files, which would pass for this one's.
-void remove_earlier_results(const fs::path& run_dir) {
-  std::error_code error;
-  if (!fs::is_regular_file(run_dir / "result.json", error)) return;
-  const auto earlier = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
-  if (!earlier || (*earlier)["type"] != Json("result")) return;
-  for (const char* name : {"result.json", "diff.patch", "tests.json"}) {
-    fs::remove(run_dir / name, error);
-  }
-}
-
 // One run's state; the phases in the order in which they happen.
 class Run {
  public:
@@ -477,6 +466,7 @@ class Run {
   // --- common to the phases
 
   void enter(Phase phase) {
+    if (options_.dry_run && phase >= Phase::kUpload) return;  // there is nothing to do in them
     result_.phase = phase;
     log_.line("phase " + std::string(to_string(phase)));
     emit("phase", Json::object({{"phase", to_string(phase)}}));
@@ -577,6 +567,16 @@ void remove_leftovers(const fs::path& run_dir) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(run_dir, error)) {
     if (entry.path().filename().string().starts_with(kScratch)) remove_tree(entry.path());
+  }
+}
+
+void remove_earlier_results(const fs::path& run_dir) {
+  std::error_code error;
+  if (!fs::is_regular_file(run_dir / "result.json", error)) return;
+  const auto earlier = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
+  if (!earlier || (*earlier)["type"] != Json("result")) return;
+  for (const char* name : {"result.json", "diff.patch", "tests.json"}) {
+    fs::remove(run_dir / name, error);
   }
 }
 

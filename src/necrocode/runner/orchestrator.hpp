@@ -49,6 +49,10 @@ struct RunOptions {
 /// is at work there.
 void remove_leftovers(const std::filesystem::path& run_dir);
 
+/// A folder that an earlier run used holds that run's files, which would pass for this one's: takes
+/// them away. Folders that no run wrote into stay as they are.
+void remove_earlier_results(const std::filesystem::path& run_dir);
+
 /// One run. Not thread-safe; several at once are several objects.
 class RunnerOrchestrator {
  public:

@@ -13,6 +13,7 @@ std::string failure_class_of(const std::exception& error) {
   switch (exit_code_for(error)) {
     case ExitCode::kTestsFailed:
       return "tests";
+    case ExitCode::kUsage:  // a task that no other attempt makes right
     case ExitCode::kSecurity:
     case ExitCode::kModelUnusable:
       return "agent";
@@ -62,7 +63,7 @@ std::string_view to_string(Phase phase) {
 std::string_view RunResult::outcome() const {
   switch (exit_code) {
     case ExitCode::kDone:
-      return "done";
+      return dry_run ? "planned" : "done";
     case ExitCode::kUnverified:
       return "unverified";
     case ExitCode::kCancelled:
@@ -125,6 +126,16 @@ RunFailure describe_failure(Phase phase, const std::exception& error) {
   if (const auto* known = dynamic_cast<const RunnerError*>(&error))
     failure.retry_at = known->info().retry_at;
   return failure;
+}
+
+RunResult failed_before_start(const std::string& runner_id, const std::string& task_id,
+                              const std::exception& error) {
+  RunResult result;
+  result.runner_id = runner_id;
+  result.task_id = task_id;
+  result.exit_code = exit_code_for(error);
+  result.failure = describe_failure(Phase::kValidate, error);
+  return result;
 }
 
 }  // namespace necrocode::runner

@@ -68,13 +68,17 @@ struct RunResult {
   std::optional<RunFailure> failure;
   bool dry_run = false;
 
-  bool success() const { return exit_code == ExitCode::kDone; }
-  /// "done", "failed", "cancelled", "unverified": one word for people.
+  /// The change is pushed, and the tests pass. A dry run never is, although it ends with kDone.
+  bool success() const { return exit_code == ExitCode::kDone && !dry_run; }
+  /// "done", "planned", "failed", "cancelled", "unverified": one word for people.
   std::string_view outcome() const;
   Json to_json() const;
 };
 
 /// What an error means for a run: its exit code, class and words.
 RunFailure describe_failure(Phase phase, const std::exception& error);
+/// The result of a run that an error kept from beginning.
+RunResult failed_before_start(const std::string& runner_id, const std::string& task_id,
+                              const std::exception& error);
 
 }  // namespace necrocode::runner

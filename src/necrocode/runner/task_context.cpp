@@ -32,11 +32,10 @@ std::string default_branch(const TaskId& id, const std::string& title) {
   return branch.substr(0, kCutBytes) + "-" + sha256_hex(id.str()).substr(0, 8);
 }
 
-TaskId read_task_id(JsonFields& fields) {
+TaskId read_task_id(const Json& json, JsonFields& fields) {
   const auto spec = fields.string("spec_name", limits::kNameBytes);
   const std::string text = fields.required_string("task_id", 2 * limits::kNameBytes + 1);
-  std::optional<TaskId> id = TaskId::parse(text);
-  if (!id && spec) id = TaskId::make(*spec, text);
+  const std::optional<TaskId> id = task_id_of(json);
   if (id && spec && !spec->empty() && id->spec() != *spec) {
     fields.fail("spec_name",
                 "is \"" + *spec + "\", but task_id says \"" + std::string(id->spec()) + "\"");
@@ -133,7 +132,7 @@ bool glob_matches(std::string_view pattern, std::string_view text) {
 
 TaskContext read_task_context(const Json& json, const TaskDefaults& defaults) {
   JsonFields fields(json);
-  TaskContext task(read_task_id(fields));
+  TaskContext task(read_task_id(json, fields));
   task.title = fields.required_string("title", 1024);
   task.description = fields.string("description", limits::kTaskTextBytes).value_or("");
   task.acceptance_criteria = fields.strings("acceptance_criteria", 200, 16 * limits::kKiB);
@@ -170,17 +169,22 @@ TaskContext read_task_context(const Json& json, const TaskDefaults& defaults) {
   return task;
 }
 
-TaskContext read_task_file(const std::filesystem::path& file, const TaskDefaults& defaults) {
+std::optional<TaskId> task_id_of(const Json& json) {
+  const std::string text = json["task_id"].string_or("");
+  const std::optional<TaskId> id = TaskId::parse(text);
+  return id ? id : TaskId::make(json["spec_name"].string_or(""), text);
+}
+
+Json read_task_file(const std::filesystem::path& file, std::size_t bytes_max) {
   std::string text;
   try {
-    text = read_file(file, 4 * limits::kMiB);
+    text = read_file(file, bytes_max);
   } catch (const StorageError& error) {
     throw TaskContextValidationError("cannot read the task file: " + error.summary());
   }
-  if (file.extension() != ".json")
-    return read_task_context(config::parse_yaml(text, file.string()), defaults);
+  if (file.extension() != ".json") return config::parse_yaml(text, file.string());
   try {
-    return read_task_context(Json::parse(text, file.string()), defaults);
+    return Json::parse(text, file.string());
   } catch (const InvalidResponse& error) {
     throw TaskContextValidationError(error.summary());
   }

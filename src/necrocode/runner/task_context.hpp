@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,8 @@ struct TaskContext {
   Json metadata;
 
   std::vector<std::string> warnings;  ///< unknown keys and the like, for the log
+
+  friend bool operator==(const TaskContext&, const TaskContext&) = default;
 };
 
 struct TaskDefaults {
@@ -46,8 +49,11 @@ struct TaskDefaults {
 
 /// Throws TaskContextValidationError that names every defect at once.
 TaskContext read_task_context(const Json& json, const TaskDefaults& defaults);
-/// A JSON or YAML file, by its ending (.json; else YAML).
-TaskContext read_task_file(const std::filesystem::path& file, const TaskDefaults& defaults);
+/// Whose task it is, or nothing when that cannot be read.
+std::optional<TaskId> task_id_of(const Json& json);
+/// A task or taskset file, JSON or YAML by its ending (.json; else YAML). Throws
+/// TaskContextValidationError or ConfigError.
+Json read_task_file(const std::filesystem::path& file, std::size_t bytes_max = 4 * limits::kMiB);
 
 /// True when `path` is one of `patterns`, or matches one: `*` and `?` within a segment, `**` across
 /// segments; a pattern that ends with '/' matches everything below it.

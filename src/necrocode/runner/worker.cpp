@@ -15,7 +15,15 @@ using namespace std::chrono_literals;
 
 constexpr auto kRetryAfterError = 2s;  // beyond the client's own retries
 
-// Ends a claimed task that never became a run.
+bool all_stored(const RunResult& result) {
+  for (const UploadedArtifact& artifact : result.artifacts) {
+    if (!artifact.stored) return false;
+  }
+  return !result.artifacts.empty();
+}
+
+}  // namespace
+
 void give_up(TaskRegistryClient& registry, const registry::ClaimedTask& claim,
              registry::TaskState state, const std::string& reason) {
   registry::Completion completion;
@@ -31,15 +39,6 @@ void give_up(TaskRegistryClient& registry, const registry::ClaimedTask& claim,
   }
 }
 
-bool all_stored(const RunResult& result) {
-  for (const UploadedArtifact& artifact : result.artifacts) {
-    if (!artifact.stored) return false;
-  }
-  return !result.artifacts.empty();
-}
-
-}  // namespace
-
 void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runner_id,
                      const std::stop_token& now) {
   std::optional<TaskContext> task;
@@ -49,6 +48,8 @@ void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runn
     ++failed_;
     log::error("a claimed task is not valid", {{"task", claim.task.id}, {"error", error.what()}});
     give_up(*services_.registry, claim, registry::TaskState::kFailed, error.what());
+    if (options_.on_result)
+      options_.on_result(failed_before_start(runner_id, claim.task.id, error));
     return;
   }
   task->base_commits = claim.task.base_commits;
@@ -64,7 +65,8 @@ void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runn
   if (result.success()) {
     ++done_;
   } else if (result.exit_code == ExitCode::kCancelled) {
-    ++handed_back_;
+    // Only the end of the worker hands a task back; else its lease or the task itself was ended.
+    ++(now.stop_requested() ? handed_back_ : cancelled_);
   } else {
     ++failed_;
   }
@@ -132,7 +134,7 @@ WorkerSummary Worker::run(const CallContext& context) {
     now.request_stop();
     changed.wait(lock, [&] { return running == 0; });
   }
-  return {done_, failed_, handed_back_};
+  return {done_, failed_, cancelled_, handed_back_};
 }
 
 }  // namespace necrocode::runner

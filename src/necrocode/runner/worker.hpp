@@ -27,8 +27,14 @@ struct WorkerOptions {
 struct WorkerSummary {
   int done = 0;
   int failed = 0;
+  int cancelled = 0;
   int handed_back = 0;
 };
+
+/// Ends a claimed task that never became a run, as failed or (kReady) for another runner to take.
+/// Never throws: what the registry does not take is logged, and the lease expires.
+void give_up(TaskRegistryClient& registry, const registry::ClaimedTask& claim,
+             registry::TaskState state, const std::string& reason);
 
 class Worker {
  public:
@@ -48,6 +54,7 @@ class Worker {
   WorkerOptions options_;
   std::atomic<int> done_ = 0;
   std::atomic<int> failed_ = 0;
+  std::atomic<int> cancelled_ = 0;
   std::atomic<int> handed_back_ = 0;
 };
 

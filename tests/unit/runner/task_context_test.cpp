@@ -135,7 +135,7 @@ TEST(TaskContext, YamlFileThenReadLikeJson) {
   write_file_atomic(
       folder.path() / "task.yaml",
       "task_id: app:1\ntitle: 'A: b'\nslot_path: /x\nacceptance_criteria:\n  - one\n");
-  const TaskContext task = read_task_file(folder.path() / "task.yaml", {});
+  const TaskContext task = read_task_context(read_task_file(folder.path() / "task.yaml"), {});
   EXPECT_EQ(task.title, "A: b");
   EXPECT_EQ(task.acceptance_criteria, std::vector<std::string>{"one"});
 }
