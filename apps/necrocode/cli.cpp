@@ -1,8 +1,14 @@
 #include "cli.hpp"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
 
 #include "necrocode/base/exit_code.hpp"
+#include "necrocode/base/text.hpp"
 #include "terminal.hpp"
 
 namespace necrocode::app {
@@ -12,12 +18,30 @@ struct Cli::State {
   CLI::App* app = nullptr;
   std::function<int()> run;
   std::vector<std::unique_ptr<Cli>> commands;
+
+  const Cli* find(std::string_view name) const {
+    for (const auto& command : commands) {
+      if (command->state_->app->get_name() == name) return command.get();
+    }
+    return nullptr;
+  }
 };
+
+namespace {
+
+int refuse(const std::string& why) {
+  note("necrocode: " + why);
+  note("Run with --help for the options.");
+  return static_cast<int>(ExitCode::kUsage);
+}
+
+}  // namespace
 
 Cli::Cli(std::string name, std::string description) : state_(std::make_unique<State>()) {
   state_->root = std::make_unique<CLI::App>(std::move(description), std::move(name));
   state_->app = state_->root.get();
   state_->app->require_subcommand(1);
+  state_->app->set_version_flag("--version", "necrocode " NECROCODE_VERSION);
 }
 
 Cli::Cli(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -36,16 +60,17 @@ Cli& Cli::flag(const std::string& names, bool& value, const std::string& help) {
   return *this;
 }
 Cli& Cli::option(const std::string& names, std::string& value, const std::string& help) {
-  state_->app->add_option(names, value, help);
+  CLI::Option* option = state_->app->add_option(names, value, help);
+  if (!value.empty()) option->capture_default_str();
   return *this;
 }
 Cli& Cli::option(const std::string& names, int& value, int min, int max, const std::string& help) {
-  state_->app->add_option(names, value, help)->check(CLI::Range(min, max));
+  state_->app->add_option(names, value, help)->check(CLI::Range(min, max))->capture_default_str();
   return *this;
 }
 Cli& Cli::option(const std::string& names, double& value, double min, double max,
                  const std::string& help) {
-  state_->app->add_option(names, value, help)->check(CLI::Range(min, max));
+  state_->app->add_option(names, value, help)->check(CLI::Range(min, max))->capture_default_str();
   return *this;
 }
 Cli& Cli::options(const std::string& names, std::vector<std::string>& values,
@@ -59,28 +84,46 @@ Cli& Cli::positional(const std::string& name, std::string& value, const std::str
   return *this;
 }
 
+Cli& Cli::input_file(const std::string& name, std::string& value, const std::string& help) {
+  const auto problem = [](const std::string& file) -> std::string {
+    std::error_code error;
+    if (std::filesystem::is_directory(file, error)) error = {EISDIR, std::generic_category()};
+    if (!error && ::access(file.c_str(), R_OK) != 0) error = {errno, std::generic_category()};
+    return error ? "cannot read " + file + ": " + error.message() : std::string();
+  };
+  state_->app->add_option(name, value, help)->required()->check(problem);
+  return *this;
+}
+
 Cli& Cli::action(std::function<int()> run) {
   state_->run = std::move(run);
   return *this;
 }
 
 int Cli::main(int argc, const char* const* argv) {
+  // The words before the first option are commands; CLI11 does not say which one it does not know.
+  const Cli* command = this;
+  for (int i = 1; i < argc && !command->state_->commands.empty(); ++i) {
+    const std::string_view word = argv[i];
+    if (word.starts_with('-')) break;
+    const Cli* next = command->state_->find(word);
+    if (!next) {
+      std::vector<std::string> known;
+      for (const auto& one : command->state_->commands)
+        known.push_back(one->state_->app->get_name());
+      return refuse("there is no command \"" + shorten(word, 100) + "\"; did you mean \"" +
+                    nearest(word, known) + "\"?");
+    }
+    command = next;
+  }
   try {
     state_->app->parse(argc, argv);
   } catch (const CLI::Success& success) {
-    return state_->app->exit(success);  // --help
+    return state_->app->exit(success);  // --help, --version
   } catch (const CLI::ParseError& error) {
-    note("necrocode: " + std::string(error.what()));
-    note("Run with --help for the options.");
-    return static_cast<int>(ExitCode::kUsage);
+    return refuse(error.what());
   }
-  const std::function<const Cli*(const Cli&)> find = [&find](const Cli& cli) -> const Cli* {
-    for (const auto& command : cli.state_->commands) {
-      if (command->state_->app->parsed()) return find(*command);
-    }
-    return &cli;
-  };
-  return find(*this)->state_->run();
+  return command->state_->run();
 }
 
 }  // namespace necrocode::app

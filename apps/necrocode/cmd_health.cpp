@@ -42,7 +42,9 @@ int run() {
 }  // namespace
 
 void declare_health(Cli& cli) {
-  common.service_command(cli, "health", "Ask every configured service whether it works", run)
+  common
+      .service_command(cli, "health", "Ask every configured service whether it works", kAllServices,
+                       run)
       .flag("--llm", with_model, "ask the model endpoint too");
 }
 

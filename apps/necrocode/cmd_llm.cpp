@@ -14,8 +14,6 @@ struct LlmArguments {
   std::string cassette;
   std::string listen = "127.0.0.1:0";
   std::string prompt;
-  std::string endpoint;
-  std::string model;
 };
 
 LlmArguments arguments;
@@ -23,11 +21,8 @@ LlmArguments arguments;
 int serve_replay() {
   StopOnSignal signals;
   Runtime runtime(arguments.common);
-  net::HttpServerOptions options;
-  const ListenAddress address = parse_listen_address(arguments.listen);
-  options.address = address.host;
-  options.port = address.port;
-  llm::ReplayServer server(llm::Cassette::load(arguments.cassette), options);
+  llm::ReplayServer server(llm::Cassette::load(arguments.cassette),
+                           server_options(parse_listen_address(arguments.listen)));
   server.start();
   std::string url = server.url();
   if (url.ends_with("/v1")) url.resize(url.size() - 3);
@@ -39,10 +34,7 @@ int serve_replay() {
 
 int chat() {
   StopOnSignal signals;
-  std::map<std::string, std::string> flags;
-  if (!arguments.endpoint.empty()) flags["llm.endpoint"] = arguments.endpoint;
-  if (!arguments.model.empty()) flags["llm.model"] = arguments.model;
-  Runtime runtime(arguments.common, flags);
+  Runtime runtime(arguments.common);
   ChatRequest request;
   request.messages = {{"user", arguments.prompt}};
   const ChatResponse answer = runtime.llm().chat(request, signals.context());
@@ -67,16 +59,14 @@ void declare_llm(Cli& cli) {
                             "Answer the OpenAI API from a cassette; its first line names the "
                             "\"endpoint\" to give to --llm-endpoint");
   arguments.common.declare(replay);
-  replay.positional("cassette", arguments.cassette, "cassette file")
+  replay.input_file("cassette", arguments.cassette, "cassette file")
       .option("--listen", arguments.listen, "HOST:PORT; port 0 takes a free one")
       .action(serve_replay);
   Cli& ask = llm.command("chat", "Ask the configured model one thing");
   arguments.common.declare(ask);
+  arguments.common.declare_llm(ask);
   arguments.common.declare_json(ask);
-  ask.positional("prompt", arguments.prompt, "the question")
-      .option("--llm-endpoint", arguments.endpoint, "base URL of an OpenAI-compatible service")
-      .option("--llm-model", arguments.model, "model name")
-      .action(chat);
+  ask.positional("prompt", arguments.prompt, "the question").action(chat);
 }
 
 }  // namespace necrocode::app

@@ -19,12 +19,17 @@ struct PoolArguments {
 PoolArguments arguments;
 
 int add() {
+  if (arguments.slots > arguments.max_slots) {
+    throw ConfigError("--slots (" + std::to_string(arguments.slots) +
+                      ") must not be above --max-slots (" + std::to_string(arguments.max_slots) +
+                      ")");
+  }
   Runtime runtime(arguments.common);
   PoolSpec spec;
   spec.name = arguments.name;
   spec.repo_url = arguments.url;
   spec.num_slots = arguments.slots;
-  spec.max_slots = std::max(arguments.slots, arguments.max_slots);
+  spec.max_slots = arguments.max_slots;
   spec.base_branch = arguments.branch;
   print_json(runtime.pool().add_pool(spec));
   return 0;
@@ -61,13 +66,17 @@ int warm() {
 int remove() {
   Runtime runtime(arguments.common);
   runtime.pool().remove_pool(arguments.name);
-  print_line("removed " + printable(arguments.name));
+  if (arguments.common.json) {
+    print_json(Json::object({{"removed", arguments.name}}));
+  } else {
+    print_line("removed " + printable(arguments.name));
+  }
   return 0;
 }
 
 Cli& sub(Cli& parent, const std::string& name, const std::string& help,
          std::function<int()> action) {
-  return arguments.common.service_command(parent, name, help, std::move(action));
+  return arguments.common.service_command(parent, name, help, {Service::kPool}, std::move(action));
 }
 
 }  // namespace

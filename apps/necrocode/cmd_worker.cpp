@@ -13,8 +13,6 @@ struct WorkerArguments {
   CommonOptions common;
   int max_parallel = 1;
   std::vector<std::string> skills;
-  std::string llm_endpoint;
-  std::string llm_model;
   int lease_seconds = 60;
   bool no_baseline = false;
   bool unsandboxed = false;
@@ -23,13 +21,11 @@ struct WorkerArguments {
 int run(const WorkerArguments& arguments) {
   StopOnSignal signals;
   process::Supervisor& children = supervisor();
-  std::map<std::string, std::string> flags;
-  if (!arguments.llm_endpoint.empty()) flags["llm.endpoint"] = arguments.llm_endpoint;
-  if (!arguments.llm_model.empty()) flags["llm.model"] = arguments.llm_model;
-  Runtime runtime(arguments.common, flags);
-  runtime
-      .registry();  // a worker without a registry has nothing to do: say so before anything starts
+  Runtime runtime(arguments.common);
+  // Without a registry or a model it can do nothing: that is said before anything starts.
+  runtime.registry();
   require_folder("--data", runtime.config().data_dir / "runs");
+  runtime.require_model_key();
   RunnerParts parts(runtime, children, arguments.unsandboxed);
   const config::Config& config = runtime.config();
 
@@ -68,6 +64,7 @@ int run(const WorkerArguments& arguments) {
   if (!arguments.common.json) {
     output.print_line("worker stopped: " + std::to_string(summary.done) + " done, " +
                       std::to_string(summary.failed) + " failed, " +
+                      std::to_string(summary.cancelled) + " cancelled, " +
                       std::to_string(summary.handed_back) + " handed back");
   }
   output.finish();
@@ -80,12 +77,13 @@ void declare_worker(Cli& cli) {
   static WorkerArguments arguments;
   Cli& command = cli.command("worker", "Claims ready tasks and runs them, until stopped");
   arguments.common.declare(command);
-  arguments.common.declare_services(command);
+  arguments.common.declare_services(command, kAllServices);
+  arguments.common.declare_llm(command);
   arguments.common.declare_json(command, "print events as JSON lines");
   command.option("--max-parallel", arguments.max_parallel, 1, 1000, "runs side by side")
-      .options("--skill", arguments.skills, "claim only tasks that need this skill (repeatable)")
-      .option("--llm-endpoint", arguments.llm_endpoint, "base URL of an OpenAI-compatible service")
-      .option("--llm-model", arguments.llm_model, "model name")
+      .options("--skill", arguments.skills,
+               "of the tasks that need a skill, claim only those that need this one (repeatable); "
+               "tasks that need none are always claimed")
       .option("--lease-seconds", arguments.lease_seconds, 1, 3600, "lease of a task and its slot")
       .flag("--no-baseline", arguments.no_baseline, "do not run the tests before the change")
       .flag("--unsandboxed", arguments.unsandboxed, "run tests without isolation, on your own risk")

@@ -26,4 +26,16 @@ ListenAddress parse_listen_address(const std::string& text) {
   return {host, static_cast<std::uint16_t>(*port)};
 }
 
+net::HttpServerOptions server_options(const ListenAddress& listen) {
+  if (!listen.is_loopback()) {
+    throw SecurityError("--listen takes addresses of this machine only, as 127.0.0.1:0: on " +
+                        printable(listen.host) +
+                        " anyone could connect, and there are no tokens and no TLS yet");
+  }
+  net::HttpServerOptions options;
+  options.address = listen.host;
+  options.port = listen.port;
+  return options;
+}
+
 }  // namespace necrocode::app

@@ -20,44 +20,87 @@
 namespace necrocode::app {
 
 void CommonOptions::declare(Cli& cli) {
-  cli.option("--config", config_file, "configuration file (default: $NECROCODE_CONFIG)");
-  cli.option("--data", data_dir, "folder for the services' and runs' files");
-  cli.option("--log-level", log_level, "debug, info, warn, error or off");
+  cli.option("--config", config_file_,
+             "configuration file (default: $NECROCODE_CONFIG, else "
+             "~/.config/necrocode/config.yaml)");
+  declare_setting(cli, "--data", {"data_dir"},
+                  "folder for the services' and runs' files (default: $NECROCODE_DATA, else "
+                  "~/.local/share/necrocode)");
+  declare_log_level(cli);
 }
 
-void CommonOptions::declare_services(Cli& cli) {
-  cli.option("--url", all_services_url_, "address of all three services, as `serve` prints it");
-  cli.option("--registry", registry_url, "Task Registry (default: $TASK_REGISTRY_URL)");
-  cli.option("--pool", pool_url, "Repo Pool Manager (default: $REPO_POOL_URL)");
-  cli.option("--artifacts", artifacts_url, "Artifact Store (default: $ARTIFACT_STORE_URL)");
+void CommonOptions::declare_log_level(Cli& cli) {
+  declare_setting(cli, "--log-level", {"log_level"},
+                  "debug, info, warn, error or off (default: warn)");
+}
+
+void CommonOptions::declare_services(Cli& cli, const std::set<Service>& services) {
+  struct Address {
+    Service service;
+    const char* flag;
+    const char* key;
+    const char* help;
+  };
+  constexpr Address kAddresses[] = {
+      {Service::kRegistry, "--registry", "task_registry_url",
+       "Task Registry (default: $TASK_REGISTRY_URL)"},
+      {Service::kPool, "--pool", "repo_pool_url", "Repo Pool Manager (default: $REPO_POOL_URL)"},
+      {Service::kArtifacts, "--artifacts", "artifact_store_url",
+       "Artifact Store (default: $ARTIFACT_STORE_URL)"}};
+  std::vector<std::string> keys;
+  for (const Address& address : kAddresses) {
+    if (services.contains(address.service)) keys.emplace_back(address.key);
+  }
+  declare_setting(cli, "--url", keys, "address of the services, as `serve` prints it");
+  for (const Address& address : kAddresses) {
+    if (services.contains(address.service))
+      declare_setting(cli, address.flag, {address.key}, address.help);
+  }
+}
+
+void CommonOptions::declare_llm(Cli& cli) {
+  declare_setting(cli, "--llm-endpoint", {"llm.endpoint"},
+                  "base URL of an OpenAI-compatible service (default: $LLM_ENDPOINT, else "
+                  "https://api.openai.com/v1)");
+  declare_setting(cli, "--llm-model", {"llm.model"},
+                  "model name (default: $LLM_MODEL, else gpt-4)");
+  declare_setting(cli, "--llm-timeout", {"llm.timeout_seconds"},
+                  "seconds for one model call (default: 120)");
 }
 
 void CommonOptions::declare_json(Cli& cli, const std::string& help) {
   cli.flag("--json", json, help);
 }
 
+void CommonOptions::declare_setting(Cli& cli, const std::string& flag,
+                                    std::vector<std::string> keys, const std::string& help) {
+  Given& given = given_.emplace_back(Given{flag, std::move(keys), {}});
+  cli.option(flag, given.value, help);
+}
+
 Cli& CommonOptions::service_command(Cli& parent, const std::string& name, const std::string& help,
+                                    const std::set<Service>& services,
                                     std::function<int()> action) {
   Cli& command = parent.command(name, help);
   declare(command);
-  declare_services(command);
+  declare_services(command, services);
   declare_json(command);
   return command.action(std::move(action));
 }
 
-std::map<std::string, std::string> CommonOptions::flags() const {
-  std::map<std::string, std::string> set;
-  const auto add = [&set](const std::string& key, const std::string& value) {
-    if (!value.empty()) set[key] = value;
-  };
-  add("data_dir", data_dir);
-  add("log_level", log_level);
-  for (const char* key : {"task_registry_url", "repo_pool_url", "artifact_store_url"})
-    add(key, all_services_url_);
-  add("task_registry_url", registry_url);
-  add("repo_pool_url", pool_url);
-  add("artifact_store_url", artifacts_url);
-  return set;
+std::vector<config::Flag> CommonOptions::flags() const {
+  std::vector<config::Flag> flags;
+  for (const Given& given : given_) {
+    if (given.value.empty()) continue;
+    for (const std::string& key : given.keys) flags.push_back({given.flag, key, given.value});
+  }
+  return flags;
+}
+
+config::LoadedConfig CommonOptions::load() const {
+  config::LoadedConfig loaded = config::load(config_file_, flags());
+  for (const std::string& warning : loaded.warnings) note("necrocode: warning: " + warning);
+  return loaded;
 }
 
 StopOnSignal::StopOnSignal() {
@@ -108,12 +151,10 @@ void require_folder(const std::string& flag, const std::filesystem::path& folder
   ::unlink(probe.c_str());
 }
 
-Runtime::Runtime(const CommonOptions& options, std::map<std::string, std::string> extra_flags) {
-  std::map<std::string, std::string> flags = options.flags();
-  flags.merge(extra_flags);
-  loaded_ = config::load(options.config_file, flags);
-  credentials_ = config::take_credentials(loaded_.config);
-  masker_ = credentials_.masker();
+Runtime::Runtime(Given given)
+    : loaded_(std::move(given.first)),
+      credentials_(std::move(given.second)),
+      masker_(credentials_.masker()) {
   const bool json = config().log_format == "json" ||
                     (config().log_format == "auto" && ::isatty(STDERR_FILENO) != 1);
   log::configure(log::parse_level(config().log_level).value_or(log::Level::kWarn),
@@ -121,6 +162,19 @@ Runtime::Runtime(const CommonOptions& options, std::map<std::string, std::string
   log::set_masker(masker_);
   set_output_masker(masker_);
 }
+
+Runtime::Runtime(const CommonOptions& options)
+    : Runtime([&options] {
+        config::LoadedConfig loaded = options.load();
+        config::Credentials credentials = config::take_credentials(loaded.config);
+        return Given(std::move(loaded), std::move(credentials));
+      }()) {}
+
+Runtime::Runtime(config::LoadedConfig loaded)
+    : Runtime([&loaded] {
+        config::drop_credentials();
+        return Given(std::move(loaded), config::Credentials());
+      }()) {}
 
 net::RetryPolicy Runtime::retries(int count) const {
   net::RetryPolicy policy;
@@ -154,11 +208,9 @@ RepoPoolClient Runtime::pool() const {
 }
 
 ArtifactStoreClient Runtime::artifacts() const {
-  net::ServiceOptions options =
+  return ArtifactStoreClient(
       service(required(config().artifact_store_url, "Artifact Store", "--artifacts"),
-              credentials_.artifact_token);
-  options.timeout = std::chrono::seconds{60};
-  return ArtifactStoreClient(std::move(options));
+              credentials_.artifact_token));
 }
 
 LLMClient Runtime::llm() const {
@@ -171,6 +223,15 @@ LLMClient Runtime::llm() const {
   llm.temperature = config().llm_temperature;
   llm.retry = retries(config().llm_retry_count);
   return LLMClient(std::move(llm));
+}
+
+void Runtime::require_model_key() const {
+  if (!config().llm_endpoint.starts_with("https://api.openai.com") ||
+      !credentials_.llm_api_key.empty())
+    return;
+  throw ConfigError("no key is set for " + config().llm_endpoint +
+                    ": put it into $OPENAI_API_KEY or $" + config().llm_api_key_env_var +
+                    ", or name a service that needs none with --llm-endpoint");
 }
 
 namespace {

@@ -3,8 +3,10 @@
 // keys read.
 #pragma once
 
-#include <map>
+#include <deque>
+#include <functional>
 #include <memory>
+#include <set>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -20,29 +22,43 @@
 
 namespace necrocode::app {
 
-/// The options that every command has.
-struct CommonOptions {
-  std::string config_file;
-  std::string data_dir;
-  std::string log_level;
-  std::string registry_url;
-  std::string pool_url;
-  std::string artifacts_url;
+/// The services that a command may talk to.
+enum class Service { kRegistry, kPool, kArtifacts };
+inline const std::set<Service> kAllServices = {Service::kRegistry, Service::kPool,
+                                               Service::kArtifacts};
+
+/// The options that several commands have.
+class CommonOptions {
+ public:
   bool json = false;
 
   /// Declares --config, --data, --log-level.
   void declare(Cli& cli);
-  /// Declares --registry, --pool, --artifacts (or --url for all three).
-  void declare_services(Cli& cli);
+  /// Declares --url for all of `services`, and --registry, --pool, --artifacts for each of them.
+  void declare_services(Cli& cli, const std::set<Service>& services);
+  /// Declares --llm-endpoint, --llm-model, --llm-timeout.
+  void declare_llm(Cli& cli);
+  void declare_log_level(Cli& cli);
   void declare_json(Cli& cli, const std::string& help = "print JSON");
-  /// A command that talks to services, with all of the options above.
+  /// A command that talks to `services`, and prints JSON when asked to.
   Cli& service_command(Cli& parent, const std::string& name, const std::string& help,
-                       std::function<int()> action);
-  std::map<std::string, std::string> flags() const;
+                       const std::set<Service>& services, std::function<int()> action);
+
+  /// The settings among them that were given.
+  std::vector<config::Flag> flags() const;
+  /// Files, environment and flags(); says on stderr what is set without effect.
+  config::LoadedConfig load() const;
 
  private:
-  friend class Runtime;
-  std::string all_services_url_;
+  struct Given {
+    std::string flag;
+    std::vector<std::string> keys;
+    std::string value;
+  };
+  void declare_setting(Cli& cli, const std::string& flag, std::vector<std::string> keys,
+                       const std::string& help);
+  std::string config_file_;
+  std::deque<Given> given_;  ///< in the order in which they count; elements keep their place
 };
 
 /// SIGINT, SIGTERM and SIGHUP as a stop token; a second SIGINT or SIGTERM ends the process at once
@@ -73,9 +89,10 @@ void require_folder(const std::string& flag, const std::filesystem::path& folder
 
 class Runtime {
  public:
-  /// `extra_flags`: settings that the command has its own options for, by key.
-  explicit Runtime(const CommonOptions& options,
-                   std::map<std::string, std::string> extra_flags = {});
+  explicit Runtime(const CommonOptions& options);
+  /// With these settings, and without any credential: those of the environment are only taken out
+  /// of it.
+  explicit Runtime(config::LoadedConfig loaded);
 
   const config::Config& config() const { return loaded_.config; }
   const config::LoadedConfig& loaded() const { return loaded_; }
@@ -89,8 +106,13 @@ class Runtime {
   RepoPoolClient pool() const;
   ArtifactStoreClient artifacts() const;
   LLMClient llm() const;
+  /// Throws ConfigError when the endpoint is one that answers nobody without a key, and there is
+  /// none.
+  void require_model_key() const;
 
  private:
+  using Given = std::pair<config::LoadedConfig, config::Credentials>;
+  explicit Runtime(Given given);
   std::string required(const std::string& url, const char* what, const char* flag) const;
   config::LoadedConfig loaded_;
   config::Credentials credentials_;

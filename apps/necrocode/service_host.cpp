@@ -14,23 +14,12 @@
 namespace necrocode::app {
 namespace {
 
-net::HttpServerOptions server_options(const ListenAddress& listen) {
-  if (!listen.is_loopback()) {
-    throw SecurityError("serve listens on loopback only: on " + listen.host +
-                        " anyone could use it, since it has no tokens and no TLS yet");
-  }
-  net::HttpServerOptions options;
-  options.address = listen.host;
-  options.port = listen.port;
-  return options;
-}
-
 pool::PoolManagerOptions pool_options(const ServiceHostOptions& options) {
   pool::PoolManagerOptions pools;
   pools.data_dir = options.data_dir / "pools";
   pools.auto_create = options.config.pools_auto_create;
   pools.auto_num_slots = options.config.pools_num_slots;
-  pools.auto_max_slots = std::max(options.config.pools_num_slots, options.config.pools_max_slots);
+  pools.auto_max_slots = options.config.pools_max_slots;
   return pools;
 }
 

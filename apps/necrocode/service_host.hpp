@@ -21,8 +21,8 @@ struct ServiceHostOptions {
 
 class ServiceHost {
  public:
-  /// Opens the stores. Throws StorageError when they are in use or newer than this program,
-  /// SecurityError for an address that others can reach.
+  /// Opens the stores. Throws ResourceConflictError when another process serves them, StorageError
+  /// when they are newer than this program, SecurityError for an address that others can reach.
   ServiceHost(const git::Git& git, ServiceHostOptions options);
   ~ServiceHost();  ///< stop()
   void start();
