@@ -227,6 +227,18 @@ void show_summary(const Json& summary) {
   }
 }
 
+// What one types to look at what is left.
+void show_kept(const fs::path& folder) {
+  const std::string url = "http://127.0.0.1:8000";
+  print_line("\nEverything is kept in " + folder.string() + "; to look at it:");
+  for (const std::string& command :
+       {"necrocode serve --listen 127.0.0.1:8000 --data '" + (folder / "data").string() + "' &",
+        "necrocode task list --url " + url, "necrocode artifact list --url " + url,
+        "git --git-dir '" + (folder / "remote.git").string() + "' log --oneline --graph --all"}) {
+    print_line("  " + command);
+  }
+}
+
 // Everything of one demo, under one folder.
 class Demo {
  public:
@@ -240,7 +252,7 @@ class Demo {
     process::Supervisor& children = supervisor();
     const git::Git git(children, {});
     ServiceHostOptions host_options;
-    host_options.data_dir = folder_ / "data";
+    host_options.data_dir = data_dir();
     ServiceHost host(git, host_options);
     host.start();
     replay_.start();
@@ -249,7 +261,7 @@ class Demo {
     const std::string remote = make_repository(git, folder_);
     say("repository " + remote);
 
-    Runtime runtime(arguments_.common, settings(host.url()));
+    Runtime runtime(settings(host.url()));
     RunnerParts parts(runtime, children, arguments_.unsandboxed);
     TaskRegistryClient registry = runtime.registry();
     RepoPoolClient pool = runtime.pool();
@@ -279,18 +291,24 @@ class Demo {
   }
 
  private:
-  std::map<std::string, std::string> settings(const std::string& url) const {
-    return {{"task_registry_url", url},      {"repo_pool_url", url},
-            {"artifact_store_url", url},     {"data_dir", (folder_ / "data").string()},
-            {"llm.endpoint", replay_.url()}, {"llm.model", "replay"}};
+  // From nothing: the user's configuration, services and keys are not the demo's.
+  config::LoadedConfig settings(const std::string& url) const {
+    std::vector<config::Flag> flags = arguments_.common.flags();
+    for (const char* key : {"task_registry_url", "repo_pool_url", "artifact_store_url"})
+      flags.push_back({"", key, url});
+    flags.push_back({"", "data_dir", data_dir().string()});
+    flags.push_back({"", "llm.endpoint", replay_.url()});
+    flags.push_back({"", "llm.model", "replay"});
+    return config::load_flags(flags);
   }
+  fs::path data_dir() const { return folder_ / "data"; }
 
   void work(const runner::RunnerServices& services, const std::vector<registry::Task>& tasks,
             const CallContext& context) {
     Progress progress(tasks);
     runner::WorkerOptions options;
     options.max_parallel = arguments_.parallel;
-    options.data_dir = folder_ / "data";
+    options.data_dir = data_dir();
     options.claim_wait = 5s;
     // When it is asked to stop, every run is over or shall end now.
     options.drain = 1s;
@@ -359,7 +377,7 @@ int run(const DemoArguments& arguments) {
                           : "Some checks failed",
                   summary["seconds"].as_double().value_or(0));
     print_line(styled(ok ? "good" : "bad", line));
-    if (arguments.keep) print_line("Everything is kept in " + folder.path().string());
+    if (arguments.keep) show_kept(folder.path());
   }
   if (stopped) return static_cast<int>(ExitCode::kCancelled);
   return ok ? 0 : 1;
@@ -372,9 +390,9 @@ void declare_demo(Cli& cli) {
   Cli& command =
       cli.command("demo", "The main job from nothing: services, a repository, tasks, runs, checks");
   arguments.common.declare_json(command, "print one JSON document");
+  arguments.common.declare_log_level(command);
   command.flag("--keep", arguments.keep, "leave data, repository and clones for looking at")
       .option("--parallel", arguments.parallel, 1, 64, "runners side by side")
-      .option("--log-level", arguments.common.log_level, "debug, info, warn, error or off")
       .flag("--unsandboxed", arguments.unsandboxed, "run tests without isolation, on your own risk")
       .action([] { return run(arguments); });
 }
