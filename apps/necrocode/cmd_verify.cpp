@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "commands.hpp"
+#include "necrocode/base/text.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"
 
@@ -25,57 +26,83 @@ Check check(const std::string& name, const std::function<std::string()>& run) {
   }
 }
 
-template <class Value>
-std::string expect(const std::string& what, const Value& is, const Value& documented) {
-  return is == documented ? "" : what + " is not as documented";
+// What differs from its documented value, one sentence each.
+class Differences {
+ public:
+  void expect(const std::string& what, const Json& is, const Json& documented) {
+    if (is != documented)
+      list_.push_back(what + " is " + is.dump() + ", documented is " + documented.dump());
+  }
+  std::string text() const { return join(list_, "; "); }
+
+ private:
+  std::vector<std::string> list_;
+};
+
+Json seconds(std::chrono::milliseconds time) {
+  return std::chrono::duration<double>(time).count();
 }
 
 std::string service_defaults() {
   const net::ServiceOptions options;
-  std::string problems = expect("timeout", options.timeout, std::chrono::milliseconds{30'000});
-  problems += expect("health timeout", options.health_timeout, std::chrono::milliseconds{5'000});
-  problems += expect("retries", options.retry.retries, 3);
-  problems += expect("retry base", options.retry.base, std::chrono::milliseconds{1'000});
-  problems += expect("retry factor", options.retry.factor, 2.0);
-  return problems + expect("retry cap", options.retry.cap, std::chrono::milliseconds{60'000});
+  Differences differences;
+  differences.expect("timeout (s)", seconds(options.timeout), 30.0);
+  differences.expect("artifact timeout (s)", seconds(ArtifactStoreClient::kDefaultTimeout), 60.0);
+  differences.expect("health timeout (s)", seconds(options.health_timeout), 5.0);
+  differences.expect("retries", options.retry.retries, 3);
+  differences.expect("retry base (s)", seconds(options.retry.base), 1.0);
+  differences.expect("retry factor", options.retry.factor, 2.0);
+  differences.expect("retry cap (s)", seconds(options.retry.cap), 60.0);
+  return differences.text();
 }
 
 std::string llm_defaults() {
   const LLMConfig config;
-  std::string problems = expect("model", config.model, std::string("gpt-4"));
-  problems += expect("endpoint", config.endpoint, std::string("https://api.openai.com/v1"));
-  problems += expect("timeout_seconds", config.timeout_seconds, 120.0);
-  problems += expect("max_tokens", config.max_tokens, 4000);
-  problems += expect("temperature", config.temperature, 0.2);
-  return problems + expect("provider", config.provider, std::string("openai-chat"));
+  Differences differences;
+  differences.expect("model", config.model, "gpt-4");
+  differences.expect("endpoint", config.endpoint, "https://api.openai.com/v1");
+  differences.expect("timeout_seconds", config.timeout_seconds, 120.0);
+  differences.expect("max_tokens", config.max_tokens, 4000);
+  differences.expect("temperature", config.temperature, 0.2);
+  differences.expect("provider", config.provider, "openai-chat");
+  differences.expect("retries", config.retry.retries, 3);
+  return differences.text();
+}
+
+template <class Client>
+std::string service_client() {
+  Differences differences;
+  differences.expect("base URL", Client().base_url(), "http://127.0.0.1:8000");
+  return differences.text();
+}
+
+std::string llm_client() {
+  const LLMClient client{LLMConfig{}};
+  Differences differences;
+  differences.expect("model", client.model(), "gpt-4");
+  differences.expect("endpoint", client.endpoint(), "https://api.openai.com/v1");
+  return differences.text();
+}
+
+// The clients as the commands will make them: whatever is wrong is an error of one of these.
+std::string configured_clients() {
+  const Runtime runtime(common);
+  runtime.llm();
+  if (!runtime.config().task_registry_url.empty()) runtime.registry();
+  if (!runtime.config().repo_pool_url.empty()) runtime.pool();
+  if (!runtime.config().artifact_store_url.empty()) runtime.artifacts();
+  return {};
 }
 
 int run() {
   const std::vector<Check> checks = {
       check("defaults of the service clients", service_defaults),
       check("defaults of LLMClient", llm_defaults),
-      check("LLMClient",
-            [] { return expect("model", LLMClient(LLMConfig{}).model(), std::string("gpt-4")); }),
-      check("TaskRegistryClient",
-            [] {
-              return expect("base URL", TaskRegistryClient().base_url(),
-                            std::string(TaskRegistryClient::kDefaultUrl));
-            }),
-      check("RepoPoolClient",
-            [] {
-              return expect("base URL", RepoPoolClient().base_url(),
-                            std::string(RepoPoolClient::kDefaultUrl));
-            }),
-      check("ArtifactStoreClient",
-            [] {
-              return expect("base URL", ArtifactStoreClient().base_url(),
-                            std::string(ArtifactStoreClient::kDefaultUrl));
-            }),
-      check("configuration",
-            [] {
-              config::load(common.config_file, common.flags());
-              return std::string();
-            }),
+      check("LLMClient", llm_client),
+      check("TaskRegistryClient", service_client<TaskRegistryClient>),
+      check("RepoPoolClient", service_client<RepoPoolClient>),
+      check("ArtifactStoreClient", service_client<ArtifactStoreClient>),
+      check("configuration, and the clients made from it", configured_clients),
   };
   bool ok = true;
   Json list = Json::array();
@@ -84,7 +111,7 @@ int run() {
     list.push_back(Json::object({{"name", one.name}, {"ok", one.ok}, {"detail", one.detail}}));
     if (!common.json)
       print_line(styled(one.ok ? "good" : "bad", one.ok ? "ok  " : "FAIL") + "  " + one.name +
-                 "  " + one.detail);
+                 "  " + presentable(one.detail));
   }
   if (common.json) print_json(Json::object({{"ok", ok}, {"checks", std::move(list)}}));
   return ok ? 0 : 1;
@@ -94,7 +121,7 @@ int run() {
 
 void declare_verify(Cli& cli) {
   common.service_command(cli, "verify", "Make all four clients and check their documented defaults",
-                         run);
+                         kAllServices, run);
 }
 
 }  // namespace necrocode::app

@@ -20,12 +20,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kService = "artifact-store";
-constexpr std::chrono::seconds kTimeout{60};
 constexpr std::size_t kTargetBytes = 200;  // of a uri, in errors and logs
 
 net::ServiceOptions with_artifact_timeout(net::ServiceOptions options) {
   // 30 s is what a ServiceOptions begins with: nobody chose it.
-  if (options.timeout == net::ServiceOptions{}.timeout) options.timeout = kTimeout;
+  if (options.timeout == net::ServiceOptions{}.timeout)
+    options.timeout = ArtifactStoreClient::kDefaultTimeout;
   return options;
 }
 
@@ -234,6 +234,9 @@ ArtifactInfo ArtifactInfo::from_json(const Json& json) {
   info.uri = fields.required_string("uri");
   info.id = fields.required_string("id");
   info.type = fields.string("type").value_or("");
+  info.spec_name = fields.string("spec_name").value_or("");
+  info.task_id = fields.string("task_id").value_or("");
+  info.name = fields.string("name").value_or("");
   if (!fields.has("size_bytes")) fields.fail("size_bytes", "is required");
   info.size_bytes = static_cast<std::uint64_t>(fields.integer("size_bytes", 0).value_or(0));
   info.sha256 = ascii_lower(fields.required_string("sha256"));

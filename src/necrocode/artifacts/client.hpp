@@ -2,6 +2,7 @@
 // files of any size. Nothing is ever asked of another origin than the store's.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -14,9 +15,12 @@ namespace necrocode {
 
 /// What the store says of one artifact.
 struct ArtifactInfo {
-  std::string uri;   ///< what download() takes
-  std::string id;    ///< never given twice
-  std::string type;  ///< "diff", "log", "test" …
+  std::string uri;        ///< what download() takes
+  std::string id;         ///< never given twice
+  std::string type;       ///< "diff", "log", "test" …
+  std::string spec_name;  ///< empty when unknown
+  std::string task_id;    ///< empty when unknown
+  std::string name;       ///< as it was given, else the id
   std::uint64_t size_bytes = 0;
   std::string sha256;  ///< lower-case hex
   SystemTime created_at;
@@ -47,8 +51,9 @@ struct ArtifactPage {
 class ArtifactStoreClient {
  public:
   static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
+  static constexpr std::chrono::seconds kDefaultTimeout{60};  ///< an artifact is large
   explicit ArtifactStoreClient(const std::string& base_url = kDefaultUrl);
-  explicit ArtifactStoreClient(net::ServiceOptions options);  ///< timeout 60 s unless set
+  explicit ArtifactStoreClient(net::ServiceOptions options);  ///< kDefaultTimeout unless set
 
   /// `metadata`: an object; task_id, spec_name, name, mime_type and tags are understood. The uri.
   std::string upload(const std::string& type, std::string_view content,
