@@ -1,8 +1,11 @@
 // necrocode run: one task, start to end.
+#include <utility>
+
 #include "commands.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/runner/worker.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"
 
@@ -13,43 +16,102 @@ struct RunArguments {
   CommonOptions common;
   std::string task_file;
   std::string repo;
-  std::string llm_endpoint;
-  std::string llm_model;
-  std::string llm_timeout;
-  std::string executor;
+  std::string executor = "llm";
   std::string out;
   bool dry_run = false;
   bool no_baseline = false;
   bool unsandboxed = false;
 };
 
-std::map<std::string, std::string> settings_of(const RunArguments& arguments) {
-  std::map<std::string, std::string> flags;
-  if (!arguments.llm_endpoint.empty()) flags["llm.endpoint"] = arguments.llm_endpoint;
-  if (!arguments.llm_model.empty()) flags["llm.model"] = arguments.llm_model;
-  if (!arguments.llm_timeout.empty()) flags["llm.timeout_seconds"] = arguments.llm_timeout;
-  return flags;
+// The task as the registry has it: its truth is there. What the file says, too, must be the same.
+runner::TaskContext agreed_context(const Json& file, const registry::Task& known,
+                                   runner::TaskDefaults defaults) {
+  const std::string repo = std::exchange(defaults.repo_url, "");
+  if (known.fields["repo_url"].string_or("").empty()) defaults.repo_url = repo;
+  const Json truth = known.to_json();
+  runner::TaskContext task = runner::read_task_context(truth, defaults);
+  Json merged = truth;
+  for (const auto& [name, value] : file.members()) merged.set(name, value);
+  task.warnings = runner::read_task_context(merged, defaults).warnings;
+  // Metadata are notes, which the registry adds to; no run depends on them.
+  const auto what_counts = [](runner::TaskContext context) {
+    context.metadata = {};
+    context.warnings.clear();
+    return context;
+  };
+  std::vector<std::string> differing;
+  for (const auto& [name, value] : file.members()) {
+    const Json changed = Json(truth).set(name, value);
+    if (what_counts(runner::read_task_context(changed, defaults)) != what_counts(task))
+      differing.push_back(name);
+  }
+  if (!repo.empty() && repo != task.repo_url) differing.emplace_back("--repo");
+  if (differing.empty()) return task;
+  throw TaskContextValidationError("the registry has task " + known.id + " with another " +
+                                   join(differing, ", ") +
+                                   "; leave that out, or submit the task anew");
 }
 
-// The task's lease, when a registry is configured and knows the task.
-std::optional<registry::ClaimedTask> claim(const runner::RunnerServices& services,
-                                           const runner::TaskContext& task,
-                                           const std::string& runner_id,
-                                           const CallContext& context) {
-  if (!services.registry) return std::nullopt;
-  registry::ClaimRequest request;
-  request.runner_id = RunnerId{runner_id};
-  request.task_id = task.task_id.str();
-  try {
-    auto claimed = services.registry->claim(request, context);
-    if (!claimed.empty()) return std::move(claimed.front());
-  } catch (const NotFound&) {
-    note("necrocode: the registry does not know " + task.task_id.str() +
-         "; the run is not reported there");
-    return std::nullopt;
+std::string why_not_ready(const registry::Task& task) {
+  const std::string is = "task " + task.id + " is " + std::string(to_string(task.state));
+  switch (task.state) {
+    case registry::TaskState::kBlocked:
+      return is + (task.blocked_reason.empty() ? "" : " (" + task.blocked_reason + ")") +
+             ": it becomes ready when what it depends on is done";
+    case registry::TaskState::kRunning:
+      return is + " on " + task.runner_id + ": wait for it, or end it with `necrocode task cancel`";
+    case registry::TaskState::kFailed:
+      return is + ": `necrocode task retry " + task.id + "` makes it ready again";
+    case registry::TaskState::kReady:
+      return is +
+             ", but was not given out: another runner took it, or it waits before its next "
+             "attempt; see `necrocode task show " +
+             task.id + "`";
+    default:
+      return is + ": nothing is left to run";
   }
-  throw TaskContextValidationError("the registry has task " + task.task_id.str() +
-                                   ", but it is not ready to run");
+}
+
+// One `run`, up to its result. What is known so far is there also when it fails early.
+class OneRun {
+ public:
+  OneRun(const RunArguments& arguments, RunOutput& output)
+      : arguments_(arguments), output_(output) {
+    options_.runner_id = "runner-" + random_hex(4);
+  }
+
+  runner::RunResult execute(const CallContext& context);
+
+  const std::string& runner_id() const { return options_.runner_id; }
+  /// Empty until it is known.
+  const std::string& task_id() const { return task_id_; }
+  /// Empty until there is one that can be used.
+  const std::filesystem::path& run_dir() const { return options_.run_dir; }
+
+ private:
+  void use_out_folder();
+  void set_options(const config::Config& config);
+  runner::TaskDefaults defaults(const config::Config& config) const;
+  std::optional<registry::Task> find_task(TaskRegistryClient* registry, const CallContext& context);
+  registry::ClaimedTask claim(TaskRegistryClient& registry, const registry::Task& known,
+                              const CallContext& context) const;
+  const RunArguments& arguments_;
+  RunOutput& output_;
+  runner::RunOptions options_;
+  std::string task_id_;
+};
+
+void show_plan(RunOutput& output, const Json& plan) {
+  const auto print_line = [&output](std::string_view name, const Json& value) {
+    output.print_line(std::string(name) + presentable(value.string_or("")));
+  };
+  print_line("branch    ", plan["branch"]);
+  print_line("base      ", plan["base_commit"]);
+  for (const Json& command : plan["test_commands"].items()) print_line("test      ", command);
+  output.print_line("");
+  // Masked as a whole: a secret may have several lines.
+  const std::string prompt = masked(plan["prompt"].string_or(""));
+  for (const std::string_view line : split(prompt, '\n')) output.print_line(printable(line));
 }
 
 void show_event(RunOutput& output, const runner::RunEvent& event, bool json) {
@@ -60,7 +122,7 @@ void show_event(RunOutput& output, const runner::RunEvent& event, bool json) {
   } else if (event.type == "warning") {
     note("  " + event.data["message"].string_or(""));
   } else if (event.type == "plan") {
-    output.print_line(event.data.pretty());
+    show_plan(output, event.data);
   }
 }
 
@@ -68,8 +130,8 @@ void show_result(RunOutput& output, const runner::RunResult& result,
                  const std::filesystem::path& run_dir) {
   const auto print_line = [&output](const std::string& line) { output.print_line(line); };
   const std::string outcome(result.outcome());
-  print_line(styled(result.success() ? "good" : "bad", outcome) + "  " + result.task_id + "  " +
-             human_duration(result.duration));
+  print_line(styled(result.exit_code == ExitCode::kDone ? "good" : "bad", outcome) + "  " +
+             result.task_id + "  " + human_duration(result.duration));
   if (result.failure) print_line("reason    " + presentable(result.failure->reason));
   if (result.push)
     print_line("branch    " + presentable(result.push->branch) + " at " + result.push->commit);
@@ -77,6 +139,7 @@ void show_result(RunOutput& output, const runner::RunResult& result,
     for (const auto& command : result.tests->commands)
       print_line("test      " + presentable(command.command) + ": " + command.verdict());
   }
+  if (result.dry_run) return;
   print_line("model     " + std::to_string(result.model_calls) + " calls, " +
              std::to_string(result.usage.total_tokens) + " tokens, " +
              std::to_string(result.repairs) + " repairs");
@@ -85,53 +148,130 @@ void show_result(RunOutput& output, const runner::RunResult& result,
   print_line("result    " + (run_dir / "result.json").string());
 }
 
-int run(const RunArguments& arguments) {
-  StopOnSignal signals;
-  process::Supervisor& children = supervisor();
-  Runtime runtime(arguments.common, settings_of(arguments));
+// First of all, so that whatever fails later, no earlier run's files pass for this one's.
+void OneRun::use_out_folder() {
+  if (arguments_.out.empty()) return;
+  const std::filesystem::path folder = std::filesystem::absolute(arguments_.out);
+  require_folder("--out", folder);
+  runner::remove_earlier_results(folder);
+  options_.run_dir = folder;
+}
+
+void OneRun::set_options(const config::Config& config) {
+  options_.data_dir = config.data_dir;
+  require_folder("--data", options_.data_dir / "runs");
+  options_.max_repairs = config.max_repairs;
+  options_.git_retries = config.git_retry_count;
+  options_.baseline = !arguments_.no_baseline;
+  options_.dry_run = arguments_.dry_run;
+  options_.observer = [this](const runner::RunEvent& event) {
+    show_event(output_, event, arguments_.common.json);
+  };
+}
+
+runner::TaskDefaults OneRun::defaults(const config::Config& config) const {
   runner::TaskDefaults defaults;
-  defaults.timeout = std::chrono::seconds{runtime.config().default_timeout_seconds};
-  defaults.test_timeout = std::chrono::seconds{runtime.config().test_timeout_seconds};
-  defaults.repo_url = arguments.repo;
-  runner::TaskContext task = runner::read_task_file(arguments.task_file, defaults);
-  if (!arguments.executor.empty() && arguments.executor != "llm") {
-    throw TaskContextValidationError("--executor must be \"llm\", not \"" +
-                                     printable(arguments.executor) + "\"");
+  defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
+  defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
+  defaults.repo_url = arguments_.repo;
+  return defaults;
+}
+
+// The task as the registry has it, when one is configured and knows it.
+std::optional<registry::Task> OneRun::find_task(TaskRegistryClient* registry,
+                                                const CallContext& context) {
+  if (!registry || task_id_.empty()) return std::nullopt;
+  try {
+    return registry->get_task(task_id_, context);
+  } catch (const NotFound&) {
+    note("necrocode: the registry does not know " + task_id_ + "; the run is not reported there");
+    return std::nullopt;
   }
-  RunnerParts parts(runtime, children, arguments.unsandboxed);
+}
+
+registry::ClaimedTask OneRun::claim(TaskRegistryClient& registry, const registry::Task& known,
+                                    const CallContext& context) const {
+  registry::ClaimRequest request;
+  request.runner_id = RunnerId{options_.runner_id};
+  request.task_id = known.id;
+  std::vector<registry::ClaimedTask> claimed;
+  if (known.state == registry::TaskState::kReady) claimed = registry.claim(request, context);
+  if (claimed.empty()) throw TaskContextValidationError(why_not_ready(known));
+  return std::move(claimed.front());
+}
+
+runner::RunResult OneRun::execute(const CallContext& context) {
+  use_out_folder();
+  process::Supervisor& children = supervisor();
+  Runtime runtime(arguments_.common);
+  const Json file = runner::read_task_file(arguments_.task_file);
+  if (const auto id = runner::task_id_of(file)) task_id_ = id->str();
+  if (arguments_.executor != "llm") {
+    throw TaskContextValidationError("--executor must be \"llm\", not \"" +
+                                     printable(arguments_.executor) + "\"");
+  }
+  set_options(runtime.config());
+  if (!arguments_.dry_run) runtime.require_model_key();
+  RunnerParts parts(runtime, children, arguments_.unsandboxed);
   const runner::RunnerServices services = parts.services();
 
-  runner::RunOptions options;
-  options.runner_id = "runner-" + random_hex(4);
-  options.data_dir = runtime.config().data_dir;
-  options.run_dir = arguments.out.empty()
-                        ? options.data_dir / "runs" /
-                              (std::string(task.task_id.spec()) + "-" +
-                               std::string(task.task_id.number()) + "-" + random_hex(4))
-                        : std::filesystem::absolute(arguments.out);
-  require_folder("--data", options.data_dir / "runs");
-  if (!arguments.out.empty()) require_folder("--out", options.run_dir);
-  options.max_repairs = runtime.config().max_repairs;
-  options.git_retries = runtime.config().git_retry_count;
-  options.baseline = !arguments.no_baseline;
-  options.dry_run = arguments.dry_run;
-  RunOutput output;
-  options.observer = [&arguments, &output](const runner::RunEvent& event) {
-    show_event(output, event, arguments.common.json);
-  };
-  const auto claimed = arguments.dry_run
-                           ? std::nullopt
-                           : claim(services, task, options.runner_id, signals.context());
-  if (claimed) task.base_commits = claimed->task.base_commits;
+  const runner::TaskDefaults given = defaults(runtime.config());
+  const auto known = find_task(services.registry, context);
+  runner::TaskContext task =
+      known ? agreed_context(file, *known, given) : runner::read_task_context(file, given);
+  if (options_.run_dir.empty()) {
+    options_.run_dir = options_.data_dir / "runs" /
+                       (std::string(task.task_id.spec()) + "-" +
+                        std::string(task.task_id.number()) + "-" + random_hex(4));
+  }
+  std::optional<registry::ClaimedTask> claimed;
+  if (known && !arguments_.dry_run) {
+    claimed = claim(*services.registry, *known, context);
+    try {
+      // It may have changed since we looked.
+      task = agreed_context(file, claimed->task, given);
+    } catch (const std::exception& error) {
+      runner::give_up(*services.registry, *claimed, registry::TaskState::kReady, error.what());
+      throw;
+    }
+  }
+  return runner::RunnerOrchestrator(services, options_)
+      .run(task, claimed ? &*claimed : nullptr, context);
+}
 
-  const runner::RunResult result = runner::RunnerOrchestrator(services, options)
-                                       .run(task, claimed ? &*claimed : nullptr, signals.context());
+// The result of a run that could not begin, told where it would be looked for.
+runner::RunResult failed_early(const OneRun& one, const std::exception& error) {
+  note("necrocode: " + std::string(error.what()));
+  runner::RunResult result = runner::failed_before_start(one.runner_id(), one.task_id(), error);
+  if (one.run_dir().empty()) return result;
+  try {
+    write_file_durable(one.run_dir() / "result.json", masked(result.to_json().pretty()) + "\n",
+                       0600);
+  } catch (const StorageError& storage) {
+    note("necrocode: " + storage.summary());
+  }
+  return result;
+}
+
+int run(const RunArguments& arguments) {
+  StopOnSignal signals;
+  RunOutput output;
+  OneRun one(arguments, output);
+  runner::RunResult result;
+  bool began = true;
+  try {
+    result = one.execute(signals.context());
+  } catch (const std::exception& error) {
+    began = false;
+    result = failed_early(one, error);
+  }
   if (arguments.common.json) {
     output.print_json_line(result.to_json());
-  } else {
-    show_result(output, result, options.run_dir);
+  } else if (began) {
+    show_result(output, result, one.run_dir());
   }
-  if (result.success()) output.finish();  // else the run's own exit code says more
+  // Else the run's own exit code says more.
+  if (result.exit_code == ExitCode::kDone) output.finish();
   return static_cast<int>(result.exit_code);
 }
 
@@ -142,15 +282,18 @@ void declare_run(Cli& cli) {
   Cli& command =
       cli.command("run", "One task, start to end: workspace, change, tests, branch, artifacts");
   arguments.common.declare(command);
-  arguments.common.declare_services(command);
+  arguments.common.declare_services(command, kAllServices);
+  arguments.common.declare_llm(command);
   arguments.common.declare_json(command, "print events as JSON lines, the result last");
   command.positional("task", arguments.task_file, "task file, JSON or YAML")
-      .option("--repo", arguments.repo, "repository to work on, instead of the task's repo_url")
-      .option("--llm-endpoint", arguments.llm_endpoint, "base URL of an OpenAI-compatible service")
-      .option("--llm-model", arguments.llm_model, "model name")
-      .option("--llm-timeout", arguments.llm_timeout, "seconds for one model call")
+      .option("--repo", arguments.repo,
+              "repository to work on, instead of the file's repo_url; that of a task in the "
+              "registry stays")
       .option("--executor", arguments.executor, "how the change is made: llm")
-      .option("--out", arguments.out, "folder for log, diff, test report and result.json")
+      .option(
+          "--out", arguments.out,
+          "folder for log, diff, test report and result.json (default: a new one below runs/ of "
+          "the data folder)")
       .flag("--dry-run", arguments.dry_run,
             "prepare the workspace and show the prompt; call no model, push nothing")
       .flag("--no-baseline", arguments.no_baseline, "do not run the tests before the change")

@@ -61,12 +61,16 @@ void set_output_masker(std::shared_ptr<const Masker> masker) {
   output_masker() = std::move(masker);
 }
 
+std::string masked(std::string_view text) {
+  return output_masker()->mask(text);
+}
+
 std::string presentable(std::string_view text) {
-  return printable(output_masker()->mask(text));
+  return printable(masked(text));
 }
 
 void print(std::string_view text) {
-  print_raw(output_masker()->mask(text));
+  print_raw(masked(text));
 }
 
 void print_raw(std::string_view text) {

@@ -16,6 +16,7 @@ namespace necrocode::app {
 
 /// What all below take out of what they print; from Runtime, before any other thread prints.
 void set_output_masker(std::shared_ptr<const Masker> masker);
+std::string masked(std::string_view text);
 /// Masked, then made safe for one line of a terminal: how text of others is shown. Cut it after
 /// this, not before: half a secret is not recognized.
 std::string presentable(std::string_view text);
