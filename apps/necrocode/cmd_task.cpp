@@ -1,11 +1,11 @@
 // necrocode task: the Task Registry from the command line.
-#include <cstdio>
+#include <algorithm>
 
 #include "commands.hpp"
-#include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
-#include "necrocode/config/yaml.hpp"
+#include "necrocode/runner/task_context.hpp"
+#include "paging.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"
 
@@ -25,25 +25,20 @@ struct TaskArguments {
   std::string repo;
   std::string reason;
   std::string format = "json";
-  int limit = 1000;
+  ListLimit limit;
 };
 
 TaskArguments arguments;
 
-Json read_taskset(const std::string& file) {
-  const std::string text = read_file(file, 64 * limits::kMiB);
-  if (std::filesystem::path(file).extension() != ".json") return config::parse_yaml(text, file);
-  try {
-    return Json::parse(text, file);
-  } catch (const InvalidResponse& error) {
-    throw TaskContextValidationError(error.summary());
+Json read_taskset() {
+  Json taskset = runner::read_task_file(arguments.file, 64 * limits::kMiB);
+  if (!taskset["tasks"].is_array()) {
+    throw TaskContextValidationError(
+        taskset["task_id"].is_null()
+            ? "a taskset is {\"spec_name\": …, \"tasks\": […]}, and this has no list of tasks"
+            : "this is one task; use `necrocode run`, or give a taskset");
   }
-}
-
-int submit() {
-  Runtime runtime(arguments.common);
-  Json taskset = read_taskset(arguments.file);
-  if (!arguments.repo.empty() && taskset.is_object()) {
+  if (!arguments.repo.empty()) {
     Json tasks = Json::array();
     for (Json task : taskset["tasks"].items()) {
       if (task.is_object()) task.set("repo_url", arguments.repo);
@@ -51,6 +46,47 @@ int submit() {
     }
     taskset.set("tasks", std::move(tasks));
   }
+  return taskset;
+}
+
+// Each task as a runner will read it: what it would refuse is said now, all of it at once. What
+// tasks are to each other is the registry's to check.
+void check_tasks(const Json& taskset, const config::Config& config) {
+  runner::TaskDefaults defaults;
+  defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
+  defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
+  ErrorInfo info;
+  for (std::size_t i = 0; i < taskset["tasks"].size(); ++i) {
+    const std::string pointer = "/tasks/" + std::to_string(i);
+    Json task = taskset["tasks"].items()[i];
+    if (!task.is_object()) {
+      info.fields.push_back({pointer, "must be an object"});
+      continue;
+    }
+    std::string id_name = "id";
+    for (const char* name : {"task_id", "number", "id"}) {
+      if (!task[name].is_null()) id_name = name;
+    }
+    task.set("task_id", task[id_name]).set("spec_name", taskset["spec_name"]);
+    try {
+      for (const std::string& warning : runner::read_task_context(task, defaults).warnings)
+        note("necrocode: warning: " + pointer + ": " + warning);
+    } catch (const TaskContextValidationError& error) {
+      for (const FieldError& field : error.info().fields) {
+        info.fields.push_back(
+            {pointer + (field.pointer == "/task_id" ? "/" + id_name : field.pointer),
+             field.message});
+      }
+    }
+  }
+  if (!info.fields.empty())
+    throw TaskContextValidationError("the taskset is invalid", std::move(info));
+}
+
+int submit() {
+  Runtime runtime(arguments.common);
+  const Json taskset = read_taskset();
+  check_tasks(taskset, runtime.config());
   const registry::Taskset submitted = runtime.registry().submit(taskset);
   if (arguments.common.json) {
     print_json(submitted.to_json());
@@ -61,14 +97,27 @@ int submit() {
   return 0;
 }
 
+// Why a task is not done yet, or will not be.
+std::string reason_of(const registry::Task& task) {
+  if (task.state == registry::TaskState::kDone) return {};
+  const std::string failure = task.failure["reason"].string_or("");
+  return failure.empty() ? task.blocked_reason : failure;
+}
+
 void print_tasks(const std::vector<registry::Task>& tasks) {
+  std::vector<std::string> header = {"TASK", "STATE", "ATTEMPT", "TITLE", "RUNNER", "BRANCH"};
   std::vector<std::vector<std::string>> rows;
+  const bool reasons = std::any_of(tasks.begin(), tasks.end(), [](const registry::Task& task) {
+    return !reason_of(task).empty();
+  });
+  if (reasons) header.emplace_back("REASON");
   for (const registry::Task& task : tasks) {
     rows.push_back({task.id, std::string(to_string(task.state)), std::to_string(task.attempt),
                     shorten(task.fields["title"].string_or(""), 60), task.runner_id,
                     task.metadata["branch"].string_or("")});
+    if (reasons) rows.back().push_back(shorten(presentable(reason_of(task)), 120));
   }
-  print_table({"TASK", "STATE", "ATTEMPT", "TITLE", "RUNNER", "BRANCH"}, rows);
+  print_table(header, rows);
 }
 
 int list() {
@@ -87,16 +136,19 @@ int list() {
   query.label = arguments.label;
   query.text = arguments.text;
   query.sort = arguments.sort;
-  query.limit = arguments.limit;
-  const registry::TaskPage page = runtime.registry().list(query);
+  TaskRegistryClient client = runtime.registry();
+  const registry::TaskPage page =
+      list_pages([&client](const registry::TaskQuery& one) { return client.list(one); }, query,
+                 arguments.limit);
+  const bool more = page.next_cursor.has_value();
   if (!arguments.common.json) {
     print_tasks(page.items);
-    if (page.next_cursor) print_line("… more; raise --limit");
+    if (more) print_line(kMoreLine);
     return 0;
   }
   Json items = Json::array();
   for (const registry::Task& task : page.items) items.push_back(task.to_json());
-  print_json(Json::object({{"items", std::move(items)}, {"next_cursor", page.next_cursor}}));
+  print_json(Json::object({{"items", std::move(items)}, {"more", more}}));
   return 0;
 }
 
@@ -125,18 +177,26 @@ int events() {
   }
 }
 
+void report(const registry::Task& task) {
+  if (arguments.common.json) {
+    print_json(task.to_json());
+  } else {
+    print_line(task.id + "  " + std::string(to_string(task.state)) +
+               (task.cancel_requested ? ", cancel requested" : ""));
+  }
+}
+
 int cancel() {
   Runtime runtime(arguments.common);
   const registry::Task task = runtime.registry().cancel(arguments.id, arguments.reason);
-  print_line(task.id + "  " + std::string(to_string(task.state)) +
-             (task.cancel_requested ? ", cancel requested" : ""));
+  report(task);
   return 0;
 }
 
 int retry() {
   Runtime runtime(arguments.common);
   const registry::Task task = runtime.registry().retry(arguments.id);
-  print_line(task.id + "  " + std::string(to_string(task.state)));
+  report(task);
   return 0;
 }
 
@@ -147,9 +207,11 @@ int graph() {
   return 0;
 }
 
+// A command that reports something, also as JSON.
 Cli& sub(Cli& parent, const std::string& name, const std::string& help,
          std::function<int()> action) {
-  return arguments.common.service_command(parent, name, help, std::move(action));
+  return arguments.common.service_command(parent, name, help, {Service::kRegistry},
+                                          std::move(action));
 }
 
 }  // namespace
@@ -157,24 +219,27 @@ Cli& sub(Cli& parent, const std::string& name, const std::string& help,
 void declare_task(Cli& cli) {
   Cli& task = cli.command("task", "Tasks: submit, look, cancel, retry");
   sub(task, "submit", "Create or update a whole taskset", submit)
-      .positional("file", arguments.file, "taskset, JSON or YAML")
+      .input_file("file", arguments.file, "taskset, JSON or YAML")
       .option("--repo", arguments.repo, "repo_url for every task");
-  sub(task, "list", "Tasks by state, spec, skill, label or text", list)
-      .option("--spec", arguments.spec, "of this spec")
+  Cli& listing = sub(task, "list", "Tasks by state, spec, skill, label or text", list);
+  listing.option("--spec", arguments.spec, "of this spec")
       .option("--state", arguments.state, "in these states, comma-separated")
       .option("--skill", arguments.skill, "that need this skill")
       .option("--label", arguments.label, "with this label")
       .option("--text", arguments.text, "with this text in title or description")
-      .option("--sort", arguments.sort, "number, priority or age")
-      .option("--limit", arguments.limit, 1, 1000, "at most so many");
+      .option("--sort", arguments.sort, "number, priority or age");
+  arguments.limit.declare(listing);
   sub(task, "show", "One task, whole", show).positional("id", arguments.id, "SPEC:NUMBER");
   sub(task, "events", "A task's history", events).positional("id", arguments.id, "SPEC:NUMBER");
   sub(task, "cancel", "Cancel a task, also a running one", cancel)
       .positional("id", arguments.id, "SPEC:NUMBER")
       .option("--reason", arguments.reason, "kept with the event");
-  sub(task, "retry", "Make a failed or cancelled task ready again", retry)
+  sub(task, "retry", "Make a failed task ready again", retry)
       .positional("id", arguments.id, "SPEC:NUMBER");
-  sub(task, "graph", "Dependencies of a taskset", graph)
+  Cli& graphing = task.command("graph", "Dependencies of a taskset");
+  arguments.common.declare(graphing);
+  arguments.common.declare_services(graphing, {Service::kRegistry});
+  graphing.action(graph)
       .positional("spec", arguments.spec, "spec name")
       .option("--format", arguments.format, "json, dot or mermaid");
 }
