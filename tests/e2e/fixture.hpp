@@ -10,6 +10,7 @@
 #include "necrocode/agent_runner.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/llm/replay.hpp"
+#include "support/eventually.hpp"
 #include "support/program.hpp"
 
 namespace necrocode::test {
@@ -51,17 +52,6 @@ inline int processes_with(const std::string& mark) {
     }
   }
   return count;
-}
-
-/// Asks again every 20 ms until it holds, for at most `limit`.
-template <class Condition>
-bool eventually(Condition condition, std::chrono::milliseconds limit = std::chrono::seconds{10}) {
-  const auto until = std::chrono::steady_clock::now() + limit;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() >= until) return false;
-    ::poll(nullptr, 0, 20);
-  }
-  return true;
 }
 
 class EndToEnd : public testing::Test {

@@ -6,9 +6,11 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <list>
@@ -73,6 +75,11 @@ class RawConnection {
     sockaddr none{};
     none.sa_family = AF_UNSPEC;
     EXPECT_EQ(::connect(fd_.get(), &none, sizeof none), 0);
+  }
+  /// Says nothing until the peer closes, at most that long; whether it has closed.
+  bool closed_within(std::chrono::milliseconds time) {
+    pollfd peer{fd_.get(), POLLRDHUP, 0};
+    return ::poll(&peer, 1, static_cast<int>(time.count())) != 0;
   }
   /// Reads until the peer closes: the way to be silent.
   void wait_closed() {

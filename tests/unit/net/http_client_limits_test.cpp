@@ -3,18 +3,31 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <future>
 #include <thread>
 #include <vector>
 
 #include "http_client_fixture.hpp"
+#include "necrocode/base/file.hpp"
 #include "necrocode/net/body_sources.hpp"
+#include "support/eventually.hpp"
 
 namespace necrocode::net {
 namespace {
+
+// True when that thread of ours has nothing to do.
+bool is_waiting(pid_t thread) {
+  if (thread == 0) return false;
+  const std::string stat =
+      read_file("/proc/self/task/" + std::to_string(thread) + "/stat", limits::kMiB);
+  return stat.compare(stat.rfind(')'), 3, ") S") == 0;
+}
 
 // ---- timers and cancelling ----------------------------------------------------------------------
 
@@ -62,7 +75,7 @@ TEST_F(HttpClientTest, IdleTimerLetsAnAnswerThatMovesLive) {
     connection.read_request();
     connection.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
     for (int i = 0; i < 10 && connection.send("x"); ++i) {
-      real_clock().sleep_for(20ms, {});
+      if (connection.closed_within(20ms)) return;
     }
   });
   HttpRequest request = get(server.url());
@@ -74,7 +87,8 @@ TEST_F(HttpClientTest, TotalTimerEndsAnAnswerThatDrips) {
   RawServer server([](RawConnection& connection) {
     connection.read_request();
     connection.send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
-    while (connection.send("x")) real_clock().sleep_for(5ms, {});
+    while (connection.send("x") && !connection.closed_within(5ms)) {
+    }
   });
   HttpRequest request = get(server.url());
   request.timeouts.idle = 10s;
@@ -125,13 +139,18 @@ TEST_F(HttpClientTest, CancellingWakesWithin50MsAndCloses) {
     CallContext context;
     context.stop = stop.get_token();
     SteadyTime end;
+    std::promise<void> answer_begun;
     std::jthread caller([&] {
-      EXPECT_FAILURE(failure(get(server.url()), context), TransportFailure::kCancelled,
+      HttpRequest request = get(server.url());
+      request.on_body = [&](std::string_view) {
+        answer_begun.set_value();
+        return true;
+      };
+      EXPECT_FAILURE(failure(request, context), TransportFailure::kCancelled,
                      Delivery::kResponseStarted);
       end = std::chrono::steady_clock::now();
     });
-    server.wait_for_requests(i + 1);
-    real_clock().sleep_for(5ms, {});  // lets the answer's beginning arrive
+    answer_begun.get_future().wait();
     const auto begin = std::chrono::steady_clock::now();
     stop.request_stop();
     caller.join();
@@ -176,10 +195,12 @@ TEST(HttpClientEnd, DestructionFailsWhatIsUnderWay) {
   options.connections_per_host = 2;
   auto client = make_curl_http_client(options);
   std::atomic<int> failed = 0;
+  std::array<std::atomic<pid_t>, 4> threads{};
   std::vector<std::jthread> callers;
-  for (int i = 0; i < 4; ++i) {  // two of them still wait for a connection
-    callers.emplace_back([&failed, &server, raw = client.get()] {
+  for (auto& thread : threads) {  // two of them still wait for a connection
+    callers.emplace_back([&failed, &server, &thread, raw = client.get()] {
       try {
+        thread = ::gettid();
         raw->send(get(server.url()), {});
       } catch (const TransportError& error) {
         failed += error.failure() == TransportFailure::kCancelled;
@@ -187,8 +208,10 @@ TEST(HttpClientEnd, DestructionFailsWhatIsUnderWay) {
     });
   }
   server.wait_for_requests(2);
-  // Only threads that are inside send() are promised anything.
-  real_clock().sleep_for(50ms, {});
+  // Only threads that are inside send() are promised anything: there, and nowhere before, they
+  // wait.
+  EXPECT_TRUE(
+      test::eventually([&] { return std::all_of(threads.begin(), threads.end(), is_waiting); }));
   client.reset();
   callers.clear();
   EXPECT_EQ(failed, 4);
