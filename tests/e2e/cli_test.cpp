@@ -168,6 +168,22 @@ TEST_F(CommandLine, FolderThatCannotBeUsedThenTheTaskIsNotClaimed) {
   EXPECT_EQ(registry.get_task("e2e:1").attempt, 0);
 }
 
+TEST_F(CommandLine, InputThatCannotBeReadThenUsageErrorNamingIt) {
+  const std::string none = path("none.json").string();
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"task", "submit", none},
+        {"artifact", "put", "log", none},
+        {"artifact", "put", "log", "/tmp"},
+        {"llm", "serve-replay", none}}) {
+    fs::remove(path("stderr"));
+    EXPECT_EQ(run(arguments), 2) << join(arguments, " ");
+    EXPECT_THAT(stderr_text(), HasSubstr("cannot read " + arguments.back())) << stderr_text();
+  }
+  extra_env_ = {"LLM_API_KEY_FILE=/nonexistent"};
+  EXPECT_EQ(run({"llm", "chat", "hello"}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("/nonexistent of $LLM_API_KEY_FILE"));
+}
+
 TEST_F(CommandLine, CredentialVariableSetToNothingThenRefusedForSecurityByName) {
   for (const std::string name :
        {"LLM_API_KEY", "OPENAI_API_KEY", "GIT_TOKEN", "LLM_API_KEY_FILE", "GIT_TOKEN_FILE"}) {

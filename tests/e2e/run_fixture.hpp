@@ -26,6 +26,11 @@ class Run : public EndToEnd {
     if (result) *result = Json::try_parse(last).value_or(Json());
     return code;
   }
+  /// No retries, so that what is out of reach is soon known to be.
+  std::string fast_config() {
+    write_file_atomic(path("config.yaml"), "llm_retry_count: 0\nnetwork_retry_count: 0\n");
+    return path("config.yaml").string();
+  }
   std::string remote_branches() {
     return git({"-C", remote(), "branch", "--format=%(refname:short)"});
   }

@@ -269,8 +269,60 @@ TEST_F(Run, DryRunCallsNoModelAndPushesNothing) {
   Json result;
   EXPECT_EQ(run_task(task(), {"--dry-run"}, &result), 0) << stderr_text();
   EXPECT_EQ(result["dry_run"], Json(true));
+  EXPECT_EQ(result["success"], Json(false));
+  EXPECT_EQ(result["outcome"], Json("planned"));
+  EXPECT_EQ(result["phase"], Json("prepare"));
   EXPECT_EQ(model_calls(), 0U);
   EXPECT_EQ(remote_branches(), "main");
+}
+
+TEST_F(Run, DryRunWithoutJsonThenThePlanIsForPeople) {
+  make_remote({{"README", "hello\n"}});
+  std::string output;
+  // Neither a model nor its key is needed for a plan.
+  EXPECT_EQ(run({"run", write_task(task()), "--dry-run", "--data", path("data").string(), "--out",
+                 path("out").string()},
+                &output),
+            0)
+      << stderr_text();
+  EXPECT_THAT(output, HasSubstr("branch    feature/task-e2e-1-write-the-file\n"));
+  EXPECT_THAT(output, HasSubstr("test      grep -q good file.txt\n"));
+  EXPECT_THAT(output, HasSubstr("\nplanned  e2e:1"));
+  EXPECT_THAT(output, testing::Not(HasSubstr("\\n")));
+  EXPECT_THAT(stderr_text(), testing::Not(HasSubstr("upload")));
+}
+
+TEST_F(Run, EarlyFailureThenStillAResultAndNothingOfAnEarlierRun) {
+  make_remote({{"README", "hello\n"}});
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  ASSERT_EQ(run_task(task()), 0) << stderr_text();
+  ASSERT_TRUE(fs::exists(path("out/diff.patch")));
+  Json bad = task();
+  bad.erase("title");
+  Json result;
+  EXPECT_EQ(run_task(bad, {}, &result), 2);
+  EXPECT_EQ(result["type"], Json("result"));
+  EXPECT_EQ(result["exit_code"], Json(2));
+  EXPECT_EQ(result["task_id"], Json("e2e:1"));
+  EXPECT_EQ(result["error"]["phase"], Json("validate"));
+  EXPECT_THAT(result["error"]["reason"].string_or(""), HasSubstr("/title"));
+  EXPECT_THAT(stderr_text(), HasSubstr("/title"));
+  EXPECT_EQ(Json::parse(read_file(path("out/result.json"), limits::kMiB)), result);
+  for (const char* file : {"diff.patch", "tests.json"})
+    EXPECT_FALSE(fs::exists(path("out") / file));
+
+  EXPECT_EQ(
+      run_task(task(), {"--registry", "http://127.0.0.1:1", "--config", fast_config()}, &result),
+      3);
+  EXPECT_EQ(result["exit_code"], Json(3)) << result.dump();
+  EXPECT_EQ(run_task(task(), {"--llm-timeout", "soon"}, &result), 2);
+  EXPECT_THAT(result["error"]["reason"].string_or(""), HasSubstr("--llm-timeout: must be"));
+}
+
+TEST_F(Run, NoKeyForAnEndpointThatNeedsOneThenSaidAtOnce) {
+  Json result;
+  EXPECT_EQ(run_task(task(), {}, &result), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("no key is set for https://api.openai.com/v1"));
 }
 
 TEST_F(Run, ForeignBranchOfTheSameNameIsNeverOverwritten) {

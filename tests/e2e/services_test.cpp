@@ -83,6 +83,190 @@ TEST_F(Services, FailingTestsFailTheTaskReleaseTheSlotAndKeepTheArtifacts) {
   EXPECT_EQ(leased_slots(), 0);
 }
 
+TEST_F(Services, FileThatDiffersFromTheRegistryThenNothingIsClaimed) {
+  serve_model({});
+  submit(task());
+  Json other = task();
+  other.set("title", "Something else")
+      .set("test_commands", std::vector<std::string>{"true"})
+      .set("fail_fast", true);  // which is what the registry's means, too
+  const auto run_file = [&](const Json& file, std::vector<std::string> more = {}) {
+    std::vector<std::string> arguments = {"run",
+                                          write_task(file),
+                                          "--url",
+                                          url_,
+                                          "--llm-endpoint",
+                                          endpoint(),
+                                          "--data",
+                                          path("data").string(),
+                                          "--out",
+                                          path("out").string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  };
+  EXPECT_EQ(run_file(other), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("with another title, test_commands;"));
+  EXPECT_EQ(run_file(task(), {"--repo", "/elsewhere.git"}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("with another --repo;"));
+  Json wrong = task();
+  wrong.set("timeout_seconds", 0);
+  EXPECT_EQ(run_file(wrong), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("/timeout_seconds"));
+  EXPECT_EQ(registry_->get_task("e2e:1").attempt, 0);
+}
+
+TEST_F(Services, FileThatOnlyNamesTheTaskThenTheRegistryHasTheRest) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  submit(task());
+  EXPECT_EQ(run({"run", write_task(Json::object({{"task_id", "e2e:1"}})), "--url", url_,
+                 "--llm-endpoint", endpoint(), "--data", path("data").string()}),
+            0)
+      << stderr_text();
+  EXPECT_EQ(state_of("e2e:1"), "done");
+  // Nothing is left to run of it, and that is what is said.
+  EXPECT_EQ(run({"run", write_task(task()), "--url", url_, "--llm-endpoint", endpoint(), "--data",
+                 path("data").string()}),
+            2);
+  EXPECT_THAT(stderr_text(), HasSubstr("task e2e:1 is done: nothing is left to run"));
+}
+
+TEST_F(Services, TaskWithoutARepositoryThenTheFlagNamesOne) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json without = task();
+  without.erase("repo_url");
+  submit(without);
+  EXPECT_EQ(run({"run", write_task(without), "--repo", remote(), "--url", url_, "--llm-endpoint",
+                 endpoint(), "--data", path("data").string()}),
+            0)
+      << stderr_text();
+}
+
+TEST_F(Services, TaskThatIsNotReadyThenItsStateAndTheWayOut) {
+  serve_model({answer(change({{"file.txt", "bad\n"}}), 0)});
+  submit(task());
+  const std::vector<std::string> command = {"run",    write_task(task()),   "--url",
+                                            url_,     "--llm-endpoint",     endpoint(),
+                                            "--data", path("data").string()};
+  EXPECT_EQ(run(command), 1);
+  EXPECT_EQ(run(command), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("is failed: `necrocode task retry e2e:1` makes it ready"));
+  std::string output;
+  EXPECT_EQ(run({"task", "list", "--url", url_}, &output), 0);
+  EXPECT_THAT(output, HasSubstr("REASON"));
+  EXPECT_THAT(output, HasSubstr("the tests do not pass"));
+}
+
+TEST_F(Services, SubmissionThatRunnersWouldRefuseThenAllOfItIsSaidAndNothingKept) {
+  const auto submit_file = [&](const Json& taskset) {
+    fs::remove(path("stderr"));
+    write_file_atomic(path("tasks.json"), taskset.dump());
+    return run({"task", "submit", path("tasks.json").string(), "--url", url_});
+  };
+  const auto one = [&](const std::string& id) {
+    Json json = task();
+    json.erase("task_id");
+    return json.set("id", id);
+  };
+  Json untitled = one("1");
+  untitled.erase("title");
+  const Json wrong = one("two words").set("timeout_seconds", 0.5).set("executor", "magic");
+  EXPECT_EQ(submit_file(Json::object(
+                {{"spec_name", "e2e"}, {"tasks", Json::Array{untitled, wrong, Json("x")}}})),
+            2);
+  for (const char* pointer : {"/tasks/0/title", "/tasks/1/id", "/tasks/1/timeout_seconds",
+                              "/tasks/1/executor", "/tasks/2"})
+    EXPECT_THAT(stderr_text(), HasSubstr(pointer));
+  EXPECT_TRUE(registry_->list_tasksets().empty());
+
+  EXPECT_EQ(submit_file(task()), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("this is one task; use `necrocode run`"));
+
+  EXPECT_EQ(submit_file(Json::object(
+                {{"spec_name", "e2e"}, {"tasks", Json::Array{one("1").set("titel", "x")}}})),
+            0);
+  EXPECT_THAT(stderr_text(), HasSubstr("/tasks/0: unknown key \"titel\""));
+}
+
+TEST_F(Services, TaskThatIsNotValidThenTheWorkersOutputHasItsResult) {
+  serve_model({});
+  Json invalid = task();
+  invalid.erase("title");
+  submit(invalid);
+  auto one = worker("worker");
+  const auto line = one->read_until("\"type\":\"result\"");
+  ASSERT_TRUE(line.has_value()) << stderr_text();
+  EXPECT_THAT(*line, HasSubstr("/title"));
+  EXPECT_TRUE(eventually([&] { return state_of("e2e:1") == "failed"; }));
+}
+
+TEST_F(Services, ListLongerThanItsLimitThenTheRestOnRequest) {
+  Json tasks = Json::array();
+  for (int i = 1; i <= 5; ++i) {
+    Json one = task();
+    one.erase("task_id");
+    tasks.push_back(one.set("id", std::to_string(i)));
+  }
+  registry_->submit(Json::object({{"spec_name", "e2e"}, {"tasks", tasks}}));
+  const auto listed = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"task", "list", "--url", url_};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    std::string output;
+    EXPECT_EQ(run(arguments, &output), 0) << stderr_text();
+    return output;
+  };
+  EXPECT_THAT(listed({"--limit", "3"}), HasSubstr("… more; --all shows them"));
+  EXPECT_THAT(listed({"--limit", "5"}), testing::Not(HasSubstr("more")));
+  const Json whole = Json::parse(listed({"--all", "--json", "--limit", "3"}));
+  EXPECT_EQ(whole["items"].size(), 5U);
+  EXPECT_EQ(whole["more"], Json(false));
+}
+
+TEST_F(Services, ArtifactCommandsThenByUriOrIdAndOneDocumentWithJson) {
+  const auto json = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--url", url_, "--json"});
+    std::string output;
+    EXPECT_EQ(run(arguments, &output), 0) << stderr_text();
+    return Json::try_parse(output).value_or(Json());
+  };
+  const std::string file = path("clone/README").string();
+  const std::string uri =
+      json({"artifact", "put", "log", file, "--task", "e2e:1"})["uri"].string_or("");
+  const Json info = json({"artifact", "info", uri});
+  const std::string id = info["id"].string_or("");
+  EXPECT_EQ(info["task_id"], Json("e2e:1"));
+  EXPECT_EQ(info["name"], Json("README"));
+  EXPECT_EQ(json({"artifact", "info", id})["uri"], Json(uri));
+  EXPECT_EQ(json({"artifact", "get", id, path("got").string()})["file"],
+            Json(path("got").string()));
+  EXPECT_EQ(read_file(path("got"), 100), "hello\n");
+  std::string output;
+  EXPECT_EQ(run({"artifact", "list", "--url", url_}, &output), 0);
+  EXPECT_THAT(output, HasSubstr("e2e:1  README"));
+  EXPECT_EQ(run({"artifact", "cat", "http://other.example:1/artifacts/" + id, "--url", url_}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("give the id alone"));
+  EXPECT_EQ(json({"artifact", "rm", id})["removed"], Json(id));
+  EXPECT_EQ(run({"artifact", "info", id, "--url", url_}), 3);
+}
+
+TEST_F(Services, CommandsThatReportThenOneDocumentWithJson) {
+  submit(task());
+  const auto json = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--url", url_, "--json"});
+    std::string output;
+    EXPECT_EQ(run(arguments, &output), 0) << stderr_text();
+    return Json::try_parse(output).value_or(Json());
+  };
+  EXPECT_EQ(json({"task", "cancel", "e2e:1"})["state"], Json("cancelled"));
+  json({"pool", "add", remote(), "--name", "one", "--slots", "1"});
+  EXPECT_EQ(json({"pool", "remove", "one"})["removed"], Json("one"));
+  // Only what a command uses is an option of it.
+  EXPECT_EQ(run({"task", "list", "--artifacts", url_}), 2);
+  EXPECT_EQ(run({"pool", "list", "--registry", url_}), 2);
+  EXPECT_EQ(run({"artifact", "cat", "x", "--json"}), 2);
+  EXPECT_EQ(run({"task", "graph", "e2e", "--json"}), 2);
+  EXPECT_EQ(run({"pool", "add", remote(), "--slots", "9", "--max-slots", "3", "--url", url_}), 2);
+}
+
 TEST_F(Services, DryRunLeavesTheTaskAlone) {
   serve_model({});
   submit(task());
@@ -197,6 +381,22 @@ TEST_F(Services, CancelledTaskStopsItsRun) {
   EXPECT_EQ(state_of("e2e:1"), "cancelled");
 }
 
+TEST_F(Services, CancelledTaskThenCountedAsCancelledNotAsHandedBack) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json hanging = task();
+  hanging.set("test_commands", std::vector<std::string>{"sleep 1000"});
+  submit(hanging);
+  auto one = start({"worker", "--url", url_, "--llm-endpoint", endpoint(), "--data",
+                    path("worker").string(), "--no-baseline", "--lease-seconds", "2"});
+  ASSERT_TRUE(one->read_until("e2e:1  test").has_value()) << stderr_text();
+  registry_->cancel("e2e:1", "changed our minds");
+  ASSERT_TRUE(one->read_until("e2e:1  cancelled").has_value()) << stderr_text();
+  one->signal(SIGTERM);
+  std::string output;
+  EXPECT_EQ(one->wait(&output), 0);
+  EXPECT_THAT(output, HasSubstr("0 failed, 1 cancelled, 0 handed back"));
+}
+
 TEST_F(Services, ServicesKilledAndRestartedKeepWhatTheyAcknowledged) {
   serve_model({});
   submit(task());
@@ -290,22 +490,53 @@ TEST_F(Services, ExistingClientsCallsWorkLiterally) {
   EXPECT_EQ(call("GET", "/artifacts/metadata?uri=" + percent_encode(uri), "").status, 200);
 }
 
-TEST_F(EndToEnd, ServeRefusesAnAddressThatOthersReach) {
+TEST_F(EndToEnd, AddressThatOthersReachThenNothingListensThere) {
+  const std::string cassette = path("cassette.json").string();
+  write_file_atomic(cassette, R"({"version": 1, "entries": []})");
   const std::string everywhere = std::string("0.0.0.") + "0:0";
-  EXPECT_EQ(run({"serve", "--listen", everywhere, "--data", path("data").string()}), 6);
-  EXPECT_EQ(run({"serve", "--listen", "nonsense", "--data", path("data").string()}), 2);
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"serve", "--data", path("data").string()},
+        std::vector<std::string>{"llm", "serve-replay", cassette}}) {
+    std::vector<std::string> arguments = command;
+    arguments.insert(arguments.end(), {"--listen", everywhere});
+    EXPECT_EQ(run(arguments), 6) << stderr_text();
+    arguments.back() = "nonsense";
+    EXPECT_EQ(run(arguments), 2) << stderr_text();
+  }
 }
 
-TEST_F(EndToEnd, SecondServeOnTheSameDataIsRefused) {
+TEST_F(EndToEnd, SecondServeOnTheSameDataIsRefusedNamingTheFolder) {
   serve();
-  EXPECT_NE(run({"serve", "--listen", "127.0.0.1:0", "--data", path("services").string()}), 0);
-  EXPECT_THAT(stderr_text(), HasSubstr("services"));
+  for (const char* only : {"registry", "pool", "artifacts"}) {
+    fs::remove(path("stderr"));
+    EXPECT_EQ(run({"serve", "--listen", "127.0.0.1:0", "--only", only, "--data",
+                   path("services").string()}),
+              3);
+    EXPECT_THAT(stderr_text(), HasSubstr("another process"));
+    EXPECT_THAT(stderr_text(), HasSubstr(path("services").string()));
+  }
+}
+
+TEST_F(EndToEnd, PortInUseThenUsageErrorThatSaysHowToGetAFreeOne) {
+  const std::string url = serve();
+  EXPECT_EQ(run({"serve", "--listen", url.substr(7), "--data", path("other").string()}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("--listen 127.0.0.1:0"));
 }
 
 TEST_F(EndToEnd, VerifyAndConfigCheckTellTheTruth) {
   std::string output;
   EXPECT_EQ(run({"verify", "--json"}, &output), 0) << output;
   EXPECT_THAT(output, HasSubstr("\"ok\": true"));
+  write_file_atomic(path("config.yaml"), "max_memory_mb: 2048\nllm:\n  timeout_seconds: 7\n");
+  output.clear();
+  EXPECT_EQ(run({"config", "show", "--json", "--config", path("config.yaml").string()}, &output),
+            0);
+  EXPECT_EQ(Json::parse(output)["llm.timeout_seconds"], Json(7.0));
+  EXPECT_EQ(Json::parse(output)["pools.auto_create"], Json(true));
+  EXPECT_THAT(stderr_text(), HasSubstr("max_memory_mb (file "));
+  EXPECT_THAT(stderr_text(), HasSubstr("not enforced by this version"));
+  write_file_atomic(path("config.yaml"), "task_registry_url: not-a-url\n");
+  EXPECT_EQ(run({"verify", "--config", path("config.yaml").string()}), 1);
   write_file_atomic(path("config.yaml"), "llm:\n  modle: x\ndefault_timeout_seconds: \"5\"\n");
   EXPECT_EQ(run({"config", "check", "--config", path("config.yaml").string()}), 2);
   EXPECT_THAT(stderr_text(), HasSubstr("llm.model"));
@@ -314,12 +545,25 @@ TEST_F(EndToEnd, VerifyAndConfigCheckTellTheTruth) {
 
 TEST_F(EndToEnd, UnknownOptionsAndCommandsAreUsageErrors) {
   EXPECT_EQ(run({"run"}), 2);
-  EXPECT_EQ(run({"frobnicate"}), 2);
+  EXPECT_EQ(run({"serv"}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("\"serv\"; did you mean \"serve\""));
+  EXPECT_EQ(run({"task", "lits"}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("\"lits\"; did you mean \"list\""));
+  std::string output;
+  EXPECT_EQ(run({"--version"}, &output), 0);
+  EXPECT_THAT(output, HasSubstr("necrocode "));
+  output.clear();
+  EXPECT_EQ(run({"serve", "--help"}, &output), 0);
+  EXPECT_THAT(output, HasSubstr("127.0.0.1:8000"));
   EXPECT_EQ(run({"serve", "--frobnicate"}), 2);
   EXPECT_EQ(run({"--help"}), 0);
 }
 
 TEST_F(EndToEnd, DemoHoldsAllItsChecks) {
+  // It works from nothing: what the user has set is not its own.
+  write_file_atomic(path("config.yaml"), "unknown_key: 1\n");
+  extra_env_ = {"NECROCODE_CONFIG=" + path("config.yaml").string(),
+                "TASK_REGISTRY_URL=http://127.0.0.1:1", "OPENAI_API_KEY=", "LLM_API_KEY=short"};
   std::string output;
   EXPECT_EQ(run({"demo", "--json"}, &output), 0) << output << stderr_text();
   const Json summary = Json::parse(output, "the demo's summary");
