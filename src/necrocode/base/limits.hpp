@@ -1,5 +1,5 @@
-// Every queue, buffer, body, log, process count and loop has its limit here, with its reason.
-// Sizes are bytes unless the name says otherwise.
+// The limits that callers or other folders may meet, each with its reason; those of one file
+// stand at its head. Sizes are bytes unless the name says otherwise.
 #pragma once
 
 #include <chrono>
