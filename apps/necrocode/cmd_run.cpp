@@ -82,10 +82,8 @@ class OneRun {
 
   runner::RunResult execute(const CallContext& context);
 
-  const std::string& runner_id() const { return options_.runner_id; }
-  /// Empty until it is known.
-  const std::string& task_id() const { return task_id_; }
-  /// Empty until there is one that can be used.
+  /// The result of a run that could not begin, told where it will be looked for.
+  runner::RunResult fail_early(const std::exception& error);
   const std::filesystem::path& run_dir() const { return options_.run_dir; }
 
  private:
@@ -148,7 +146,6 @@ void show_result(RunOutput& output, const runner::RunResult& result,
   print_line("result    " + (run_dir / "result.json").string());
 }
 
-// First of all, so that whatever fails later, no earlier run's files pass for this one's.
 void OneRun::use_out_folder() {
   if (arguments_.out.empty()) return;
   const std::filesystem::path folder = std::filesystem::absolute(arguments_.out);
@@ -201,9 +198,9 @@ registry::ClaimedTask OneRun::claim(TaskRegistryClient& registry, const registry
 }
 
 runner::RunResult OneRun::execute(const CallContext& context) {
-  use_out_folder();
   process::Supervisor& children = supervisor();
   Runtime runtime(arguments_.common);
+  use_out_folder();
   const Json file = runner::read_task_file(arguments_.task_file);
   if (const auto id = runner::task_id_of(file)) task_id_ = id->str();
   if (arguments_.executor != "llm") {
@@ -211,7 +208,6 @@ runner::RunResult OneRun::execute(const CallContext& context) {
                                      printable(arguments_.executor) + "\"");
   }
   set_options(runtime.config());
-  if (!arguments_.dry_run) runtime.require_model_key();
   RunnerParts parts(runtime, children, arguments_.unsandboxed);
   const runner::RunnerServices services = parts.services();
 
@@ -219,6 +215,7 @@ runner::RunResult OneRun::execute(const CallContext& context) {
   const auto known = find_task(services.registry, context);
   runner::TaskContext task =
       known ? agreed_context(file, *known, given) : runner::read_task_context(file, given);
+  if (!arguments_.dry_run) runtime.require_model_key();
   if (options_.run_dir.empty()) {
     options_.run_dir = options_.data_dir / "runs" /
                        (std::string(task.task_id.spec()) + "-" +
@@ -239,16 +236,18 @@ runner::RunResult OneRun::execute(const CallContext& context) {
       .run(task, claimed ? &*claimed : nullptr, context);
 }
 
-// The result of a run that could not begin, told where it would be looked for.
-runner::RunResult failed_early(const OneRun& one, const std::exception& error) {
+runner::RunResult OneRun::fail_early(const std::exception& error) {
   note("necrocode: " + std::string(error.what()));
-  runner::RunResult result = runner::failed_before_start(one.runner_id(), one.task_id(), error);
-  if (one.run_dir().empty()) return result;
+  runner::RunResult result = runner::failed_before_start(options_.runner_id, task_id_, error);
+  if (arguments_.out.empty()) return result;
   try {
-    write_file_durable(one.run_dir() / "result.json", masked(result.to_json().pretty()) + "\n",
+    use_out_folder();  // also when it did not come to that: no earlier result may pass for this one
+    write_file_durable(options_.run_dir / "result.json", masked(result.to_json().pretty()) + "\n",
                        0600);
-  } catch (const StorageError& storage) {
-    note("necrocode: " + storage.summary());
+  } catch (const RunnerError&) {
+    // Without its words: they name the folder, and a key in them may not be known to the masker
+    // yet.
+    note("necrocode: the result is not kept, the folder of --out cannot be used");
   }
   return result;
 }
@@ -263,7 +262,7 @@ int run(const RunArguments& arguments) {
     result = one.execute(signals.context());
   } catch (const std::exception& error) {
     began = false;
-    result = failed_early(one, error);
+    result = one.fail_early(error);
   }
   if (arguments.common.json) {
     output.print_json_line(result.to_json());

@@ -78,8 +78,9 @@ Setting url(std::string key, std::string variable, std::string Config::* field,
             std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field](Config& config, const std::string& value) -> std::string {
-            // An empty one is how a file's service is left out.
-            if (!value.empty() && !is_http_url(value)) return "must be http://… or https://…";
+            // A service that there need not be may be left out by an empty one.
+            const bool left_out = value.empty() && (Config{}.*field).empty();
+            if (!left_out && !is_http_url(value)) return "must be http://… or https://…";
             config.*field = value;
             return {};
           },
@@ -261,7 +262,10 @@ struct Loader {
   }
 
   void refuse(const std::string& origin, std::string problem) {
-    errors.push_back({origin, std::move(problem)});
+    // One flag may set several keys.
+    const bool told =
+        !errors.empty() && errors.back().pointer == origin && errors.back().message == problem;
+    if (!told) errors.push_back({origin, std::move(problem)});
   }
 
   // What is wrong with settings together, not with any alone; and what they do not do.
@@ -307,13 +311,14 @@ struct Loader {
           "file " + file + ":" + (line == lines.end() ? "?" : std::to_string(line->second));
       const Setting* setting = find_setting(key);
       const std::vector<std::string> below = keys_below(key + ".");
+      if (value.is_null() && (setting || !below.empty())) continue;  // left out
       if (value.is_object() && !setting) {
         apply_members(value, key, file, lines);
       } else if (!below.empty()) {
         refuse(origin, key + " must be a map, as of " + below.front());
       } else if (setting && setting->is_number() && !value.is_number()) {
         refuse(origin, key + " must be a number, not " + std::string(value.type_name()));
-      } else if (setting && (value.is_null() || value.is_array() || value.is_object())) {
+      } else if (setting && (value.is_array() || value.is_object())) {
         refuse(origin, key + " must be one value, not " + std::string(value.type_name()));
       } else {
         apply(key, value.is_string() ? value.string_or("") : value.dump(), origin);

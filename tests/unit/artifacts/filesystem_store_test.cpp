@@ -209,8 +209,8 @@ TEST_F(FilesystemArtifactStoreTest, SecondStoreOnOneDirectoryIsRefused) {
   try {
     FilesystemArtifactStore second(root());
     FAIL();
-  } catch (const StorageError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("in use"));
+  } catch (const ResourceConflictError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("another process serves the folder " + root().string()));
   }
 }
 

@@ -65,8 +65,13 @@ TEST_F(Settings, BadValuesThenAllAreNamedWithTheirLines) {
 
 TEST_F(Settings, ValuesOfTheWrongShapeThenRefusedInWordsForTheirShape) {
   EXPECT_THAT(refusal("pools: 5\n"), HasSubstr("pools must be a map, as of pools.auto_create"));
-  EXPECT_THAT(refusal("llm:\n  model:\n"), HasSubstr("llm.model must be one value, not null"));
+  EXPECT_THAT(refusal("llm:\n  model: {a: b}\n"), HasSubstr("llm.model must be one value, not"));
   EXPECT_THAT(refusal("log_level: [info]\n"), HasSubstr("log_level must be one value, not"));
+}
+
+TEST_F(Settings, KeyWithoutAValueThenLeftOutIfItIsKnown) {
+  EXPECT_EQ(load(file("llm:\npools:\n  num_slots:\nlog_level: ~\n"), {}).config.pools_num_slots, 2);
+  EXPECT_THAT(refusal("loglevel:\n"), HasSubstr("unknown key"));
 }
 
 TEST_F(Settings, UrlsThenOnlyOfHttp) {
@@ -77,7 +82,9 @@ TEST_F(Settings, UrlsThenOnlyOfHttp) {
          {"http://127.0.0.1:8000", "https://host/prefix", "HTTP://[::1]:1", "''"})
       EXPECT_EQ(refusal(std::string(key) + ": " + value), "") << value;
   }
-  EXPECT_THAT(refusal("llm:\n  endpoint: foo\n"), HasSubstr("llm.endpoint must be http://"));
+  for (const char* value : {"foo", "''"})
+    EXPECT_THAT(refusal("llm:\n  endpoint: " + std::string(value) + "\n"),
+                HasSubstr("llm.endpoint must be http://"));
 }
 
 TEST_F(Settings, MoreReadySlotsThanAPoolMayHaveThenRefusedWithBothOrigins) {
@@ -104,10 +111,13 @@ TEST_F(Settings, WordsThenTheSameForEveryFlagAndInAnyCase) {
 
 TEST_F(Settings, BadFlagThenNamedAsItWasGiven) {
   try {
-    load({}, {{"--llm-timeout", "llm.timeout_seconds", "soon"}});
+    load({}, {{"--llm-timeout", "llm.timeout_seconds", "soon"},
+              {"--url", "task_registry_url", "foo"},
+              {"--url", "repo_pool_url", "foo"}});
     ADD_FAILURE();
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), HasSubstr("--llm-timeout: must be a number"));
+    EXPECT_EQ(error.info().fields.size(), 2U);
   }
 }
 
