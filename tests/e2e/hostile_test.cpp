@@ -99,6 +99,7 @@ TEST_F(LentClone, DotGitFileThatNamesAnotherRepositoryThenRefused) {
   write_file_atomic(path("fake/.git"), "gitdir: " + path("other/.git").string() + "\n");
   Json in_it = slot_task();
   in_it.set("slot_path", path("fake").string());
+  serve_model({});
   EXPECT_THAT(reason_of(in_it, 10), HasSubstr("not of this work tree"));
 }
 

@@ -80,7 +80,8 @@ void require_not_in_submodule(const Assignment& assignment, const std::string& p
     std::error_code error;
     if (std::binary_search(assignment.tracked_files.begin(), assignment.tracked_files.end(),
                            folder) &&
-        std::filesystem::is_directory(assignment.root / folder, error)) {
+        std::filesystem::is_directory(
+            std::filesystem::symlink_status(assignment.root / folder, error))) {
       throw ImplementationError("\"" + printable(path) + "\" lies in the submodule \"" +
                                 printable(folder) + "\"");
     }
