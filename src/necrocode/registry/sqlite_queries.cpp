@@ -1,5 +1,6 @@
 #include "necrocode/registry/sqlite_queries.hpp"
 
+#include <algorithm>
 #include <set>
 
 #include "necrocode/base/base64.hpp"
@@ -42,13 +43,13 @@ class Where {
 struct Order {
   std::string_view name;
   const char* order_by;
-  const char* after;  ///< with one parameter for each column of `key`
-  std::size_t columns;
+  const char* after;         ///< with one parameter for each of:
+  std::string_view columns;  ///< their types: s a string, i an integer
 };
 constexpr Order kOrders[] = {
-    {"number", "s.name, t.number_key, t.seq", "(s.name, t.number_key, t.seq) > (?, ?, ?)", 3},
-    {"priority", "t.priority DESC, t.seq", "(-t.priority, t.seq) > (?, ?)", 2},
-    {"age", "t.seq", "t.seq > ?", 1}};
+    {"number", "s.name, t.number_key, t.seq", "(s.name, t.number_key, t.seq) > (?, ?, ?)", "ssi"},
+    {"priority", "t.priority DESC, t.seq", "(-t.priority, t.seq) > (?, ?)", "ii"},
+    {"age", "t.seq", "t.seq > ?", "i"}};
 
 const Order& order_for(const std::string& sort) {
   for (const Order& order : kOrders) {
@@ -57,13 +58,20 @@ const Order& order_for(const std::string& sort) {
   refuse("sort", "must be number, priority or age");
 }
 
+/// True for what cursor_after() wrote: the order's name and a value of each column's type.
+bool is_cursor_of(const Order& order, const Json::Array& values) {
+  if (values.size() != order.columns.size() + 1 || values[0] != Json(order.name)) return false;
+  return std::equal(order.columns.begin(), order.columns.end(), values.begin() + 1,
+                    [](char type, const Json& value) {
+                      return type == 's' ? value.is_string() : value.is_int();
+                    });
+}
+
 Json::Array read_cursor(const Order& order, const std::string& cursor) {
   const auto text = base64_decode(cursor);
-  const auto json = text ? Json::try_parse(*text) : std::nullopt;
-  if (!json || json->size() != order.columns + 1 || json->items()[0].string_or("") != order.name) {
-    refuse("cursor", "is not one that this query gave");
-  }
-  return Json::Array(json->items().begin() + 1, json->items().end());
+  const Json::Array values = Json::try_parse(text.value_or("")).value_or(Json()).items();
+  if (!is_cursor_of(order, values)) refuse("cursor", "is not one that this query gave");
+  return Json::Array(values.begin() + 1, values.end());
 }
 
 /// `%` and `_` in what people search for mean themselves.

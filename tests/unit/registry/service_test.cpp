@@ -1,5 +1,6 @@
 #include "necrocode/registry/service.hpp"
 
+#include "necrocode/base/base64.hpp"
 #include "necrocode/registry/client.hpp"
 #include "store_fixture.hpp"
 #include "support/raw_client.hpp"
@@ -206,6 +207,23 @@ TEST_F(ServiceTest, WrongRequestsAreRefusedWithEveryDefect) {
   }
   EXPECT_THAT(pointers, ElementsAre("/spec_name", "/tasks/0/priority", "/tasks/1/title",
                                     "/tasks/1/id", "/tasks/2/id", "/tasks/3/id"));
+}
+
+TEST_F(ServiceTest, CursorThatTheQueryDidNotGiveIsRefused) {
+  submit("app", R"([{"id":"1"},{"id":"2"}])");
+  const auto status = [&](const std::string& sort, const std::string& cursor) {
+    return call("GET", "/tasks?sort=" + sort + "&cursor=" + percent_encode(base64_encode(cursor)))
+        .status;
+  };
+  EXPECT_EQ(status("age", R"({"a":1,"b":2})"), 422);  // as many members as elements are wanted
+  EXPECT_EQ(status("number", R"({"a":1,"b":2,"c":3,"d":4})"), 422);
+  EXPECT_EQ(status("age", R"(["age","x"])"), 422);
+  EXPECT_EQ(status("age", R"(["age",1.5])"), 422);
+  EXPECT_EQ(status("age", R"(["priority",1])"), 422);
+  EXPECT_EQ(status("priority", R"(["priority",true,[]])"), 422);
+  EXPECT_EQ(status("number", R"(["number","app",7,1])"), 422);
+  EXPECT_EQ(status("age", R"("age")"), 422);
+  EXPECT_EQ(status("age", R"(["age",1])"), 200);
 }
 
 TEST_F(ServiceTest, TenMebibyteEventIsRefusedAsTooLarge) {
