@@ -84,6 +84,16 @@ int SqliteChange::attempt_of(const TaskRow& row, const LeaseToken& token) {
   return attempt;
 }
 
+bool SqliteChange::is_told_again(const TaskRow& row, TaskState status, const LeaseToken& token) {
+  if (row.state != status || !is_final(status) || token.value.empty()) return false;
+  db::Statement& query =
+      database_.prepare("SELECT epoch FROM attempts WHERE task_seq = ? AND token = ?");
+  if (!query.bind(row.seq).bind(token.value).step()) return false;
+  const bool last = query.integer(0) == row.epoch;
+  query.reset();
+  return last;
+}
+
 void SqliteChange::require_transition(const TaskRow& row, TaskState to) const {
   if (!is_allowed(row.state, to)) {
     refuse(row, "a task cannot go from " + std::string(to_string(row.state)) + " to " +
@@ -216,11 +226,14 @@ ArtifactRef SqliteChange::add_artifact(const std::string& task_id, const NewArti
   return recorded;
 }
 
-void SqliteChange::end_attempt(TaskRow& row, std::string_view outcome) {
+void SqliteChange::end_attempt(TaskRow& row, std::string_view outcome, bool counts) {
   database_
-      .prepare("UPDATE attempts SET ended_ms = ?, outcome = ? WHERE task_seq = ? AND epoch = ?")
+      .prepare(
+          "UPDATE attempts SET ended_ms = ?, outcome = ?, attempt = iif(?, attempt, 0) "
+          "WHERE task_seq = ? AND epoch = ?")
       .bind(now_ms_)
       .bind(outcome)
+      .bind(counts)
       .bind(row.seq)
       .bind(row.epoch)
       .run();
@@ -230,7 +243,7 @@ void SqliteChange::end_attempt(TaskRow& row, std::string_view outcome) {
 
 void SqliteChange::finish(TaskRow& row, Outcome outcome) {
   record(row, outcome.event_type, outcome.event_data);
-  end_attempt(row, to_string(outcome.state));
+  end_attempt(row, to_string(outcome.state), outcome.counts);
   if (!outcome.counts) {
     --row.attempt;
     --row.attempts_used;
@@ -273,9 +286,8 @@ void SqliteChange::unblock_dependents(const TaskRow& parent) {
 
 Task SqliteChange::set_status(const std::string& task_id, const StatusChange& change) {
   TaskRow row = load_row(database_, task_id);
-  const bool told_again = row.state == change.status && is_final(row.state) &&
-                          attempt_of(row, change.lease_token) == row.attempt;
-  if (!told_again && (!row.lease_token.empty() || !change.lease_token.value.empty())) {
+  if (is_told_again(row, change.status, change.lease_token)) return to_task(database_, row);
+  if (!row.lease_token.empty() || !change.lease_token.value.empty()) {
     require_lease(row, change.lease_token);
   }
   if (change.expected_version && *change.expected_version != row.version) {
@@ -378,13 +390,18 @@ ClaimedTask SqliteChange::start_lease(std::int64_t seq, const ClaimRequest& requ
   record(row, "TaskAssigned",
          Json::object({{"runner_id", row.runner_id},
                        {"lease_seconds", static_cast<double>(row.lease_ms) / 1000}}));
-  effects_.leases_started.push_back({row.lease_token, row.id, request.lease});
+  return hold_lease(row);
+}
+
+ClaimedTask SqliteChange::hold_lease(const TaskRow& row) {
   ClaimedTask claimed;
   claimed.task = to_task(database_, row);
   claimed.task.base_commits = base_commits(database_, row.seq);
   claimed.lease_token.value = row.lease_token;
-  claimed.lease = request.lease;
-  claimed.expires_at = now_ + request.lease;
+  claimed.lease = std::chrono::milliseconds(row.lease_ms);
+  claimed.expires_at = now_ + claimed.lease;
+  effects_.leases_started.push_back({row.lease_token, row.id, claimed.lease});
+  if (row.cancel_requested) effects_.cancel_requested.push_back(row.lease_token);
   return claimed;
 }
 
@@ -414,33 +431,48 @@ ClaimRequest SqliteChange::terms_of(const TaskRow& row, const LeaseToken& token)
   return terms;
 }
 
+std::optional<ClaimedTask> SqliteChange::claim_next(const TaskRow& row, const LeaseToken& token,
+                                                    const NextClaim& next) {
+  std::vector<ClaimedTask> claimed = claim(next.terms ? *next.terms : terms_of(row, token));
+  if (claimed.empty()) return std::nullopt;
+  database_.prepare("UPDATE attempts SET next_token = ? WHERE task_seq = ? AND token = ?")
+      .bind(claimed.front().lease_token.value)
+      .bind(row.seq)
+      .bind(token.value)
+      .run();
+  return std::move(claimed.front());
+}
+
+std::optional<ClaimedTask> SqliteChange::next_of(const TaskRow& row, const LeaseToken& token) {
+  // Looks through the running tasks, which are few beside all tasks.
+  db::Statement& query = database_.prepare(
+      "SELECT t.seq FROM attempts a JOIN tasks t INDEXED BY tasks_running "
+      "ON t.state = 2 AND t.lease_token = a.next_token WHERE a.task_seq = ? AND a.token = ?");
+  if (!query.bind(row.seq).bind(token.value).step()) return std::nullopt;
+  const std::int64_t seq = query.integer(0);
+  query.reset();
+  return hold_lease(load_row(database_, seq));
+}
+
 Completed SqliteChange::complete(const std::string& task_id, const Completion& completion,
                                  const NextClaim& next) {
   TaskRow row = load_row(database_, task_id);
-  // The same completion told again (its answer was lost) changes nothing and is no error.
-  const bool told_again = row.state == completion.status && is_final(row.state) &&
-                          !completion.lease_token.value.empty() &&
-                          attempt_of(row, completion.lease_token) == row.attempt;
-  if (!told_again) {
-    if (!row.lease_token.empty() || !completion.lease_token.value.empty()) {
-      require_lease(row, completion.lease_token);
-    }
-    require_transition(row, completion.status);
-    for (const Event& event : completion.events) {
-      insert_event(row, {event.event_type, event.data, event.timestamp, {}}, row.attempt);
-    }
-    for (const ArtifactRef& artifact : completion.artifacts)
-      insert_artifact(row, artifact, row.attempt);
-    merge_metadata(row, completion.metadata);
-    apply_status(row, completion.status, completion.failure);
+  const LeaseToken& token = completion.lease_token;
+  if (is_told_again(row, completion.status, token)) {  // changes nothing, and is no error
+    return {to_task(database_, row), next.wanted ? next_of(row, token) : std::nullopt};
   }
-  Completed completed;
-  completed.task = to_task(database_, row);
-  if (next.wanted) {
-    const ClaimRequest terms = next.terms ? *next.terms : terms_of(row, completion.lease_token);
-    std::vector<ClaimedTask> claimed = claim(terms);
-    if (!claimed.empty()) completed.next = std::move(claimed.front());
+  if (!row.lease_token.empty() || !token.value.empty()) require_lease(row, token);
+  require_transition(row, completion.status);
+  for (const Event& event : completion.events) {
+    insert_event(row, {event.event_type, event.data, event.timestamp, {}}, row.attempt);
   }
+  for (const ArtifactRef& artifact : completion.artifacts) {
+    insert_artifact(row, artifact, row.attempt);
+  }
+  merge_metadata(row, completion.metadata);
+  apply_status(row, completion.status, completion.failure);
+  Completed completed{to_task(database_, row), std::nullopt};
+  if (next.wanted) completed.next = claim_next(row, token, next);
   return completed;
 }
 

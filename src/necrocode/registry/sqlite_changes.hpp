@@ -55,14 +55,20 @@ class SqliteChange {
 
   // Steps shared by the operations.
   void require_lease(const TaskRow& row, const LeaseToken& token) const;
+  /// Under which attempt what `token`'s holder says is filed, also after its lease has ended: the
+  /// one its claim was counted as; 0, no attempt, when that claim was handed back, because the next
+  /// claim counts under its number. Without a token the task's current attempt.
   int attempt_of(const TaskRow& row, const LeaseToken& token);
+  /// True when `token`'s own attempt brought the task into the final state `status`, and no claim
+  /// came after it: the same call told again, since its answer was lost.
+  bool is_told_again(const TaskRow& row, TaskState status, const LeaseToken& token);
   void require_transition(const TaskRow& row, TaskState to) const;
   /// Writes `row`'s changing columns, one version further, and the counters of both states.
   void save(TaskRow& row, TaskState previous);
   void record(const TaskRow& row, const std::string& type, const Json& data);
   Event insert_event(const TaskRow& row, const NewEvent& event, int attempt);
   ArtifactRef insert_artifact(const TaskRow& row, const ArtifactRef& artifact, int attempt);
-  void end_attempt(TaskRow& row, std::string_view outcome);
+  void end_attempt(TaskRow& row, std::string_view outcome, bool counts);
   /// Leaves `running`: ends the lease, records, unblocks. The only way out of that state.
   void finish(TaskRow& row, Outcome outcome);
   /// Any other transition.
@@ -73,6 +79,12 @@ class SqliteChange {
   bool merge_metadata(TaskRow& row, const Json& metadata) const;
   std::vector<std::int64_t> ready_tasks(const ClaimRequest& request);
   ClaimedTask start_lease(std::int64_t seq, const ClaimRequest& request);
+  /// `row` as its lease's holder gets it; the lease lasts its whole time from now.
+  ClaimedTask hold_lease(const TaskRow& row);
+  std::optional<ClaimedTask> claim_next(const TaskRow& row, const LeaseToken& token,
+                                        const NextClaim& next);
+  /// What claim_next() answered to the holder of `token`, while that lease lives.
+  std::optional<ClaimedTask> next_of(const TaskRow& row, const LeaseToken& token);
   ClaimRequest terms_of(const TaskRow& row, const LeaseToken& token);
 
   // Submission (sqlite_submit.cpp).

@@ -93,6 +93,9 @@ CREATE TABLE artifacts (
 CREATE INDEX artifacts_by_task ON artifacts (task_seq);
 )sql";
 
+// The lease that a completion's claim_next got, for the same completion told again.
+constexpr std::string_view kSchema2 = "ALTER TABLE attempts ADD COLUMN next_token TEXT";
+
 /// So many unfinished parents are named in a blocked task's reason.
 constexpr std::size_t kNamedParents = 3;
 /// So many candidates are named for an ambiguous bare id.
@@ -152,7 +155,7 @@ const char* const kTaskColumns =
     "t.created_ms, t.updated_ms, f.fields";
 
 const std::vector<std::string_view>& sqlite_migrations() {
-  static const std::vector<std::string_view> kMigrations = {kSchema1};
+  static const std::vector<std::string_view> kMigrations = {kSchema1, kSchema2};
   return kMigrations;
 }
 

@@ -43,7 +43,9 @@ struct NewEvent {
   std::string event_type;
   Json data;
   SystemTime timestamp;
-  LeaseToken lease_token;  ///< files it under that lease's attempt, also when the lease has ended
+  /// Files it under that lease's attempt, also when the lease has ended; under attempt 0 when the
+  /// claim was handed back, as that was no attempt.
+  LeaseToken lease_token;
 };
 struct NewArtifact {
   ArtifactRef artifact;
@@ -109,7 +111,8 @@ class TaskStore {
   /// TaskContextValidationError also for a dependency that does not exist or closes a cycle
   /// (named).
   virtual Submitted submit(const Submission& submission) = 0;
-  /// Conflict for an illegal transition or without the lease's token; LostUpdate.
+  /// Conflict for an illegal transition or without the lease's token; LostUpdate. The final state
+  /// told again by the last holder changes nothing.
   virtual Task set_status(const std::string& task_id, const StatusChange& change) = 0;
   /// Conflict when the lease token was never one of this task's.
   virtual Event add_event(const std::string& task_id, const NewEvent& event) = 0;
@@ -124,7 +127,8 @@ class TaskStore {
   virtual void give_back(const std::vector<LeaseRef>& leases) = 0;
   /// One result a lease, in order; never throws for a lost lease.
   virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
-  /// Conflict when the lease is lost or the transition illegal.
+  /// Conflict when the lease is lost or the transition illegal. Told again by the last holder it
+  /// changes nothing, and answers the next lease that it gave while that one lives.
   virtual Completed complete(const std::string& task_id, const Completion& completion,
                              const NextClaim& next) = 0;
   virtual Task cancel(const std::string& task_id, const std::string& reason) = 0;
