@@ -48,7 +48,8 @@ struct ClaimQueue::State {
   void work();
   std::optional<SteadyTime> expire();
   void serve(std::uint64_t acting_on);
-  void hand_over(const std::vector<Waiter>& served, std::vector<std::vector<ClaimedTask>> claims);
+  void hand_over(const std::vector<Waiter>& served, const std::vector<ClaimOutcome>& outcomes);
+  bool attempt(const char* what, const std::function<void()>& step);
   void remove(const Handle& handle);
 
   void tell_news() {
@@ -94,9 +95,10 @@ net::Response ClaimQueue::claim(const ClaimRequest& request) {
     seen = others_first ? state_->served : state_->news;
   }
   if (!others_first || request.wait.count() == 0) {
-    const auto claimed = state_->store.claim({request}).front();
-    if (!claimed.empty()) lease_started(request.lease);
-    if (!claimed.empty() || request.wait.count() == 0) return state_->answer(claimed);
+    const ClaimOutcome outcome = state_->store.claim({request}).front();
+    const bool claimed = !outcome.get().empty();
+    if (claimed) lease_started(request.lease);
+    if (claimed || request.wait.count() == 0) return state_->answer(outcome);
   }
   net::ParkRequest park;
   park.timeout = request.wait;
@@ -135,13 +137,12 @@ void ClaimQueue::State::work() {
       acting_on = news;
     }
     SteadyTime until = clock.steady_now() + kIdle;
-    try {
-      serve(acting_on);
+    // Each for itself: leases end also when no claim can be served.
+    const bool all_served = attempt("serve waiting claims", [&] { serve(acting_on); });
+    const bool all_ended = attempt("end leases", [&] {
       if (const auto next = expire()) until = std::min(until, *next);
-    } catch (const std::exception& error) {
-      log::error("the task registry cannot serve waiting claims", {{"error", error.what()}});
-      until = clock.steady_now() + kAfterError;
-    }
+    });
+    if (!all_served || !all_ended) until = std::min(until, clock.steady_now() + kAfterError);
     std::stop_token woken;
     {
       const std::lock_guard lock(mutex);
@@ -149,6 +150,16 @@ void ClaimQueue::State::work() {
       woken = wake.get_token();
     }
     clock.sleep_until(until, woken);
+  }
+}
+
+bool ClaimQueue::State::attempt(const char* what, const std::function<void()>& step) {
+  try {
+    step();
+    return true;
+  } catch (const std::exception& error) {
+    log::error("the task registry's thread has failed", {{"at", what}, {"error", error.what()}});
+    return false;
   }
 }
 
@@ -178,13 +189,14 @@ void ClaimQueue::State::serve(std::uint64_t acting_on) {
 }
 
 void ClaimQueue::State::hand_over(const std::vector<Waiter>& some,
-                                  std::vector<std::vector<ClaimedTask>> claims) {
+                                  const std::vector<ClaimOutcome>& outcomes) {
   std::vector<LeaseRef> unwanted;
   for (std::size_t i = 0; i < some.size(); ++i) {
-    if (claims[i].empty()) continue;
+    const ClaimOutcome& outcome = outcomes[i];
+    if (outcome.claimed.empty() && !outcome.refusal) continue;
     remove(some[i].handle);
-    if (some[i].parked().complete(answer(claims[i]))) continue;
-    for (const ClaimedTask& claimed : claims[i]) {
+    if (some[i].parked().complete(answer(outcome))) continue;
+    for (const ClaimedTask& claimed : outcome.claimed) {
       unwanted.push_back({claimed.task.id, claimed.lease_token});
     }
   }

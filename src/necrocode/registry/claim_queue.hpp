@@ -14,13 +14,15 @@ namespace necrocode::registry {
 /// Thread-safe. `store` and `clock` live longer.
 class ClaimQueue {
  public:
-  using Answer = std::function<net::Response(const std::vector<ClaimedTask>&)>;
+  /// Makes the response of a claim. Its `get()` throws when a waiting claim can no longer succeed.
+  using Answer = std::function<net::Response(const ClaimOutcome&)>;
 
-  /// `answer` makes the response of a claim; an empty one when its time passed without a task.
+  /// An empty outcome is answered when a claim's time passed without a task.
   ClaimQueue(TaskStore& store, const Clock& clock, Answer answer);
   ~ClaimQueue();  ///< stop()
 
-  /// Claims at once, or parks the answer for up to `request.wait`.
+  /// Claims at once, or parks the answer for up to `request.wait`. Throws what refuses the claim at
+  /// once.
   net::Response claim(const ClaimRequest& request);
   /// A lease of that length has begun: the thread wakes when it may end.
   void lease_started(std::chrono::milliseconds duration);

@@ -299,9 +299,16 @@ Json claims_json(const std::vector<ClaimedTask>& claimed) {
   return tasks;
 }
 
-Response claim_response(const std::vector<ClaimedTask>& claimed) {
-  if (claimed.empty()) return Response::empty(204);
-  return Response::json(200, Json::object({{"tasks", claims_json(claimed)}}));
+Response claim_response(const ClaimOutcome& outcome) {
+  try {
+    const std::vector<ClaimedTask>& claimed = outcome.get();
+    if (claimed.empty()) return Response::empty(204);
+    return Response::json(200, Json::object({{"tasks", claims_json(claimed)}}));
+  } catch (const std::exception& error) {
+    Request request;
+    request.path = "/tasks/claim";
+    return net::problem_for(error, request);
+  }
 }
 
 }  // namespace

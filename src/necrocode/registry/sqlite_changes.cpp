@@ -433,7 +433,15 @@ ClaimRequest SqliteChange::terms_of(const TaskRow& row, const LeaseToken& token)
 
 std::optional<ClaimedTask> SqliteChange::claim_next(const TaskRow& row, const LeaseToken& token,
                                                     const NextClaim& next) {
-  std::vector<ClaimedTask> claimed = claim(next.terms ? *next.terms : terms_of(row, token));
+  const ClaimRequest terms = next.terms ? *next.terms : terms_of(row, token);
+  std::vector<ClaimedTask> claimed;
+  try {
+    claimed = claim(terms);
+  } catch (const NotFound&) {  // thrown before anything is claimed
+    return std::nullopt;
+  } catch (const Conflict&) {  // ambiguous
+    return std::nullopt;
+  }
   if (claimed.empty()) return std::nullopt;
   database_.prepare("UPDATE attempts SET next_token = ? WHERE task_seq = ? AND token = ?")
       .bind(claimed.front().lease_token.value)

@@ -144,6 +144,19 @@ bool same_filter(const ClaimRequest& a, const ClaimRequest& b) {
   return a.skills == b.skills && a.task_id == b.task_id;
 }
 
+/// Only for a wrong task_id, before anything is changed; any other error undoes the transaction.
+ClaimOutcome claim_or_refuse(SqliteChange& change, const ClaimRequest& request) {
+  try {
+    return {change.claim(request), nullptr};
+  } catch (const NotFound&) {
+    return {{}, std::current_exception()};
+  } catch (const Conflict&) {
+    return {{}, std::current_exception()};
+  } catch (const TaskContextValidationError&) {
+    return {{}, std::current_exception()};
+  }
+}
+
 }  // namespace
 
 struct SqliteTaskStore::State {
@@ -227,19 +240,19 @@ ArtifactRef SqliteTaskStore::add_artifact(const std::string& task_id, const NewA
       [&](SqliteChange& change) { return change.add_artifact(task_id, artifact); });
 }
 
-std::vector<std::vector<ClaimedTask>> SqliteTaskStore::claim(
-    const std::vector<ClaimRequest>& requests) {
+std::vector<ClaimOutcome> SqliteTaskStore::claim(const std::vector<ClaimRequest>& requests) {
   return state_->change([&](SqliteChange& change) {
-    std::vector<std::vector<ClaimedTask>> claims;
+    std::vector<ClaimOutcome> outcomes;
     std::vector<const ClaimRequest*> unserved;
     for (const ClaimRequest& request : requests) {
       const bool hopeless = std::any_of(unserved.begin(), unserved.end(), [&](const auto* earlier) {
         return same_filter(*earlier, request);
       });
-      claims.push_back(hopeless ? std::vector<ClaimedTask>{} : change.claim(request));
-      if (claims.back().empty() && !hopeless) unserved.push_back(&request);
+      outcomes.push_back(hopeless ? ClaimOutcome{} : claim_or_refuse(change, request));
+      const ClaimOutcome& outcome = outcomes.back();
+      if (outcome.claimed.empty() && !outcome.refusal && !hopeless) unserved.push_back(&request);
     }
-    return claims;
+    return outcomes;
   });
 }
 

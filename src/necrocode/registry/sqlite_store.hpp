@@ -23,7 +23,7 @@ class SqliteTaskStore final : public TaskStore {
   Task set_status(const std::string& task_id, const StatusChange& change) override;
   Event add_event(const std::string& task_id, const NewEvent& event) override;
   ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) override;
-  std::vector<std::vector<ClaimedTask>> claim(const std::vector<ClaimRequest>& requests) override;
+  std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) override;
   void give_back(const std::vector<LeaseRef>& leases) override;
   /// In memory: a renewed lease is not written, since a restart renews it anyway.
   std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) override;

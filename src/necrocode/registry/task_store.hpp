@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
@@ -50,6 +51,17 @@ struct NewEvent {
 struct NewArtifact {
   ArtifactRef artifact;
   LeaseToken lease_token;
+};
+
+/// What one of several claims came to.
+struct ClaimOutcome {
+  std::vector<ClaimedTask> claimed;  ///< empty where nothing was ready
+  std::exception_ptr refusal;        ///< why it can never succeed as it is asked for
+  /// `claimed`, or throws `refusal`.
+  const std::vector<ClaimedTask>& get() const {
+    if (refusal) std::rethrow_exception(refusal);
+    return claimed;
+  }
 };
 
 /// What `complete` claims next: nothing, or on the given terms, or on those of the finished lease.
@@ -117,11 +129,11 @@ class TaskStore {
   /// Conflict when the lease token was never one of this task's.
   virtual Event add_event(const std::string& task_id, const NewEvent& event) = 0;
   virtual ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) = 0;
-  /// Serves the requests in their order, in one transaction, without waiting. An element is empty
-  /// where nothing was ready. A ready task goes to one claimant, highest priority first, then
-  /// oldest.
-  virtual std::vector<std::vector<ClaimedTask>> claim(
-      const std::vector<ClaimRequest>& requests) = 0;
+  /// Serves the requests in their order, in one transaction, without waiting; one outcome each. A
+  /// ready task goes to one claimant, highest priority first, then oldest. A request that names no
+  /// task, or an ambiguous one, is refused alone: NotFound, Conflict or TaskContextValidationError
+  /// in its outcome.
+  virtual std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) = 0;
   /// Undoes a claim whose answer never reached its claimant: no attempt is counted. Nothing happens
   /// when the lease has ended meanwhile.
   virtual void give_back(const std::vector<LeaseRef>& leases) = 0;
@@ -129,6 +141,7 @@ class TaskStore {
   virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
   /// Conflict when the lease is lost or the transition illegal. Told again by the last holder it
   /// changes nothing, and answers the next lease that it gave while that one lives.
+  /// A next task that is unknown or ambiguous is none, as one that is not ready.
   virtual Completed complete(const std::string& task_id, const Completion& completion,
                              const NextClaim& next) = 0;
   virtual Task cancel(const std::string& task_id, const std::string& reason) = 0;

@@ -35,12 +35,16 @@ class FakeClient final : public net::Parked {
 
 class ClaimQueueTest : public StoreTest {
  protected:
-  static net::Response task_id(const std::vector<ClaimedTask>& claimed) {
+  static net::Response task_id(const ClaimOutcome& outcome) {
+    if (outcome.refusal) return net::Response::text(409, "refused");
+    const std::vector<ClaimedTask>& claimed = outcome.claimed;
     return claimed.empty() ? net::Response::empty(204)
                            : net::Response::text(200, claimed.front().task.id);
   }
-  std::shared_ptr<net::ParkRequest> park(const std::string& runner) {
+  std::shared_ptr<net::ParkRequest> park(const std::string& runner,
+                                         std::optional<std::string> only = {}) {
     ClaimRequest request;
+    request.task_id = std::move(only);
     request.runner_id.value = runner;
     request.wait = seconds(30);
     net::Response response = queue.claim(request);
@@ -51,6 +55,12 @@ class ClaimQueueTest : public StoreTest {
   std::shared_ptr<FakeClient> wait(const std::string& runner, bool gone = false) {
     auto client = std::make_shared<FakeClient>(gone);
     park(runner)->start(client);
+    return client;
+  }
+
+  std::shared_ptr<FakeClient> wait_for(const std::string& task_id) {
+    auto client = std::make_shared<FakeClient>(false);
+    park("choosy", task_id)->start(client);
     return client;
   }
 
@@ -107,6 +117,24 @@ TEST_F(ClaimQueueTest, LeaseThatEndsWhileTheThreadSleepsIsNoticed) {
   const auto waiting = wait("next");
   clock.advance(seconds(7));
   EXPECT_EQ(waiting->answer(), "app:1");
+}
+
+TEST_F(ClaimQueueTest, WaitingClaimThatCanNoLongerSucceedIsRefusedAlone) {
+  store->submit(submission("a", {task_spec("1"), task_spec("2", {"1"}), task_spec("3", {"1"})}));
+  ClaimRequest request;
+  request.lease = seconds(7);
+  EXPECT_EQ(queue.claim(request).status, 200);  // a:1
+  const auto ambiguous = wait_for("2");
+  const auto removed = wait_for("a:3");
+  const auto any = wait("any");
+  store->submit(submission("b", {task_spec("2", {"a:1"})}));
+  Submission without = submission("a", {task_spec("1"), task_spec("2", {"1"})});
+  without.replace = true;
+  store->submit(without);
+  clock.advance(seconds(7));  // the lease ends, whatever the others asked for
+  EXPECT_EQ(any->answer(), "a:1");
+  EXPECT_EQ(ambiguous->answer(), "refused");
+  EXPECT_EQ(removed->answer(), "refused");
 }
 
 }  // namespace

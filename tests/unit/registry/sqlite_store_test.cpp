@@ -137,12 +137,12 @@ TEST_F(StoreTest, ClaimOfOneNamedTaskTakesOnlyThat) {
   store->submit(submission("app", {task_spec("1"), task_spec("2"), task_spec("3", {"1"})}));
   ClaimRequest request;
   request.task_id = "2";
-  EXPECT_EQ(store->claim({request}).front().at(0).task.id, "app:2");
-  EXPECT_THAT(store->claim({request}).front(), IsEmpty());
+  EXPECT_EQ(store->claim({request}).front().get().at(0).task.id, "app:2");
+  EXPECT_THAT(store->claim({request}).front().get(), IsEmpty());
   request.task_id = "app:3";  // an open dependency
-  EXPECT_THAT(store->claim({request}).front(), IsEmpty());
+  EXPECT_THAT(store->claim({request}).front().get(), IsEmpty());
   request.task_id = "app:4";
-  EXPECT_THROW(store->claim({request}), NotFound);
+  EXPECT_THROW(store->claim({request}).front().get(), NotFound);
 }
 
 TEST_F(StoreTest, OneTransactionServesSeveralClaimantsInTheirOrder) {
@@ -151,10 +151,37 @@ TEST_F(StoreTest, OneTransactionServesSeveralClaimantsInTheirOrder) {
   ClaimRequest rust;
   rust.skills = {"rust"};
   const auto claims = store->claim({rust, any, any, rust});
-  EXPECT_EQ(claims[0].at(0).task.id, "app:1");
-  EXPECT_EQ(claims[1].at(0).task.id, "app:2");
-  EXPECT_THAT(claims[2], IsEmpty());
-  EXPECT_THAT(claims[3], IsEmpty());
+  EXPECT_EQ(claims[0].get().at(0).task.id, "app:1");
+  EXPECT_EQ(claims[1].get().at(0).task.id, "app:2");
+  EXPECT_THAT(claims[2].get(), IsEmpty());
+  EXPECT_THAT(claims[3].get(), IsEmpty());
+}
+
+TEST_F(StoreTest, ClaimOfAWrongTaskIsRefusedAlone) {
+  store->submit(submission("a", {task_spec("1")}));
+  store->submit(submission("b", {task_spec("1")}));
+  ClaimRequest any;
+  ClaimRequest ambiguous;
+  ambiguous.task_id = "1";
+  ClaimRequest unknown;
+  unknown.task_id = "a:2";
+  const auto claims = store->claim({ambiguous, any, unknown, any});
+  EXPECT_THROW(claims[0].get(), Conflict);
+  EXPECT_EQ(claims[1].get().at(0).task.id, "a:1");
+  EXPECT_THROW(claims[2].get(), NotFound);
+  EXPECT_EQ(claims[3].get().at(0).task.id, "b:1");
+}
+
+TEST_F(StoreTest, CompletionWhoseNextTaskIsUnknownIsNoLess) {
+  store->submit(submission("app", {task_spec("1")}));
+  Completion completion;
+  completion.lease_token = claim_one().lease_token;
+  NextClaim next;
+  next.wanted = true;
+  next.terms.emplace().task_id = "app:9";
+  const Completed completed = store->complete("app:1", completion, next);
+  EXPECT_EQ(completed.task.state, TaskState::kDone);
+  EXPECT_FALSE(completed.next.has_value());
 }
 
 TEST_F(StoreTest, LastParentDoneUnblocksInTheSameTransactionAndHandsOnItsCommits) {

@@ -81,7 +81,7 @@ class StoreTest : public testing::Test {
     request.runner_id.value = "runner-1";
     request.max = max;
     request.skills = std::move(skills);
-    return store->claim({request}).front();
+    return store->claim({request}).front().get();
   }
   ClaimedTask claim_one() {
     auto claimed = claim();
