@@ -71,15 +71,6 @@ std::string content_range(const ByteRange& range, std::uint64_t size) {
          std::to_string(range.offset + range.size - 1) + "/" + std::to_string(size);
 }
 
-bool etag_matches(std::string_view field, std::string_view etag) {
-  for (std::string_view candidate : split(field, ',')) {
-    candidate = trim(candidate);
-    if (candidate.starts_with("W/")) candidate.remove_prefix(2);
-    if (candidate == "*" || candidate == etag) return true;
-  }
-  return false;
-}
-
 bool is_media_type(std::string_view text) {
   if (!net::is_valid_header("Content-Type", text)) return false;
   const std::string_view essence = trim(text.substr(0, text.find(';')));

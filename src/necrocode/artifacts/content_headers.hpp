@@ -23,9 +23,6 @@ ByteRange parse_range(std::string_view field, std::uint64_t size);
 /// "bytes 0-9/100", or "bytes */100" for an unsatisfiable one.
 std::string content_range(const ByteRange& range, std::uint64_t size);
 
-/// If-None-Match against one entity tag, by weak comparison (RFC 9110 section 13.1.2).
-bool etag_matches(std::string_view field, std::string_view etag);
-
 /// True for type/subtype, with or without parameters, that can stand in a header.
 bool is_media_type(std::string_view text);
 

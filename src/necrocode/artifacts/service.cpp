@@ -292,7 +292,7 @@ Response ArtifactService::metadata(const Request& request) {
 Response ArtifactService::content(const Request& request) {
   const Artifact artifact = must_find(request.param("id"));
   const std::string etag = "\"" + artifact.sha256 + "\"";
-  if (etag_matches(request.headers.get_or("If-None-Match", ""), etag)) {
+  if (net::etag_matches(request.headers.get_or("If-None-Match", ""), etag)) {
     return {304, {{"ETag", etag}, {"Cache-Control", "private, no-cache"}}, std::string()};
   }
   ByteRange range{ByteRange::Kind::kWhole, 0, artifact.size_bytes};

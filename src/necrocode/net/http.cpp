@@ -71,6 +71,14 @@ std::optional<Authority> split_authority(std::string_view text) {
   return authority;
 }
 
+// A comma inside a tag does no harm: no piece of one has a quote at both ends.
+template <class Matches>
+bool any_element(std::string_view field, Matches matches) {
+  const auto elements = split(field, ',');
+  return std::any_of(elements.begin(), elements.end(),
+                     [&](std::string_view element) { return matches(trim(element)); });
+}
+
 }  // namespace
 
 std::optional<std::string_view> Headers::get(std::string_view name) const {
@@ -106,6 +114,17 @@ void Headers::erase(std::string_view name) {
 bool is_valid_header(std::string_view name, std::string_view value) {
   return is_token(name) &&
          value.find_first_of(std::string_view("\r\n\0", 3)) == std::string_view::npos;
+}
+
+bool etag_matches(std::string_view field, std::string_view etag) {
+  return any_element(field, [&](std::string_view tag) {
+    if (tag.starts_with("W/")) tag.remove_prefix(2);
+    return tag == "*" || tag == etag;
+  });
+}
+
+bool etag_matches_strongly(std::string_view field, std::string_view etag) {
+  return any_element(field, [&](std::string_view tag) { return tag == "*" || tag == etag; });
 }
 
 std::optional<Url> Url::parse(std::string_view text) {

@@ -32,6 +32,12 @@ class Headers {
 /// True when a field can be sent: a token as name; no CR, LF, NUL in the value.
 bool is_valid_header(std::string_view name, std::string_view value);
 
+/// If-None-Match against a resource's entity tag: true when `field`, a list of tags or `*`, has it
+/// by weak comparison (RFC 9110 sections 8.8.3.2 and 13.1.2).
+bool etag_matches(std::string_view field, std::string_view etag);
+/// If-Match: the same by strong comparison, where a weak tag matches none (section 13.1.1).
+bool etag_matches_strongly(std::string_view field, std::string_view etag);
+
 /// A parsed absolute URL with scheme http or https (RFC 3986), or nothing.
 struct Url {
   std::string scheme;

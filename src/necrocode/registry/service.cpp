@@ -59,14 +59,23 @@ std::chrono::milliseconds seconds_of(double seconds) {
   return std::chrono::milliseconds(std::llround(seconds * 1000));
 }
 
-std::string etag_of(const Task& task) {
-  return '"' + std::to_string(task.version) + '"';
+std::string etag_of(std::int64_t version) {
+  return '"' + std::to_string(version) + '"';
 }
 
 Response task_response(const Task& task, int status = 200) {
   Response response = Response::json(status, task.to_json());
-  response.headers.set("ETag", etag_of(task));
+  response.headers.set("ETag", etag_of(task.version));
   return response;
+}
+
+/// 304 for who has `response` already, as its ETag says.
+Response unless_unchanged(const Request& request, Response response) {
+  const std::string etag(response.headers.get_or("ETag", ""));
+  if (!net::etag_matches(request.headers.get_or("If-None-Match", ""), etag)) return response;
+  Response unchanged = Response::empty(304);
+  unchanged.headers.set("ETag", etag);
+  return unchanged;
 }
 
 Json page_json(Json::Array items, const std::optional<std::string>& next_cursor) {
@@ -271,15 +280,12 @@ Completion read_completion(JsonFields& fields, const Request& request, SystemTim
   return completion;
 }
 
-std::optional<std::int64_t> read_if_match(const Request& request) {
-  const auto header = request.headers.get("If-Match");
-  if (!header || trim(*header) == "*") return std::nullopt;
-  std::string_view text = trim(*header);
-  if (text.size() >= 2 && text.front() == '"' && text.back() == '"') {
-    text = text.substr(1, text.size() - 2);
-  }
-  // A tag that this registry never gave matches no version.
-  return parse_int(text).value_or(-1);
+VersionCondition read_if_match(const Request& request) {
+  const auto field = request.headers.get("If-Match");
+  if (!field) return {};
+  return [tags = std::string(*field)](std::int64_t version) {
+    return net::etag_matches_strongly(tags, etag_of(version));
+  };
 }
 
 Json heartbeat_json(const HeartbeatResult& result) {
@@ -347,13 +353,9 @@ Response RegistryService::State::put_status(const Request& request) {
   change.metadata = free_object(fields, "metadata", limits::kMetadataBytes);
   fields.time("updated_at");  // the caller's; the registry keeps its own
   change.lease_token = read_token(fields, request);
-  change.expected_version = read_if_match(request);
+  change.expected = read_if_match(request);
   fields.finish("status");
-  try {
-    return task_response(store->set_status(request.param("id"), change));
-  } catch (const LostUpdate& error) {
-    throw HttpError(412, error.summary());
-  }
+  return task_response(store->set_status(request.param("id"), change));
 }
 
 Response RegistryService::State::post_event(const Request& request) {
@@ -385,13 +387,7 @@ Response RegistryService::State::post_artifact(const Request& request) {
 }
 
 Response RegistryService::State::get_task(const Request& request) {
-  const Task task = store->task(request.param("id"));
-  if (request.headers.get_or("If-None-Match", "") == etag_of(task)) {
-    Response unchanged = Response::empty(304);
-    unchanged.headers.set("ETag", etag_of(task));
-    return unchanged;
-  }
-  return task_response(task);
+  return unless_unchanged(request, task_response(store->task(request.param("id"))));
 }
 
 Response RegistryService::State::get_tasks(const Request& request) {
@@ -476,12 +472,13 @@ Response RegistryService::State::post_complete(const Request& request) {
   const Completion completion = read_completion(fields, request, clock.system_now());
   const NextClaim next = read_next_claim(fields, body);
   fields.finish("completion");
-  const Completed completed = store->complete(request.param("id"), completion, next);
+  const Completed completed =
+      store->complete(request.param("id"), completion, next, read_if_match(request));
   if (completed.next) claims.lease_started(completed.next->lease);
   Response response = Response::json(
       200, Json::object({{"task", completed.task.to_json()},
                          {"next", completed.next ? completed.next->to_json() : Json()}}));
-  response.headers.set("ETag", etag_of(completed.task));
+  response.headers.set("ETag", etag_of(completed.task.version));
   return response;
 }
 
@@ -490,11 +487,11 @@ Response RegistryService::State::post_cancel(const Request& request) {
   JsonFields fields(body);
   const std::string reason = fields.string("reason", limits::kMetadataBytes).value_or("");
   fields.finish("cancellation");
-  return task_response(store->cancel(request.param("id"), reason));
+  return task_response(store->cancel(request.param("id"), reason, read_if_match(request)));
 }
 
 Response RegistryService::State::post_retry(const Request& request) {
-  return task_response(store->retry(request.param("id")));
+  return task_response(store->retry(request.param("id"), read_if_match(request)));
 }
 
 RegistryService::RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock)
@@ -525,7 +522,13 @@ void RegistryService::add_routes(net::HttpServer& server) {
                          net::RouteOptions options = {}) {
     server.route(
         method, pattern,
-        [state = state_, handler](const Request& request) { return (*state.*handler)(request); },
+        [state = state_, handler](const Request& request) {
+          try {
+            return (*state.*handler)(request);
+          } catch (const LostUpdate& error) {
+            throw HttpError(412, error.summary());
+          }
+        },
         options);
   };
   // Room for the envelope of the largest event.

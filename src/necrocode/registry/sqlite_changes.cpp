@@ -94,6 +94,13 @@ bool SqliteChange::is_told_again(const TaskRow& row, TaskState status, const Lea
   return last;
 }
 
+void SqliteChange::require_version(const TaskRow& row, const VersionCondition& expected) const {
+  if (!expected || expected(row.version)) return;
+  ErrorInfo info;
+  info.target = row.id;
+  throw LostUpdate("the task has changed: its version is " + std::to_string(row.version), info);
+}
+
 void SqliteChange::require_transition(const TaskRow& row, TaskState to) const {
   if (!is_allowed(row.state, to)) {
     refuse(row, "a task cannot go from " + std::string(to_string(row.state)) + " to " +
@@ -290,11 +297,7 @@ Task SqliteChange::set_status(const std::string& task_id, const StatusChange& ch
   if (!row.lease_token.empty() || !change.lease_token.value.empty()) {
     require_lease(row, change.lease_token);
   }
-  if (change.expected_version && *change.expected_version != row.version) {
-    ErrorInfo info;
-    info.target = row.id;
-    throw LostUpdate("the task has changed: its version is " + std::to_string(row.version), info);
-  }
+  require_version(row, change.expected);
   if (row.state != change.status) require_transition(row, change.status);
   const bool metadata_changed = merge_metadata(row, change.metadata);
   if (row.state != change.status) {
@@ -463,13 +466,14 @@ std::optional<ClaimedTask> SqliteChange::next_of(const TaskRow& row, const Lease
 }
 
 Completed SqliteChange::complete(const std::string& task_id, const Completion& completion,
-                                 const NextClaim& next) {
+                                 const NextClaim& next, const VersionCondition& expected) {
   TaskRow row = load_row(database_, task_id);
   const LeaseToken& token = completion.lease_token;
   if (is_told_again(row, completion.status, token)) {  // changes nothing, and is no error
     return {to_task(database_, row), next.wanted ? next_of(row, token) : std::nullopt};
   }
   if (!row.lease_token.empty() || !token.value.empty()) require_lease(row, token);
+  require_version(row, expected);
   require_transition(row, completion.status);
   for (const Event& event : completion.events) {
     insert_event(row, {event.event_type, event.data, event.timestamp, {}}, row.attempt);
@@ -484,8 +488,10 @@ Completed SqliteChange::complete(const std::string& task_id, const Completion& c
   return completed;
 }
 
-Task SqliteChange::cancel(const std::string& task_id, const std::string& reason) {
+Task SqliteChange::cancel(const std::string& task_id, const std::string& reason,
+                          const VersionCondition& expected) {
   TaskRow row = load_row(database_, task_id);
+  require_version(row, expected);
   const Json data = reason.empty() ? Json::object() : Json::object({{"reason", reason}});
   if (row.state == TaskState::kRunning && !row.lease_token.empty()) {
     if (!row.cancel_requested) {
@@ -504,8 +510,9 @@ Task SqliteChange::cancel(const std::string& task_id, const std::string& reason)
   return to_task(database_, row);
 }
 
-Task SqliteChange::retry(const std::string& task_id) {
+Task SqliteChange::retry(const std::string& task_id, const VersionCondition& expected) {
   TaskRow row = load_row(database_, task_id);
+  require_version(row, expected);
   // Told again: it waits for its new attempt already.
   if (row.state == TaskState::kReady || row.state == TaskState::kBlocked) {
     return to_task(database_, row);

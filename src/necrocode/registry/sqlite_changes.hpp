@@ -37,9 +37,10 @@ class SqliteChange {
   std::vector<ClaimedTask> claim(const ClaimRequest& request);
   void give_back(const LeaseRef& lease);
   Completed complete(const std::string& task_id, const Completion& completion,
-                     const NextClaim& next);
-  Task cancel(const std::string& task_id, const std::string& reason);
-  Task retry(const std::string& task_id);
+                     const NextClaim& next, const VersionCondition& expected);
+  Task cancel(const std::string& task_id, const std::string& reason,
+              const VersionCondition& expected);
+  Task retry(const std::string& task_id, const VersionCondition& expected);
   void expire(const std::string& task_id, const std::string& token);
 
   const Effects& effects() const { return effects_; }
@@ -62,6 +63,7 @@ class SqliteChange {
   /// True when `token`'s own attempt brought the task into the final state `status`, and no claim
   /// came after it: the same call told again, since its answer was lost.
   bool is_told_again(const TaskRow& row, TaskState status, const LeaseToken& token);
+  void require_version(const TaskRow& row, const VersionCondition& expected) const;
   void require_transition(const TaskRow& row, TaskState to) const;
   /// Writes `row`'s changing columns, one version further, and the counters of both states.
   void save(TaskRow& row, TaskState previous);

@@ -293,17 +293,19 @@ std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseR
 }
 
 Completed SqliteTaskStore::complete(const std::string& task_id, const Completion& completion,
-                                    const NextClaim& next) {
+                                    const NextClaim& next, const VersionCondition& expected) {
   return state_->change(
-      [&](SqliteChange& change) { return change.complete(task_id, completion, next); });
+      [&](SqliteChange& change) { return change.complete(task_id, completion, next, expected); });
 }
 
-Task SqliteTaskStore::cancel(const std::string& task_id, const std::string& reason) {
-  return state_->change([&](SqliteChange& change) { return change.cancel(task_id, reason); });
+Task SqliteTaskStore::cancel(const std::string& task_id, const std::string& reason,
+                             const VersionCondition& expected) {
+  return state_->change(
+      [&](SqliteChange& change) { return change.cancel(task_id, reason, expected); });
 }
 
-Task SqliteTaskStore::retry(const std::string& task_id) {
-  return state_->change([&](SqliteChange& change) { return change.retry(task_id); });
+Task SqliteTaskStore::retry(const std::string& task_id, const VersionCondition& expected) {
+  return state_->change([&](SqliteChange& change) { return change.retry(task_id, expected); });
 }
 
 std::optional<std::chrono::nanoseconds> SqliteTaskStore::expire_leases() {

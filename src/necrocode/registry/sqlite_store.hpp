@@ -28,9 +28,10 @@ class SqliteTaskStore final : public TaskStore {
   /// In memory: a renewed lease is not written, since a restart renews it anyway.
   std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) override;
   Completed complete(const std::string& task_id, const Completion& completion,
-                     const NextClaim& next) override;
-  Task cancel(const std::string& task_id, const std::string& reason) override;
-  Task retry(const std::string& task_id) override;
+                     const NextClaim& next, const VersionCondition& expected = {}) override;
+  Task cancel(const std::string& task_id, const std::string& reason,
+              const VersionCondition& expected = {}) override;
+  Task retry(const std::string& task_id, const VersionCondition& expected = {}) override;
   std::optional<std::chrono::nanoseconds> expire_leases() override;
   Task task(const std::string& task_id) override;
   TaskPage tasks(const TaskQuery& query) override;

@@ -22,6 +22,9 @@ class LostUpdate : public Conflict {
   using Conflict::Conflict;
 };
 
+/// Whether a task may be changed that is at this version (If-Match); nothing: whatever it is at.
+using VersionCondition = std::function<bool(std::int64_t version)>;
+
 struct Submission {
   std::string spec_name;
   std::vector<TaskSpec> tasks;  ///< TaskSpec::number without the spec, each once
@@ -37,7 +40,7 @@ struct StatusChange {
   TaskState status = TaskState::kReady;
   Json metadata;  ///< merged into the task's
   LeaseToken lease_token;
-  std::optional<std::int64_t> expected_version;
+  VersionCondition expected;
 };
 
 struct NewEvent {
@@ -139,13 +142,17 @@ class TaskStore {
   virtual void give_back(const std::vector<LeaseRef>& leases) = 0;
   /// One result a lease, in order; never throws for a lost lease.
   virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
-  /// Conflict when the lease is lost or the transition illegal. Told again by the last holder it
-  /// changes nothing, and answers the next lease that it gave while that one lives.
-  /// A next task that is unknown or ambiguous is none, as one that is not ready.
+  /// Conflict when the lease is lost, then LostUpdate, then Conflict for an illegal transition.
+  /// Told again by the last holder it changes nothing, and answers the next lease that it gave
+  /// while that one lives. A next task that is unknown or ambiguous is none, as one that is not
+  /// ready.
   virtual Completed complete(const std::string& task_id, const Completion& completion,
-                             const NextClaim& next) = 0;
-  virtual Task cancel(const std::string& task_id, const std::string& reason) = 0;
-  virtual Task retry(const std::string& task_id) = 0;
+                             const NextClaim& next, const VersionCondition& expected = {}) = 0;
+  /// LostUpdate; Conflict for a task that is done or failed.
+  virtual Task cancel(const std::string& task_id, const std::string& reason,
+                      const VersionCondition& expected = {}) = 0;
+  /// LostUpdate; Conflict for a task that has not failed.
+  virtual Task retry(const std::string& task_id, const VersionCondition& expected = {}) = 0;
 
   // Leases.
   /// Ends every lease that is due: its task is ready again, or failed after its last attempt, or

@@ -44,14 +44,6 @@ TEST(ParseRange, WhatIsNotOneByteRangeIsIgnored) {
   }
 }
 
-TEST(EtagMatches, ListsWeakTagsAndTheStar) {
-  EXPECT_TRUE(etag_matches("\"a\"", "\"a\""));
-  EXPECT_TRUE(etag_matches("\"b\", W/\"a\"", "\"a\""));
-  EXPECT_TRUE(etag_matches("*", "\"a\""));
-  EXPECT_FALSE(etag_matches("", "\"a\""));
-  EXPECT_FALSE(etag_matches("\"ab\", a", "\"a\""));
-}
-
 TEST(IsMediaType, TokensWithASlashOnly) {
   EXPECT_TRUE(is_media_type("text/plain"));
   EXPECT_TRUE(is_media_type("text/plain; charset=utf-8"));

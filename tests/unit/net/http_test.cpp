@@ -31,6 +31,21 @@ TEST(IsValidHeader, RefusesWhatWouldStartAnotherField) {
   EXPECT_FALSE(is_valid_header("X\r\n", "a"));
 }
 
+TEST(EtagMatches, ListsWeakTagsAndTheStar) {
+  EXPECT_TRUE(etag_matches("\"a\"", "\"a\""));
+  EXPECT_TRUE(etag_matches("\"b\", W/\"a\"", "\"a\""));
+  EXPECT_TRUE(etag_matches("*", "\"a\""));
+  EXPECT_FALSE(etag_matches("", "\"a\""));
+  EXPECT_FALSE(etag_matches("\"ab\", a", "\"a\""));
+}
+
+TEST(EtagMatches, WeakTagGuardsNoWrite) {
+  EXPECT_TRUE(etag_matches_strongly("\"b\", \"a\"", "\"a\""));
+  EXPECT_TRUE(etag_matches_strongly(" * ", "\"a\""));
+  EXPECT_FALSE(etag_matches_strongly("W/\"a\"", "\"a\""));
+  EXPECT_FALSE(etag_matches_strongly("\"b,a\"", "\"a\""));
+}
+
 TEST(Url, ReadsEachPart) {
   const auto url = Url::parse("HTTPS://Example.COM:8443/a/b?c=d#e");
   ASSERT_TRUE(url);

@@ -260,6 +260,45 @@ TEST_F(ServiceTest, EntityTagsGuardReadsAndWrites) {
   EXPECT_EQ(call("GET", "/tasks/1", "", "If-None-Match: " + etag + "\r\n").status, 200);
 }
 
+TEST_F(ServiceTest, ListsOfTagsAndWeakTagsAreRead) {
+  submit("app", R"([{"id":"1"}])");
+  const auto read = [&](const std::string& tags) {
+    return call("GET", "/tasks/1", "", "If-None-Match: " + tags + "\r\n").status;
+  };
+  EXPECT_EQ(read("\"zz\", \"1\""), 304);
+  EXPECT_EQ(read("W/\"1\""), 304);
+  EXPECT_EQ(read("*"), 304);
+  EXPECT_EQ(read("\"zz\", W/\"2\""), 200);
+  const auto write = [&](const std::string& tags) {
+    return call("PUT", "/tasks/1/status", R"({"status":"ready"})", "If-Match: " + tags + "\r\n")
+        .status;
+  };
+  EXPECT_EQ(write("\"zz\", \"1\""), 200);
+  EXPECT_EQ(write("*"), 200);
+  EXPECT_EQ(write("\"zz\""), 412);
+  EXPECT_EQ(write("W/\"1\""), 412);  // RFC 9110 section 13.1.1: compared strongly
+}
+
+TEST_F(ServiceTest, EveryChangeOfStateCanBeGuarded) {
+  submit("app", R"([{"id":"1"},{"id":"2"}])");
+  const std::string other = "If-Match: \"77\"\r\n";
+  const Json claimed = call("POST", "/tasks/claim", "{}").json()["tasks"].items().at(0);
+  const auto complete = [&](const std::string& token, const std::string& headers) {
+    return call("POST", "/tasks/1/complete",
+                R"({"status":"failed","lease_token":")" + token + "\"}", headers)
+        .status;
+  };
+  const std::string token = claimed["lease_token"].string_or("");
+  EXPECT_EQ(complete("stale", other), 409);  // a lost lease is told before a lost update
+  EXPECT_EQ(complete(token, other), 412);
+  EXPECT_EQ(complete(token, "If-Match: \"2\"\r\n"), 200);
+  EXPECT_EQ(complete(token, "If-Match: \"2\"\r\n"), 200);  // its answer was lost: told again
+  EXPECT_EQ(call("POST", "/tasks/1/retry", "", other).status, 412);
+  EXPECT_EQ(call("POST", "/tasks/1/retry", "", "If-Match: \"3\"\r\n").status, 200);
+  EXPECT_EQ(call("POST", "/tasks/2/cancel", "", other).status, 412);
+  EXPECT_EQ(call("POST", "/tasks/2/cancel", "", "If-Match: \"1\"\r\n").status, 200);
+}
+
 TEST_F(ServiceTest, LeaseTokenTravelsAsFieldOrHeader) {
   submit("app", R"([{"id":"1"}])");
   const Json claimed =

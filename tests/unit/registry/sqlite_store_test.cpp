@@ -438,11 +438,11 @@ TEST_F(StoreTest, MetadataIsMergedAndALostUpdateRefused) {
   StatusChange change;
   change.status = TaskState::kRunning;
   change.metadata = Json::object({{"b", 2}});
-  change.expected_version = 1;
+  change.expected = [](std::int64_t version) { return version == 1; };
   const Task task = store->set_status("app:1", change);
   EXPECT_EQ(task.metadata, Json::object({{"a", 1}, {"b", 2}}));
   EXPECT_THROW(store->set_status("app:1", change), LostUpdate);
-  change.expected_version.reset();
+  change.expected = nullptr;
   EXPECT_EQ(store->set_status("app:1", change).version, task.version);  // nothing new
   change.metadata = Json::object({{"big", std::string(limits::kMetadataBytes, 'x')}});
   EXPECT_THROW(store->set_status("app:1", change), ResourceLimitError);
@@ -454,7 +454,7 @@ TEST_F(StoreTest, LostLeaseIsToldBeforeALostUpdate) {
   StatusChange change;
   change.status = TaskState::kDone;
   change.lease_token.value = "stale";
-  change.expected_version = 0;
+  change.expected = [](std::int64_t) { return false; };
   try {
     store->set_status("app:1", change);
     ADD_FAILURE() << "was accepted";
