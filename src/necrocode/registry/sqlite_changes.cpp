@@ -220,6 +220,17 @@ ArtifactRef SqliteChange::insert_artifact(const TaskRow& row, const ArtifactRef&
   return recorded;
 }
 
+void SqliteChange::require_room_for_artifacts(const TaskRow& row) {
+  const ArtifactTotals totals = artifact_totals(database_, row.seq);
+  if (totals.count <= limits::kTaskArtifacts && totals.bytes <= limits::kTaskArtifactBytes) return;
+  ErrorInfo info;
+  info.target = row.id;
+  throw TaskContextValidationError("a task has at most " + std::to_string(limits::kTaskArtifacts) +
+                                       " artifact references of " +
+                                       std::to_string(limits::kTaskArtifactBytes) + " bytes",
+                                   std::move(info));
+}
+
 Event SqliteChange::add_event(const std::string& task_id, const NewEvent& event) {
   const TaskRow row = load_row(database_, task_id);
   return insert_event(row, event, attempt_of(row, event.lease_token));
@@ -229,6 +240,7 @@ ArtifactRef SqliteChange::add_artifact(const std::string& task_id, const NewArti
   TaskRow row = load_row(database_, task_id);
   const ArtifactRef recorded =
       insert_artifact(row, artifact.artifact, attempt_of(row, artifact.lease_token));
+  require_room_for_artifacts(row);
   save(row, row.state);  // the task's representation has changed: a new ETag
   return recorded;
 }
@@ -481,6 +493,7 @@ Completed SqliteChange::complete(const std::string& task_id, const Completion& c
   for (const ArtifactRef& artifact : completion.artifacts) {
     insert_artifact(row, artifact, row.attempt);
   }
+  if (!completion.artifacts.empty()) require_room_for_artifacts(row);
   merge_metadata(row, completion.metadata);
   apply_status(row, completion.status, completion.failure);
   Completed completed{to_task(database_, row), std::nullopt};

@@ -69,7 +69,9 @@ class SqliteChange {
   void save(TaskRow& row, TaskState previous);
   void record(const TaskRow& row, const std::string& type, const Json& data);
   Event insert_event(const TaskRow& row, const NewEvent& event, int attempt);
+  /// After the last of a call's: require_room_for_artifacts().
   ArtifactRef insert_artifact(const TaskRow& row, const ArtifactRef& artifact, int attempt);
+  void require_room_for_artifacts(const TaskRow& row);
   void end_attempt(TaskRow& row, std::string_view outcome, bool counts);
   /// Leaves `running`: ends the lease, records, unblocks. The only way out of that state.
   void finish(TaskRow& row, Outcome outcome);

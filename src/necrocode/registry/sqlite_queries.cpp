@@ -117,6 +117,29 @@ std::string cursor_after(const Order& order, const TaskRow& row, std::int64_t pr
   return base64_encode(cursor.dump());
 }
 
+/// Ends a page in time: after its items, or before one that would make it too large to be read.
+class PageLimit {
+ public:
+  explicit PageLimit(int items) : items_(items) {}
+  /// False when `bytes` more of stored text do not go into the page; the first item always does.
+  bool take(std::size_t bytes) {
+    bytes_ += bytes;
+    ++taken_;
+    return taken_ == 1 || (taken_ <= items_ && bytes_ <= limits::kPageBytes);
+  }
+
+ private:
+  int items_;
+  int taken_ = 0;
+  std::size_t bytes_ = 0;
+};
+
+/// What a task takes in a page, of the texts that callers can make large.
+std::size_t stored_bytes(db::Database& database, const TaskRow& row) {
+  return row.fields.size() + row.metadata.size() + row.failure.size() +
+         artifact_totals(database, row.seq).bytes;
+}
+
 /// The statement's rows, read to the end before anything else is asked.
 std::vector<TaskRow> all_rows(db::Statement& statement) {
   std::vector<TaskRow> rows;
@@ -169,18 +192,18 @@ TaskPage query_tasks(db::Database& database, const TaskQuery& query) {
   db::Statement statement(database, select_tasks() + where.text() + " ORDER BY " + order.order_by +
                                         " LIMIT " + std::to_string(query.limit + 1));
   where.bind(statement);
-  std::vector<TaskRow> rows;
-  std::vector<std::int64_t> priorities;
-  while (statement.step()) {
-    rows.push_back(read_row(statement));
-    priorities.push_back(statement.integer(18));
-  }
   TaskPage page;
-  if (static_cast<int>(rows.size()) > query.limit) {
-    rows.pop_back();
-    page.next_cursor = cursor_after(order, rows.back(), priorities[rows.size() - 1]);
+  PageLimit limit(query.limit);
+  std::string cursor;
+  while (statement.step()) {
+    const TaskRow row = read_row(statement);
+    if (!limit.take(stored_bytes(database, row))) {
+      page.next_cursor = cursor;
+      break;
+    }
+    cursor = cursor_after(order, row, statement.integer(18));
+    page.items.push_back(to_task(database, row));
   }
-  for (const TaskRow& row : rows) page.items.push_back(to_task(database, row));
   return page;
 }
 
@@ -225,19 +248,21 @@ EventPage query_events(db::Database& database, const EventQuery& query) {
           where.text() + " ORDER BY id LIMIT " + std::to_string(query.limit + 1));
   where.bind(statement);
   EventPage page;
+  PageLimit limit(query.limit);
   while (statement.step()) {
+    const std::string data = statement.text(3);
+    if (!limit.take(data.size())) {
+      page.next_cursor = std::to_string(page.items.back().id);
+      break;
+    }
     Event& event = page.items.emplace_back();
     event.id = statement.integer(0);
     event.task_id = statement.text(1);
     event.event_type = statement.text(2);
-    event.data = Json::parse(statement.text(3));
+    event.data = Json::parse(data);
     event.timestamp = from_unix_ms(statement.integer(4));
     event.recorded_at = from_unix_ms(statement.integer(5));
     event.attempt = static_cast<int>(statement.integer(6));
-  }
-  if (static_cast<int>(page.items.size()) > query.limit) {
-    page.items.pop_back();
-    page.next_cursor = std::to_string(page.items.back().id);
   }
   return page;
 }

@@ -253,6 +253,18 @@ Task to_task(db::Database& database, const TaskRow& row) {
   return task;
 }
 
+ArtifactTotals artifact_totals(db::Database& database, std::int64_t seq) {
+  // As blobs, so that bytes are counted and not characters.
+  db::Statement& query = database.prepare(
+      "SELECT count(*), total(length(CAST(type AS BLOB)) + length(CAST(uri AS BLOB)) + "
+      "length(CAST(metadata AS BLOB))) FROM artifacts WHERE task_seq = ?");
+  query.bind(seq).step();
+  const ArtifactTotals totals{static_cast<std::size_t>(query.integer(0)),
+                              static_cast<std::size_t>(query.integer(1))};
+  query.reset();
+  return totals;
+}
+
 std::vector<std::string> base_commits(db::Database& database, std::int64_t seq) {
   db::Statement& query = database.prepare(
       "SELECT p.metadata FROM dependencies d JOIN tasks p ON p.seq = d.parent WHERE d.child = ? "

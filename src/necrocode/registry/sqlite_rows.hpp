@@ -48,6 +48,12 @@ TaskRow load_row(db::Database& database, std::string_view text);
 TaskRow load_row(db::Database& database, std::int64_t seq);
 /// With its artifacts and, when blocked, the reason.
 Task to_task(db::Database& database, const TaskRow& row);
+/// A task's artifact references, all together.
+struct ArtifactTotals {
+  std::size_t count = 0;
+  std::size_t bytes = 0;  ///< of their texts
+};
+ArtifactTotals artifact_totals(db::Database& database, std::int64_t seq);
 /// The `commit` of each parent's metadata, in the parents' order of creation.
 std::vector<std::string> base_commits(db::Database& database, std::int64_t seq);
 

@@ -131,6 +131,7 @@ class TaskStore {
   virtual Task set_status(const std::string& task_id, const StatusChange& change) = 0;
   /// Conflict when the lease token was never one of this task's.
   virtual Event add_event(const std::string& task_id, const NewEvent& event) = 0;
+  /// TaskContextValidationError beyond limits::kTaskArtifacts or kTaskArtifactBytes of one task.
   virtual ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) = 0;
   /// Serves the requests in their order, in one transaction, without waiting; one outcome each. A
   /// ready task goes to one claimant, highest priority first, then oldest. A request that names no
@@ -159,7 +160,8 @@ class TaskStore {
   /// cancelled if that was asked for. Returns how long until the next one may be due.
   virtual std::optional<std::chrono::nanoseconds> expire_leases() = 0;
 
-  // Queries.
+  // Queries. A page of tasks or events ends after its limit or limits::kPageBytes of stored text,
+  // with at least one item.
   virtual Task task(const std::string& task_id) = 0;
   virtual TaskPage tasks(const TaskQuery& query) = 0;
   virtual Taskset taskset(const std::string& spec) = 0;
