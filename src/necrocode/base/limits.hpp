@@ -56,9 +56,11 @@ inline constexpr std::size_t kPageSizeDefault = 100;
 inline constexpr std::size_t kPageSizeMax = 1000;
 inline constexpr std::size_t kPageBytes = 8 * kMiB;  // of stored text; then the page ends
 inline constexpr std::size_t kTasksPerSubmit = 10'000;
+inline constexpr std::size_t kDependenciesPerSubmit = 100'000;
 inline constexpr std::size_t kEventBytes = 1 * kMiB;
 inline constexpr std::size_t kTaskTextBytes = 256 * kKiB;  // title, description, criteria together
 inline constexpr std::size_t kMetadataBytes = 256 * kKiB;
+inline constexpr std::size_t kMetadataMembers = 1000;  // of one task's
 // References of one task. A URI's byte may take six in JSON, and 6 * 8 MiB with the rest of a task
 // (8 MiB submitted, kMetadataBytes) stay below kHttpResponseBodyBytes.
 inline constexpr std::size_t kTaskArtifacts = 10'000;

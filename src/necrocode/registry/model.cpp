@@ -131,7 +131,10 @@ TaskSpec TaskSpec::from_json(JsonFields& reader, const Json& json) {
   reader.boolean("fail_fast");
   reader.integer("max_tokens", 1, 100'000'000);
   reader.integer("max_attempts", 1, 100);
-  reader.object("metadata");
+  if (reader.object("metadata").size() > limits::kMetadataMembers) {
+    reader.fail("metadata",
+                "must have at most " + std::to_string(limits::kMetadataMembers) + " members");
+  }
   std::size_t text_bytes = task.title.size() + task.description.size();
   for (const std::string& criterion : task.acceptance_criteria) text_bytes += criterion.size();
   if (text_bytes > limits::kTaskTextBytes) {

@@ -192,6 +192,12 @@ Submission read_submission(const Json& body) {
     fields.absorb(reader);
     submission.tasks.push_back(std::move(task));
   }
+  std::size_t dependencies = 0;
+  for (const TaskSpec& task : submission.tasks) dependencies += task.dependencies.size();
+  if (dependencies > limits::kDependenciesPerSubmit) {
+    fields.fail("tasks", "must have at most " + std::to_string(limits::kDependenciesPerSubmit) +
+                             " dependencies together, have " + std::to_string(dependencies));
+  }
   fields.finish("taskset");
   return submission;
 }

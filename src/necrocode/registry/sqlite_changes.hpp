@@ -98,6 +98,8 @@ class SqliteChange {
   void insert_task(Submitting& submitting, std::size_t index, const std::string& id);
   void update_task(Submitting& submitting, std::size_t index, TaskRow row);
   void find_unnamed(Submitting& submitting);
+  /// The task of that full id, unless this submission removes it; each id is looked up once.
+  std::optional<std::int64_t> find_dependency(Submitting& submitting, const std::string& id);
   void put_dependencies(Submitting& submitting, std::size_t index);
   void remove_unnamed(Submitting& submitting);
   void refuse_cycles(const Submitting& submitting);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -22,6 +23,8 @@ struct SqliteChange::Submitting {
   std::vector<Entry> entries;    ///< as submission.tasks
   std::vector<TaskRow> unnamed;  ///< to be removed
   std::unordered_set<std::int64_t> unnamed_seqs;
+  /// The tasks that dependencies name; nothing where there is none.
+  std::unordered_map<std::string, std::optional<std::int64_t>> named;
   std::vector<FieldError> errors;
 
   void fail(std::size_t index, const std::string& rest, const std::string& message) {
@@ -173,6 +176,18 @@ void SqliteChange::find_unnamed(Submitting& submitting) {
   }
 }
 
+std::optional<std::int64_t> SqliteChange::find_dependency(Submitting& submitting,
+                                                          const std::string& id) {
+  const auto [found, fresh] = submitting.named.try_emplace(id);
+  if (!fresh) return found->second;
+  db::Statement& query = database_.prepare("SELECT seq FROM tasks WHERE id = ?");
+  if (!query.bind(id).step()) return std::nullopt;
+  const std::int64_t seq = query.integer(0);
+  query.reset();
+  if (submitting.unnamed_seqs.count(seq) == 0) found->second = seq;
+  return found->second;
+}
+
 void SqliteChange::put_dependencies(Submitting& submitting, std::size_t index) {
   const std::string& spec = submitting.submission.spec_name;
   const std::vector<std::string>& names = submitting.submission.tasks[index].dependencies;
@@ -182,17 +197,14 @@ void SqliteChange::put_dependencies(Submitting& submitting, std::size_t index) {
     const std::string at = "/dependencies/" + std::to_string(i);
     const std::string id =
         names[i].find(':') == std::string::npos ? spec + ":" + names[i] : names[i];
-    db::Statement& query = database_.prepare("SELECT seq FROM tasks WHERE id = ?");
-    const bool exists = query.bind(id).step();
-    const std::int64_t seq = exists ? query.integer(0) : 0;
-    query.reset();
-    if (!exists || submitting.unnamed_seqs.count(seq) > 0) {
+    const std::optional<std::int64_t> seq = find_dependency(submitting, id);
+    if (!seq) {
       submitting.fail(index, at,
                       "there is no task " + shorten(printable(id), 2 * limits::kNameBytes));
-    } else if (seq == entry.seq) {
+    } else if (*seq == entry.seq) {
       submitting.fail(index, at, "closes a cycle: " + id + " → " + id);
     } else {
-      wanted.push_back(seq);
+      wanted.push_back(*seq);
     }
   }
   std::sort(wanted.begin(), wanted.end());

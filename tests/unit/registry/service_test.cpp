@@ -226,6 +226,22 @@ TEST_F(ServiceTest, CursorThatTheQueryDidNotGiveIsRefused) {
   EXPECT_EQ(status("age", R"(["age",1])"), 200);
 }
 
+TEST_F(ServiceTest, SubmissionHasSoManyDependencies) {
+  // 11 tasks, each with as many dependencies as one task may have.
+  std::string tasks;
+  for (int i = 0; i < 11; ++i) {
+    std::string names;
+    for (std::size_t k = 0; k < limits::kTasksPerSubmit; ++k) names += R"("x",)";
+    names.pop_back();
+    tasks += R"({"id":")" + std::to_string(i) + R"(","dependencies":[)" + names + "]},";
+  }
+  tasks.pop_back();
+  const RawAnswer answer =
+      call("POST", "/tasksets", R"({"spec_name":"app","tasks":[)" + tasks + "]}");
+  EXPECT_EQ(answer.status, 422);
+  EXPECT_EQ(answer.json()["errors"].items().at(0)["pointer"], Json("/tasks"));
+}
+
 TEST_F(ServiceTest, TenMebibyteEventIsRefusedAsTooLarge) {
   submit("app", R"([{"id":"1"}])");
   RawClient client(server.port());

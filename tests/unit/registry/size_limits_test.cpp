@@ -95,5 +95,50 @@ TEST_F(SizeLimits, TaskHasSoManyArtifactReferences) {
   EXPECT_EQ(store->complete("app:1", completion, {}).task.artifacts.size(), limits::kTaskArtifacts);
 }
 
+TEST_F(SizeLimits, TaskHasSoManyMembersOfMetadata) {
+  store->submit(submission("app", {task_spec("1")}));
+  StatusChange change;
+  change.status = TaskState::kReady;
+  for (std::size_t i = 0; i < limits::kMetadataMembers; ++i) {
+    change.metadata.set("k" + std::to_string(i), 0);
+  }
+  EXPECT_EQ(store->set_status("app:1", change).metadata.size(), limits::kMetadataMembers);
+  change.metadata = Json::object({{"k7", 7}});  // no more of them
+  EXPECT_EQ(store->set_status("app:1", change).metadata["k7"], Json(7));
+  change.metadata = Json::object({{"another", 1}});
+  EXPECT_THROW(store->set_status("app:1", change), TaskContextValidationError);
+}
+
+TEST_F(SizeLimits, ManyMembersAreRefusedWithoutHoldingUpTheWriter) {
+  store->submit(submission("app", {task_spec("1")}));
+  StatusChange change;
+  change.status = TaskState::kReady;
+  change.metadata = Json::object();
+  for (int i = 0; i < 100'000; ++i) change.metadata.members().emplace_back(std::to_string(i), 0);
+  // One by one this took a minute.
+  EXPECT_THROW(store->set_status("app:1", change), TaskContextValidationError);
+}
+
+TEST_F(SizeLimits, RepeatedNameCountsWithItsLastValue) {
+  store->submit(submission("app", {task_spec("1")}));
+  StatusChange change;
+  change.status = TaskState::kReady;
+  change.metadata = Json::parse(R"({"a":1,"b":2,"a":3})");
+  EXPECT_EQ(store->set_status("app:1", change).metadata, Json::parse(R"({"a":3,"b":2})"));
+}
+
+TEST_F(SizeLimits, SubmittedMetadataIsLimitedToo) {
+  Json task = Json::object({{"id", "1"}, {"metadata", Json::object()}});
+  Json::Object members;
+  for (std::size_t i = 0; i <= limits::kMetadataMembers; ++i) {
+    members.emplace_back(std::to_string(i), 0);
+  }
+  task.set("metadata", Json(std::move(members)));
+  JsonFields reader(task);
+  TaskSpec::from_json(reader, task);
+  ASSERT_EQ(reader.errors().size(), 1u);
+  EXPECT_EQ(reader.errors().front().pointer, "/metadata");
+}
+
 }  // namespace
 }  // namespace necrocode::registry
