@@ -3,6 +3,7 @@
 #include <cmath>
 #include <set>
 
+#include "necrocode/base/digest.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/registry/claim_queue.hpp"
@@ -85,7 +86,7 @@ Json page_json(Json::Array items, const std::optional<std::string>& next_cursor)
 // Queries.
 
 [[noreturn]] void refuse_query(const std::string& name, const std::string& message) {
-  throw HttpError(422, "invalid query", {{name, message}});
+  throw HttpError(422, "invalid query", {{"/" + name, message}});
 }
 
 int read_limit(const Request& request) {
@@ -294,13 +295,21 @@ VersionCondition read_if_match(const Request& request) {
   };
 }
 
+std::string summary_of(const std::exception_ptr& problem) {
+  try {
+    std::rethrow_exception(problem);
+  } catch (const RunnerError& error) {
+    return error.summary();
+  }
+}
+
 Json heartbeat_json(const HeartbeatResult& result) {
   Json json = Json::object({{"task_id", result.task_id}});
   if (result.answer) {
     json.set("expires_at", to_rfc3339(result.answer->expires_at));
     json.set("cancel_requested", result.answer->cancel_requested);
   } else {
-    json.set("error", result.problem);
+    json.set("error", summary_of(result.problem));
   }
   return json;
 }
@@ -400,7 +409,10 @@ Response RegistryService::State::get_tasks(const Request& request) {
   const TaskPage page = store->tasks(read_task_query(request));
   Json::Array items;
   for (const Task& task : page.items) items.push_back(task.to_json());
-  return Response::json(200, page_json(std::move(items), page.next_cursor));
+  Response response = Response::json(200, page_json(std::move(items), page.next_cursor));
+  // Of the page, which has no version: the digest of what it says.
+  response.headers.set("ETag", '"' + sha256_hex(std::get<std::string>(response.body)) + '"');
+  return unless_unchanged(request, std::move(response));
 }
 
 Response RegistryService::State::post_taskset(const Request& request) {
@@ -450,7 +462,7 @@ Response RegistryService::State::post_heartbeat(const Request& request) {
   const LeaseRef lease{request.param("id"), read_token(fields, request)};
   fields.finish("heartbeat");
   const HeartbeatResult result = store->heartbeat({lease}).front();
-  if (!result.answer) throw HttpError(result.known_task ? 409 : 404, result.problem);
+  if (!result.answer) std::rethrow_exception(result.problem);
   return Response::json(200, heartbeat_json(result));
 }
 

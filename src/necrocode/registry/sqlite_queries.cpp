@@ -35,7 +35,7 @@ class Where {
 
 [[noreturn]] void refuse(const std::string& parameter, const std::string& message) {
   ErrorInfo info;
-  info.fields.push_back({parameter, message});
+  info.fields.push_back({"/" + parameter, message});
   throw TaskContextValidationError("invalid query", std::move(info));
 }
 
@@ -238,7 +238,9 @@ EventPage query_events(db::Database& database, const EventQuery& query) {
   if (!query.task_id.empty()) {
     where.add("task_seq = ?", {load_row(database, query.task_id).seq});
   }
-  if (!query.spec.empty()) where.add("spec_id = ?", {spec_id_of(database, query.spec)});
+  if (!query.spec.empty()) {
+    where.add("spec_id = (SELECT spec_id FROM tasksets WHERE name = ?)", {query.spec});
+  }
   if (!query.type.empty()) where.add("event_type = ?", {query.type});
   if (query.since) where.add("recorded_ms >= ?", {to_unix_ms(*query.since)});
   if (query.until) where.add("recorded_ms < ?", {to_unix_ms(*query.until)});

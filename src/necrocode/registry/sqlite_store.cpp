@@ -275,18 +275,18 @@ std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseR
       result.answer = {state_->clock.system_now() + renewed->duration, renewed->cancel_requested};
       continue;
     }
-    result.problem = "the lease is lost";
     try {
-      state_->readers.run(
-          [&](db::Database& database) { return load_row(database, lease.task_id); });
-    } catch (const NotFound& error) {
-      result.known_task = false;
-      result.problem = error.summary();
-    } catch (const TaskContextValidationError& error) {
-      result.known_task = false;
-      result.problem = error.summary();
-    } catch (const Conflict& error) {
-      result.problem = error.summary();
+      state_->readers.run([&](db::Database& database) -> int {
+        ErrorInfo info;
+        info.target = load_row(database, lease.task_id).id;
+        throw Conflict("the lease is lost", std::move(info));
+      });
+    } catch (const NotFound&) {
+      result.problem = std::current_exception();
+    } catch (const TaskContextValidationError&) {
+      result.problem = std::current_exception();
+    } catch (const Conflict&) {
+      result.problem = std::current_exception();
     }
   }
   return results;

@@ -84,8 +84,9 @@ struct LeaseRef {
 struct HeartbeatResult {
   std::string task_id;
   std::optional<HeartbeatAnswer> answer;
-  bool known_task = true;
-  std::string problem;  ///< why there is no answer
+  /// Why there is no answer: Conflict for a lost lease or an ambiguous id, NotFound,
+  /// TaskContextValidationError.
+  std::exception_ptr problem;
 };
 
 struct EventQuery {

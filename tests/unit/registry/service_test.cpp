@@ -242,6 +242,45 @@ TEST_F(ServiceTest, SubmissionHasSoManyDependencies) {
   EXPECT_EQ(answer.json()["errors"].items().at(0)["pointer"], Json("/tasks"));
 }
 
+TEST_F(ServiceTest, WrongQueriesAreToldByJsonPointers) {
+  for (const char* query : {"limit=0", "sort=colour", "cursor=!", "state=asleep"}) {
+    const std::string text = query;
+    const Json problem = call("GET", "/tasks?" + text).json();
+    ASSERT_EQ(problem["errors"].size(), 1u) << query;
+    EXPECT_EQ(problem["errors"].items().at(0)["pointer"],
+              Json("/" + text.substr(0, text.find('='))));
+  }
+}
+
+TEST_F(ServiceTest, PageOfTasksHasAnEntityTagOfWhatItSays) {
+  submit("app", R"([{"id":"1"}])");
+  const std::string etag(call("GET", "/tasks").headers.get_or("ETag", ""));
+  ASSERT_GT(etag.size(), 2u);
+  const std::string condition = "If-None-Match: \"zz\", " + etag + "\r\n";
+  const RawAnswer unchanged = call("GET", "/tasks", "", condition);
+  EXPECT_EQ(unchanged.status, 304);
+  EXPECT_EQ(unchanged.headers.get_or("ETag", ""), etag);
+  EXPECT_EQ(call("PUT", "/tasks/1/status", R"({"status":"running"})").status, 200);
+  EXPECT_EQ(call("GET", "/tasks", "", condition).status, 200);
+}
+
+TEST_F(ServiceTest, UnknownSpecSelectsNothing) {
+  for (const char* path : {"/tasks?spec=none", "/events?spec=none"}) {
+    const RawAnswer answer = call("GET", path);
+    EXPECT_EQ(answer.status, 200) << path;
+    EXPECT_EQ(answer.json()["items"], Json::array()) << path;
+  }
+}
+
+TEST_F(ServiceTest, HeartbeatOfAMalformedTaskIdIsAnInvalidOne) {
+  const std::string body = R"({"lease_token":"x"})";
+  EXPECT_EQ(call("POST", "/tasks/a:b:c/heartbeat", body).status, 422);
+  EXPECT_EQ(call("POST", "/tasks/a:b/heartbeat", body).status, 404);
+  const Json many =
+      call("POST", "/heartbeats", R"({"leases":[{"task_id":"a:b:c","lease_token":"x"}]})").json();
+  EXPECT_EQ(many["items"].items().at(0)["error"], Json("not a task id"));
+}
+
 TEST_F(ServiceTest, TenMebibyteEventIsRefusedAsTooLarge) {
   submit("app", R"([{"id":"1"}])");
   RawClient client(server.port());
