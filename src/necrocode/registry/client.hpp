@@ -66,7 +66,8 @@ class TaskRegistryClient {
   /// when it is done or has failed.
   registry::Task cancel(const std::string& task_id, const std::string& reason = {},
                         const CallContext& context = {});
-  /// A failed task becomes ready again, with new attempts; one that waits already stays as it is.
+  /// A failed or cancelled task gets new attempts: it is ready, or blocked while its dependencies
+  /// are open; one that waits already stays as it is.
   /// Conflict in any other state.
   registry::Task retry(const std::string& task_id, const CallContext& context = {});
   /// One page of the tasks that `query` selects.

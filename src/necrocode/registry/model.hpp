@@ -16,7 +16,8 @@ namespace necrocode::registry {
 /// failed.
 inline constexpr int kMaxAttempts = 3;
 
-/// blocked → ready → running → done | failed | cancelled; failed → ready by retry.
+/// blocked → ready → running → done | failed | cancelled; failed → ready, and cancelled →
+/// ready by retry alone, so that its dependents are no dead end.
 enum class TaskState { kBlocked, kReady, kRunning, kDone, kFailed, kCancelled };
 std::string_view to_string(TaskState state);
 /// `in_progress` is read as running. Nothing for an unknown name.

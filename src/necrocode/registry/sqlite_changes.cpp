@@ -363,7 +363,7 @@ void SqliteChange::apply_status(TaskRow& row, TaskState status,
     ++row.attempts_used;
   }
   std::string type = event_for(status);
-  if (row.state == TaskState::kFailed) {
+  if (is_final(row.state)) {  // failed, or by retry() alone: cancelled
     type = "TaskRetried";
     row.attempts_used = 0;
     if (row.open_dependencies > 0) status = TaskState::kBlocked;
@@ -551,9 +551,9 @@ Task SqliteChange::retry(const std::string& task_id, const VersionCondition& exp
   if (row.state == TaskState::kReady || row.state == TaskState::kBlocked) {
     return to_task(database_, row);
   }
-  if (row.state != TaskState::kFailed) {
-    refuse(row,
-           "only a failed task can be retried, this one is " + std::string(to_string(row.state)));
+  if (row.state != TaskState::kFailed && row.state != TaskState::kCancelled) {
+    refuse(row, "only a failed or cancelled task can be retried, this one is " +
+                    std::string(to_string(row.state)));
   }
   apply_status(row, TaskState::kReady, std::nullopt);
   return to_task(database_, row);

@@ -153,7 +153,9 @@ class TaskStore {
   /// LostUpdate; Conflict for a task that is done or failed.
   virtual Task cancel(const std::string& task_id, const std::string& reason,
                       const VersionCondition& expected = {}) = 0;
-  /// LostUpdate; Conflict for a task that has not failed.
+  /// Gives a failed or cancelled task new attempts: it is ready, or blocked while dependencies are
+  /// open. Nothing else brings a cancelled one back. LostUpdate; Conflict for a running or done
+  /// task.
   virtual Task retry(const std::string& task_id, const VersionCondition& expected = {}) = 0;
 
   // Leases.

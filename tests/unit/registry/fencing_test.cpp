@@ -94,5 +94,20 @@ TEST_F(FencingTest, NextLeaseToldAgainStillKnowsThatItIsToBeCancelled) {
   EXPECT_TRUE(told.answer->cancel_requested);
 }
 
+TEST_F(FencingTest, RetryAloneBringsACancelledTaskBack) {
+  store->submit(submission("app", {task_spec("1"), task_spec("2", {"1"})}));
+  complete(claim_one(), TaskState::kCancelled);
+  store->cancel("app:2", "");
+  EXPECT_THROW(set_status("app:1", TaskState::kReady), Conflict);
+  EXPECT_EQ(store->retry("app:1").state, TaskState::kReady);
+  EXPECT_EQ(store->retry("app:2").state, TaskState::kBlocked);  // its dependency is open
+  EXPECT_THAT(event_types("app:2"), ElementsAre("TaskCreated", "TaskCancelled", "TaskRetried"));
+  const ClaimedTask again = claim_one();
+  EXPECT_EQ(again.task.attempt, 2);
+  EXPECT_FALSE(again.task.cancel_requested);
+  complete(again);
+  EXPECT_EQ(claim_one().task.id, "app:2");
+}
+
 }  // namespace
 }  // namespace necrocode::registry
