@@ -31,6 +31,9 @@ inline constexpr std::size_t kHttpStreamBufferBytes = 256 * kKiB;
 inline constexpr std::size_t kHttpConnections = 4096;
 inline constexpr std::size_t kHttpHandlerThreads = 8;
 inline constexpr std::size_t kHttpHandlerQueue = 512;
+// Handlers that wait for a client's bytes have threads of their own: slow uploads stop no claim.
+inline constexpr std::size_t kHttpStreamThreads = 32;
+inline constexpr std::size_t kHttpStreamQueue = 64;  // each with a buffer: 16 MiB
 inline constexpr auto kHttpHeaderTime = 10s;
 inline constexpr auto kHttpBodyGrace = 10s;  // then at least:
 inline constexpr std::size_t kHttpBodyBytesPerSecond = 1 * kKiB;

@@ -11,8 +11,6 @@ BodyPipe::BodyPipe(std::optional<std::uint64_t> declared_size, std::function<voi
 
 std::string BodyPipe::read() {
   std::unique_lock lock(mutex_);
-  const bool first = !std::exchange(wanted_, true);
-  if (first && wake_ && std::exchange(wake_wanted_, false)) wake_();
   changed_.wait(lock, [this] { return closed_ || finished_ || failure_ || !pieces_.empty(); });
   if (closed_) throw HttpError(400, "the client is gone");
   if (pieces_.empty()) {
@@ -75,12 +73,6 @@ bool BodyPipe::has_room() {
   const bool room = buffered_ < limits::kHttpStreamBufferBytes;
   if (!room) wake_wanted_ = true;
   return room;
-}
-
-bool BodyPipe::wanted() {
-  const std::lock_guard lock(mutex_);
-  if (!wanted_) wake_wanted_ = true;
-  return wanted_;
 }
 
 }  // namespace necrocode::net

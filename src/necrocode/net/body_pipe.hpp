@@ -20,7 +20,7 @@ namespace necrocode::net {
 /// read() on the handler's thread; everything else on the I/O thread.
 class BodyPipe final : public BodyReader {
  public:
-  /// `wake` tells the I/O thread that has_room() or wanted() may have become true. Called from
+  /// `wake` tells the I/O thread that has_room() may have become true. Called from
   /// read(), and never after close().
   BodyPipe(std::optional<std::uint64_t> declared_size, std::function<void()> wake);
 
@@ -35,8 +35,6 @@ class BodyPipe final : public BodyReader {
   void close();
   /// When false, the next read() that makes room will wake.
   bool has_room();
-  /// The handler has asked for the body; when false, its first read() will wake.
-  bool wanted();
 
  private:
   const std::optional<std::uint64_t> declared_size_;
@@ -47,7 +45,6 @@ class BodyPipe final : public BodyReader {
   std::size_t buffered_ = 0;
   bool finished_ = false;
   bool closed_ = false;
-  bool wanted_ = false;
   bool wake_wanted_ = false;
   std::optional<Refusal> failure_;
 };

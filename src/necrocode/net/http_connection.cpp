@@ -330,13 +330,12 @@ asio::awaitable<std::optional<Refusal>> Connection::read_whole_body(Exchange& ex
 }
 
 // A handler's thread is taken only when the body is there or the buffer is full, so that small slow
-// uploads hold no thread. A client that waits for "100 Continue" gets it when the handler first
-// reads.
+// uploads, and clients that were told to continue and do not, hold no thread.
 asio::awaitable<std::optional<Refusal>> Connection::fill_pipe(Exchange& exchange) {
   exchange.pipe = std::make_shared<BodyPipe>(exchange.head.content_length, waker());
   if (!exchange.head.chunked && !exchange.head.content_length) exchange.pipe->finish();
   exchange.request.stream = exchange.pipe.get();
-  while (!expects_continue_ && !body_.done() && exchange.pipe->has_room() && !gone_ && !killed_) {
+  while (!body_.done() && exchange.pipe->has_room() && !gone_ && !killed_) {
     BodyPiece piece = co_await next_body();
     if (piece.refusal) co_return std::move(piece.refusal);
     exchange.pipe->push(piece.bytes);
@@ -348,7 +347,6 @@ asio::awaitable<std::optional<Refusal>> Connection::fill_pipe(Exchange& exchange
 
 bool Connection::may_feed(Exchange& exchange) {
   if (!exchange.pipe || body_.done() || close_after_) return false;
-  if (expects_continue_ && !exchange.pipe->wanted()) return false;
   if (exchange.pipe->has_room()) return true;
   body_.pause(steady_now());
   return false;
@@ -408,7 +406,11 @@ bool Connection::submit(HandlerPool& pool, const SharedExchange& exchange,
 
 bool Connection::submit_handler(const SharedExchange& exchange, std::function<Response()> handler,
                                 bool admitted) {
-  HandlerPool& pool = exchange->route->options.priority ? *host_.priority_pool : *host_.pool;
+  const RouteOptions& options = exchange->route->options;
+  // What ends a wait does not read the body any more.
+  HandlerPool& pool = options.priority                 ? *host_.priority_pool
+                      : options.streaming && !admitted ? *host_.stream_pool
+                                                       : *host_.pool;
   auto make = [raw = exchange.get(), handler = std::move(handler), admitted, wake = waker()] {
     return run_handler(handler, *raw, !admitted, wake);
   };

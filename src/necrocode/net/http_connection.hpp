@@ -71,6 +71,7 @@ struct ConnectionHost {
 
   std::optional<HandlerPool> pool;
   std::optional<HandlerPool> priority_pool;
+  std::optional<HandlerPool> stream_pool;
 };
 
 /// Serves a connected TCP socket of the address family `family`. From here on it owns itself: it

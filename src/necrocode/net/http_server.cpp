@@ -94,6 +94,7 @@ void Core::start_threads() {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pool.emplace(options.handler_threads, options.handler_queue);
   priority_pool.emplace(1, options.handler_queue);
+  stream_pool.emplace(options.stream_threads, options.stream_queue);
   auto accepting = accept_all();
   asio::co_spawn(io, std::move(accepting), asio::detached);
   thread = std::thread([this] { run_io(); });
@@ -180,6 +181,7 @@ void Core::stop() {
   thread.join();
   pool->stop();
   priority_pool->stop();
+  stream_pool->stop();
   // What the pool's threads handed over last; it closes answers parked too late.
   io.restart();
   io.poll();

@@ -27,8 +27,7 @@ namespace necrocode::net {
 
 /// The body of a streaming route, read by its handler. Blocking; one thread. The handler begins
 /// when the body is whole or limits::kHttpStreamBufferBytes of it have come, so that a slow small
-/// upload holds no thread; with `Expect: 100-continue` it begins at once, and its first read()
-/// sends the 100.
+/// upload holds no thread; `Expect: 100-continue` is answered before that.
 class BodyReader {
  public:
   virtual ~BodyReader() = default;
@@ -132,7 +131,7 @@ using Handler = std::function<Response(const Request&)>;
 
 struct RouteOptions {
   std::uint64_t body_bytes_max = limits::kHttpRequestBodyBytes;
-  bool streaming = false;  ///< the handler reads Request::stream
+  bool streaming = false;  ///< the handler reads Request::stream, on a thread kept for such
   bool priority = false;   ///< has its own thread, answered also when the pool is full (`/health`)
 };
 
@@ -141,6 +140,8 @@ struct HttpServerOptions {
   std::uint16_t port = 0;  ///< 0: a free one
   std::size_t handler_threads = limits::kHttpHandlerThreads;
   std::size_t handler_queue = limits::kHttpHandlerQueue;
+  std::size_t stream_threads = limits::kHttpStreamThreads;
+  std::size_t stream_queue = limits::kHttpStreamQueue;
   std::size_t connections_max = limits::kHttpConnections;
   std::chrono::milliseconds header_time = limits::kHttpHeaderTime;
   std::chrono::milliseconds body_grace = limits::kHttpBodyGrace;

@@ -166,7 +166,71 @@ TEST_F(StreamTest, HandlerThatDoesNotReadThenAnswerArrivesAndConnectionCloses) {
   EXPECT_EQ(client.read_answer().status, 401);
 }
 
-TEST_F(StreamTest, Expect100ThenContinueOnlyWhenTheHandlerReads) {
+TEST_F(HttpServerTest, SlowUploadsThenOtherRoutesAreServed) {
+  std::atomic<std::size_t> begun = 0;
+  Gate all;
+  make().route("PUT", "/slow",
+               [&](const Request& request) {
+                 if (++begun == limits::kHttpHandlerThreads) all.open();
+                 while (!request.stream->read().empty()) {
+                 }
+                 return Response::empty(204);
+               },
+               {.streaming = true});
+  server_->start();
+  const std::string head = "PUT /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n";
+  std::list<RawClient> clients;
+  for (std::size_t i = 0; i < limits::kHttpHandlerThreads; ++i) {
+    clients.emplace_back(server_->port()).send(head + "\r\n" + std::string(300'000, 'x'));
+  }
+  ASSERT_TRUE(all.wait());
+  EXPECT_EQ(connect().call(get("/hello")).body, "hello");
+  // Nor does a client that was told to continue, and does not.
+  for (std::size_t i = 0; i < limits::kHttpStreamThreads; ++i) {
+    EXPECT_EQ(
+        clients.emplace_back(server_->port()).call(head + "Expect: 100-continue\r\n\r\n").status,
+        100);
+  }
+  EXPECT_EQ(begun, limits::kHttpHandlerThreads);
+  EXPECT_EQ(connect().call("PUT /slow HTTP/1.1\r\nHost: a\r\n\r\n").status, 204);
+  clients.clear();
+  server_->stop();
+}
+
+TEST_F(HttpServerTest, TooManyUploadsThen503WithRetryAfter) {
+  Gate begun;
+  Gate release;
+  HttpServerOptions options;
+  options.stream_threads = 1;
+  options.stream_queue = 1;
+  make(options).route("PUT", "/slow",
+                      [&](const Request&) {
+                        begun.open();
+                        release.wait();
+                        return Response::empty(204);
+                      },
+                      {.streaming = true});
+  server_->start();
+  const std::string upload = "PUT /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+  RawClient served = connect();
+  served.send(upload);
+  ASSERT_TRUE(begun.wait());
+  std::list<RawClient> clients;
+  pollfd waiting[2];
+  for (pollfd& each : waiting) {
+    clients.emplace_back(server_->port()).send(upload);
+    each = {clients.back().fd(), POLLIN, 0};
+  }
+  ASSERT_EQ(::poll(waiting, 2, 10'000), 1);  // one waits, the other is refused
+  RawClient& refused = waiting[0].revents != 0 ? clients.front() : clients.back();
+  const RawAnswer answer = refused.read_answer();
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(answer.headers.get_or("Retry-After", ""), "1");
+  release.open();
+  EXPECT_EQ(served.read_answer().status, 204);
+}
+
+TEST_F(StreamTest, Expect100ThenContinueUnlessRefusedByTheHead) {
   start_stream();
   RawClient client = connect();
   EXPECT_EQ(client
@@ -176,10 +240,10 @@ TEST_F(StreamTest, Expect100ThenContinueOnlyWhenTheHandlerReads) {
             100);
   EXPECT_EQ(client.call("abc").body, "abc");
   EXPECT_EQ(client
-                .call("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+                .call("POST /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n"
                       "Expect: 100-continue\r\n\r\n")
                 .status,
-            401);
+            413);
 }
 
 TEST_F(HttpServerTest, FileThenItsBytesFromTheOffset) {
