@@ -346,7 +346,7 @@ void ArtifactStoreClient::remove(const std::string& id, const CallContext& conte
 }
 
 net::HealthStatus ArtifactStoreClient::health_check() {
-  return caller_.health_check();
+  return caller_.health_check("artifacts");
 }
 
 }  // namespace necrocode

@@ -13,6 +13,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kDetailBytes = 497;  // 500 with the ellipsis of what was cut
+constexpr const char* kHealthy = "ok";
 constexpr std::size_t kFieldErrorsMax = 100;
 constexpr std::size_t kTokenBytesMin = 8;
 constexpr std::size_t kTokenBytesMax = 8 * limits::kKiB;
@@ -187,7 +188,7 @@ Json ServiceCaller::call_json(const ServiceCall& call, const CallContext& contex
   }
 }
 
-HealthStatus ServiceCaller::health_check() const {
+HealthStatus ServiceCaller::health_check(std::string_view component) const {
   const Clock& clock = *options_.environment.clock;
   const SteadyTime begin = clock.steady_now();
   HealthStatus health;
@@ -197,10 +198,8 @@ HealthStatus ServiceCaller::health_check() const {
     request.timeouts.connect = std::min(request.timeouts.connect, options_.health_timeout);
     request.response_bytes_max = limits::kMiB;
     const HttpResponse response = http_->send(request, {});
-    health.healthy = response.status / 100 == 2;
-    health.detail = health.healthy
-                        ? "ok"
-                        : "status " + std::to_string(response.status) + ": " + own_words(response);
+    health.detail = health_words(response, component);
+    health.healthy = health.detail == kHealthy;
   } catch (const RunnerError& error) {
     health.detail = printable(masker_.mask(error.summary()));
   } catch (const std::exception& error) {
@@ -318,6 +317,23 @@ void ServiceCaller::throw_for(const ServiceCall& call, const RetryOutcome& outco
   }
   if (response.status >= 500) throw Unavailable(service_ + " failed", std::move(info));
   throw ServiceError(service_ + " answered unexpectedly", std::move(info));
+}
+
+/// What /health says of the component: kHealthy, or why not.
+std::string ServiceCaller::health_words(const HttpResponse& response,
+                                        std::string_view component) const {
+  const Json components = Json::try_parse(response.body).value_or(Json())["components"];
+  if (!components.is_object()) {
+    if (response.status / 100 == 2) return kHealthy;
+    return "status " + std::to_string(response.status) + ": " + own_words(response);
+  }
+  if (const Json* word = components.find(component))
+    return safe_words(word->string_or(word->dump()), masker_);
+  std::vector<std::string> served;
+  for (const auto& [name, word] : components.members()) served.push_back(name);
+  return safe_words("no " + std::string(component) + " at this address, which serves " +
+                        (served.empty() ? "nothing" : join(served, ", ")),
+                    masker_);
 }
 
 /// What the service says in its answer: one line, bounded, masked.

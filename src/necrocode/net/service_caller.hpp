@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/masking.hpp"
@@ -68,8 +69,10 @@ class ServiceCaller {
   HttpResponse call(const ServiceCall& call, const CallContext& context) const;
   /// The same, its body read as JSON; null for 204. Throws InvalidResponse when it is not JSON.
   Json call_json(const ServiceCall& call, const CallContext& context) const;
-  /// GET /health, once, without retries. Never throws.
-  HealthStatus health_check() const;
+  /// GET /health, once, without retries: healthy when its `components` has `component` as "ok",
+  /// whatever the other services of the address say; without `components`, by the status. Never
+  /// throws.
+  HealthStatus health_check(std::string_view component) const;
 
   const std::string& base_url() const { return base_url_; }
   const std::string& service() const { return service_; }
@@ -80,6 +83,7 @@ class ServiceCaller {
   RetryOutcome send(const ServiceCall& call, const HttpRequest& request,
                     const CallContext& context) const;
   [[noreturn]] void throw_for(const ServiceCall& call, const RetryOutcome& outcome) const;
+  std::string health_words(const HttpResponse& response, std::string_view component) const;
   std::string own_words(const HttpResponse& response) const;
   std::string base_url_;
   std::string service_;

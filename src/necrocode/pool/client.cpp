@@ -125,7 +125,7 @@ SystemTime RepoPoolClient::heartbeat(const SlotId& slot_id, const LeaseToken& le
 }
 
 net::HealthStatus RepoPoolClient::health_check() {
-  return caller_.health_check();
+  return caller_.health_check("pool");
 }
 
 Json RepoPoolClient::add_pool(const PoolSpec& spec, const CallContext& context) {

@@ -127,7 +127,7 @@ registry::Task TaskRegistryClient::get_task(const std::string& task_id,
 }
 
 net::HealthStatus TaskRegistryClient::health_check() {
-  return caller_.health_check();
+  return caller_.health_check("registry");
 }
 
 registry::Taskset TaskRegistryClient::submit(const Json& taskset, const CallContext& context) {

@@ -418,19 +418,37 @@ TEST_F(ServiceCallerTest, WritesOneRecordACallWithoutSecretOrBody) {
 
 TEST_F(ServiceCallerTest, HealthIsToldAndNeverThrown) {
   RawServer good(plays({answer(200, "{\"status\":\"ok\"}")}));
-  const HealthStatus healthy = caller(good.url()).health_check();
+  const HealthStatus healthy = caller(good.url()).health_check("registry");
   EXPECT_TRUE(healthy.healthy);
   EXPECT_EQ(healthy.detail, "ok");
   EXPECT_EQ(good.requests().at(0).target, "/health");
 
   RawServer bad(plays({problem(503, "{\"detail\":\"the database is away\"}")}));
-  const HealthStatus ill = caller(bad.url()).health_check();
+  const HealthStatus ill = caller(bad.url()).health_check("registry");
   EXPECT_FALSE(ill.healthy);
   EXPECT_THAT(ill.detail, HasSubstr("the database is away"));
   EXPECT_EQ(bad.requests().size(), 1u);
 
   RawServer garbage(plays({"garbage\r\n\r\n"}));
-  EXPECT_FALSE(caller(garbage.url()).health_check().healthy);
+  EXPECT_FALSE(caller(garbage.url()).health_check("registry").healthy);
+}
+
+TEST_F(ServiceCallerTest, HealthIsThatOfTheComponent) {
+  const auto health_of = [this](int status, const std::string& components) {
+    RawServer server(plays({answer(status, R"({"status":"?","components":)" + components + "}")}));
+    return caller(server.url()).health_check("registry");
+  };
+  EXPECT_TRUE(health_of(200, R"({"registry":"ok","pool":"ok"})").healthy);
+  EXPECT_TRUE(health_of(503, R"({"registry":"ok","pool":"its disk is full"})").healthy);
+
+  const HealthStatus ill = health_of(503, R"({"registry":"the database is away","pool":"ok"})");
+  EXPECT_FALSE(ill.healthy);
+  EXPECT_EQ(ill.detail, "the database is away");
+  const HealthStatus another = health_of(200, R"({"pool":"ok","artifacts":"ok"})");
+  EXPECT_FALSE(another.healthy);
+  EXPECT_EQ(another.detail, "no registry at this address, which serves pool, artifacts");
+  EXPECT_FALSE(health_of(200, "{}").healthy);
+  EXPECT_FALSE(health_of(200, R"({"registry":{"a":1}})").healthy);
 }
 
 TEST_F(ServiceCallerTest, HealthOfASilentServiceEndsInTime) {
@@ -440,7 +458,8 @@ TEST_F(ServiceCallerTest, HealthOfASilentServiceEndsInTime) {
   });
   ServiceOptions impatient = options(server.url());
   impatient.health_timeout = 50ms;
-  const HealthStatus status = ServiceCaller("task-registry", std::move(impatient)).health_check();
+  const HealthStatus status =
+      ServiceCaller("task-registry", std::move(impatient)).health_check("registry");
   EXPECT_FALSE(status.healthy);
   EXPECT_EQ(server.requests().size(), 1u);
 }
