@@ -35,6 +35,7 @@ net::HttpServerOptions server_options(const ListenAddress& listen) {
   net::HttpServerOptions options;
   options.address = listen.host;
   options.port = listen.port;
+  options.connections_max = net::connections_within_descriptors();
   return options;
 }
 

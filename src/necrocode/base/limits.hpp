@@ -29,6 +29,8 @@ inline constexpr std::size_t kHttpStreamChunkBytes = 64 * kKiB;   // one read of
 // Waiting between socket and handler.
 inline constexpr std::size_t kHttpStreamBufferBytes = 256 * kKiB;
 inline constexpr std::size_t kHttpConnections = 4096;
+// Descriptors that are not connections: databases, files on their way, git's pipes.
+inline constexpr std::size_t kDescriptorReserve = 256;
 inline constexpr std::size_t kHttpHandlerThreads = 8;
 inline constexpr std::size_t kHttpHandlerQueue = 512;
 // Handlers that wait for a client's bytes have threads of their own: slow uploads stop no claim.

@@ -6,7 +6,9 @@
 #include "necrocode/net/http_server.hpp"
 
 #include <signal.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -22,6 +24,7 @@
 
 #include "necrocode/base/check.hpp"
 #include "necrocode/base/clock.hpp"
+#include "necrocode/base/ids.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/net/http_connection.hpp"
 #include "necrocode/observe/log.hpp"
@@ -46,6 +49,7 @@ struct Core final : ConnectionHost {
   void stop();
   asio::awaitable<void> accept_all();
   void admit(tcp::socket socket);
+  void turn_away(tcp::socket& socket);
   bool evict_idle();
   void leave(HttpConnection* connection) override;
   void begin_stop();
@@ -129,7 +133,7 @@ asio::awaitable<void> Core::accept_all() {
 }
 
 void Core::admit(tcp::socket socket) {
-  if (connections.size() >= options.connections_max && !evict_idle()) return;
+  if (connections.size() >= options.connections_max && !evict_idle()) return turn_away(socket);
   error_code error;
   socket.set_option(tcp::no_delay(true), error);
   const tcp::endpoint peer = error ? tcp::endpoint() : socket.remote_endpoint(error);
@@ -138,6 +142,23 @@ void Core::admit(tcp::socket socket) {
   if (error) return;
   start_connection(*this, std::move(descriptor), peer.protocol().family(),
                    peer.address().to_string());
+}
+
+// One connection too many: it gets its answer without being read. What has come already is taken
+// out, or closing would reset the connection and could take the answer along.
+void Core::turn_away(tcp::socket& socket) {
+  Exchange exchange;
+  exchange.began = real_clock().steady_now();
+  exchange.request.request_id = uuid7();
+  const Response answer = unavailable("too many connections are open", "");
+  const std::string text = response_head(answer, exchange.head, exchange.request, false, date()) +
+                           std::get<std::string>(answer.body);
+  error_code ignored;
+  socket.non_blocking(true, ignored);
+  exchange.bytes_out = socket.write_some(asio::buffer(text), ignored);
+  socket.shutdown(tcp::socket::shutdown_send, ignored);
+  exchange.bytes_in = socket.read_some(asio::buffer(scratch), ignored);
+  report(exchange, answer.status);
 }
 
 // Closes the connection that has waited longest for a request. False when none is waiting.
@@ -222,6 +243,15 @@ void ConnectionHost::report(const Exchange& exchange, int status) {
   record.bytes_out = exchange.bytes_out;
   record.duration = real_clock().steady_now() - exchange.began;
   run_guarded([&] { observer(record); });
+}
+
+std::size_t connections_within_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return limits::kHttpConnections;
+  const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  const rlim_t reserve = std::min<rlim_t>(limits::kDescriptorReserve, limit.rlim_cur / 2);
+  return std::min<rlim_t>(limits::kHttpConnections, limit.rlim_cur - reserve);
 }
 
 struct HttpServer::State {

@@ -135,6 +135,10 @@ struct RouteOptions {
   bool priority = false;   ///< has its own thread, answered also when the pool is full (`/health`)
 };
 
+/// Raises the process's soft limit of descriptors to its hard one. The connections for which that
+/// is enough: limits::kHttpConnections, or limits::kDescriptorReserve fewer than the descriptors.
+std::size_t connections_within_descriptors();
+
 struct HttpServerOptions {
   std::string address = "127.0.0.1";
   std::uint16_t port = 0;  ///< 0: a free one
@@ -142,6 +146,7 @@ struct HttpServerOptions {
   std::size_t handler_queue = limits::kHttpHandlerQueue;
   std::size_t stream_threads = limits::kHttpStreamThreads;
   std::size_t stream_queue = limits::kHttpStreamQueue;
+  /// One more closes the idlest connection, or is answered 503 when none is idle.
   std::size_t connections_max = limits::kHttpConnections;
   std::chrono::milliseconds header_time = limits::kHttpHeaderTime;
   std::chrono::milliseconds body_grace = limits::kHttpBodyGrace;

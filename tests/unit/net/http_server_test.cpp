@@ -564,7 +564,7 @@ TEST_F(HttpServerTest, MoreConnectionsThanAllowedThenTheOldestIdleOneCloses) {
   EXPECT_EQ(busy.read_answer().body, "done");
 }
 
-TEST_F(HttpServerTest, MoreConnectionsThanAllowedAllBusyThenTheNewOneCloses) {
+TEST_F(HttpServerTest, MoreConnectionsThanAllowedAllBusyThenTheNewOneGets503) {
   HttpServerOptions options;
   options.connections_max = 1;
   Gate release;
@@ -579,6 +579,10 @@ TEST_F(HttpServerTest, MoreConnectionsThanAllowedAllBusyThenTheNewOneCloses) {
   busy.send(get("/block"));
   ASSERT_TRUE(running.wait());
   RawClient refused = connect();
+  const RawAnswer answer = refused.read_answer();
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(answer.headers.get_or("Retry-After", ""), "1");
+  EXPECT_EQ(answer.headers.get_or("Connection", ""), "close");
   EXPECT_TRUE(refused.ends());
   release.open();
   EXPECT_EQ(busy.read_answer().body, "done");
