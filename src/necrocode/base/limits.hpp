@@ -74,6 +74,8 @@ inline constexpr std::size_t kClaimMax = 100;
 inline constexpr auto kClaimWaitMax = 60s;
 inline constexpr auto kSlotWaitMax = 600s;
 inline constexpr std::size_t kSlotWaiters = 1000;
+// Each may be held for a minute by a remote that says nothing, and a pool holds one at a time.
+inline constexpr std::size_t kPoolNetworkWorkers = 16;
 inline constexpr std::size_t kNameBytes = 100;  // a part of a task id, a pool, a type
 inline constexpr std::size_t kArtifactNameBytes = 1024;
 inline constexpr std::uint64_t kArtifactBytes = 64ULL * kGiB;

@@ -33,15 +33,21 @@ std::optional<std::function<void()>> WorkQueue::pop(const std::stop_token& stop)
   return work;
 }
 
-void ManagerThreads::start(std::size_t workers) {
-  for (std::size_t i = 0; i < std::max<std::size_t>(1, workers); ++i) {
-    workers_.emplace_back([this](const std::stop_token& stop) { serve(work_, stop); });
+void ManagerThreads::add_workers(std::size_t count, WorkQueue& queue) {
+  for (std::size_t i = 0; i < std::max<std::size_t>(1, count); ++i) {
+    workers_.emplace_back([this, &queue](const std::stop_token& stop) { serve(queue, stop); });
   }
+}
+
+void ManagerThreads::start(std::size_t disk_workers, std::size_t network_workers) {
+  add_workers(disk_workers, disk_work_);
+  add_workers(network_workers, network_work_);
   owner_ = std::jthread([this](const std::stop_token& stop) { serve(inbox_, stop); });
 }
 
 void ManagerThreads::stop() {
-  work_.close();
+  disk_work_.close();
+  network_work_.close();
   for (std::jthread& worker : workers_) worker.request_stop();
   workers_.clear();
   owner_.request_stop();

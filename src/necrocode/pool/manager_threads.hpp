@@ -1,5 +1,6 @@
-// The pool manager's threads: one that owns its state, and a few workers for what takes long, each
-// fed by a queue. What the work is, is not known here; nothing runs before start().
+// The pool manager's threads: one that owns its state, and a few workers for what takes long. What
+// waits for a network has workers apart, so that a remote that says nothing holds up no disk. Each
+// kind is fed by a queue. What the work is, is not known here; nothing runs before start().
 #pragma once
 
 #include <condition_variable>
@@ -36,12 +37,15 @@ class WorkQueue {
   bool closed_ = false;
 };
 
+/// What a worker's work waits for.
+enum class WorkKind { kDisk, kNetwork };
+
 /// Thread-safe, but for start() and stop(): once each, in this order, and stop() by none of these
 /// threads.
 class ManagerThreads {
  public:
   /// Begins with what was queued until now.
-  void start(std::size_t workers);
+  void start(std::size_t disk_workers, std::size_t network_workers);
   /// Drops what the workers have not begun, waits for what they have, then for all that the owner
   /// was given. From then on all work is dropped.
   void stop();
@@ -63,20 +67,24 @@ class ManagerThreads {
       fail<Unavailable>("the service is stopping");
     }
   }
-  /// On a worker, some time.
-  void hand_to_worker(std::function<void()> work) { work_.push(std::move(work)); }
+  /// On a worker of that kind, some time.
+  void hand_to_worker(WorkKind kind, std::function<void()> work) {
+    (kind == WorkKind::kDisk ? disk_work_ : network_work_).push(std::move(work));
+  }
 
   /// What work let escape, the last time; nothing while all is well.
   std::optional<std::string> broken() const;
 
  private:
+  void add_workers(std::size_t count, WorkQueue& queue);
   void serve(WorkQueue& queue, const std::stop_token& stop);
 
   mutable std::mutex broken_mutex_;
   std::optional<std::string> broken_;
 
   WorkQueue inbox_;
-  WorkQueue work_;
+  WorkQueue disk_work_;
+  WorkQueue network_work_;
   std::vector<std::jthread> workers_;
   std::jthread owner_;
 };

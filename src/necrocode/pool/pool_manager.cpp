@@ -35,7 +35,7 @@ PoolManager::State::State(const git::Git& git, PoolManagerOptions options, const
   alarm_ =
       std::make_unique<Alarm>(clock_, [this] { threads_.post([this] { end_expired_leases(); }); });
   set_alarm();
-  threads_.start(options_.workers);
+  threads_.start(options_.workers, options_.network_workers);
 }
 
 void PoolManager::State::stop() {
@@ -69,9 +69,15 @@ void PoolManager::State::allocate(Ticket ticket, AllocateRequest request,
     if (!waiter->request.wait) {
       pools_.drop(*pool, waiter, failure<Unavailable>("no slot is free"));
     }
+    make_room();
   } catch (...) {
     deliver(std::current_exception());
   }
+}
+
+void PoolManager::State::abandon(Ticket ticket) {
+  pools_.abandon(ticket);
+  make_room();
 }
 
 void PoolManager::State::release(const std::string& slot_id, const std::string& token) {
@@ -114,6 +120,7 @@ void PoolManager::State::create_pool(PoolRequest request, const Deliver<Json>& d
       deliver(view(*there, clock_));
     } else {
       (there ? there : open(std::move(record)))->on_created.push_back(deliver);
+      make_room();
     }
   } catch (...) {
     deliver(std::current_exception());

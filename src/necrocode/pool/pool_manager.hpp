@@ -1,5 +1,6 @@
 // PoolManager: which slot is whose, who waits, what is being prepared. One thread owns all of this
-// and the database; a few workers do what takes long (git, cleaning); neither waits for the other.
+// and the database; a few workers do what takes long (cleaning; git over a network, by workers
+// apart); neither waits for the other.
 // No HTTP here, and no git command but through Slot and the pool's store.
 #pragma once
 
@@ -14,6 +15,7 @@
 
 #include "necrocode/base/clock.hpp"
 #include "necrocode/base/json.hpp"
+#include "necrocode/base/limits.hpp"
 #include "necrocode/git/repository.hpp"
 #include "necrocode/pool/pool_store.hpp"
 
@@ -27,7 +29,8 @@ struct PoolManagerOptions {
   int auto_max_slots = 8;
   /// A slot is handed out only when the pool has looked at its remote in this time.
   std::chrono::milliseconds fresh_for{5'000};
-  std::size_t workers = 4;
+  std::size_t workers = 4;                                    ///< prepare and clean slots
+  std::size_t network_workers = limits::kPoolNetworkWorkers;  ///< look at remotes
 };
 
 struct AllocateRequest {
@@ -84,7 +87,8 @@ class PoolManager {
 
   /// Throws SecurityError for a refused URL; everything else comes through `deliver`.
   Ticket allocate(AllocateRequest request, Deliver<Allocation> deliver);
-  /// The waiter is gone; its `deliver` is not called any more (it may be running just now).
+  /// The waiter is gone; its `deliver` is not called any more (it may be running just now). A pool
+  /// that is only being made for it is given up when others wait for a network worker.
   void abandon(Ticket ticket);
   /// Does nothing for an ended lease. `token` empty: not checked.
   void release(const std::string& slot_id, const std::string& token);

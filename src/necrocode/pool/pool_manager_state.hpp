@@ -45,7 +45,7 @@ class PoolManager::State {
 
   // What the outside asks for.
   void allocate(Ticket ticket, AllocateRequest request, const Deliver<Allocation>& deliver);
-  void abandon(Ticket ticket) { pools_.abandon(ticket); }
+  void abandon(Ticket ticket);
   void release(const std::string& slot_id, const std::string& token);
   SystemTime heartbeat(const std::string& slot_id, const std::string& token,
                        std::optional<std::chrono::seconds> lease);
@@ -57,23 +57,25 @@ class PoolManager::State {
   void warm(const std::string& name, const Deliver<Json>& deliver);
 
  private:
-  /// Runs `job` on a worker, then `done` with its result on the manager's thread.
+  /// Runs `job` on a worker of that kind, then `done` with its result on the manager's thread.
   template <class T>
-  void start(const SharedPool& pool, std::function<T(const CallContext&)> job,
+  void start(const SharedPool& pool, WorkKind kind, std::function<T(const CallContext&)> job,
              std::chrono::seconds time, std::function<void(Answer<T>)> done) {
     ++pool->jobs;
+    if (kind == WorkKind::kNetwork) ++network_jobs_;
     CallContext context;
     context.stop = pool->stop.get_token();
     threads_.hand_to_worker(
-        [this, pool, job = std::move(job), done = std::move(done), context, time] {
+        kind, [this, pool, kind, job = std::move(job), done = std::move(done), context, time] {
           auto answer = std::make_shared<Answer<T>>();
           try {
             *answer = job(context.within(time));
           } catch (...) {
             *answer = std::current_exception();
           }
-          threads_.post([this, pool, answer, done] {
+          threads_.post([this, pool, kind, answer, done] {
             --pool->jobs;
+            if (kind == WorkKind::kNetwork) --network_jobs_;
             if (!stopping_) done(std::move(*answer));
             settle(pool);
           });
@@ -111,6 +113,9 @@ class PoolManager::State {
   git::Repository store_of(const Pool& pool) const { return {git_, pool.folder / "store.git"}; }
   void open_on_disk(const SharedPool& pool);
   void opened_on_disk(const SharedPool& pool);
+  /// While network jobs wait for a worker, openings that nobody awaits are stopped. (While none
+  /// does, they go on: who asks again finds a large repository further.)
+  void make_room();
   void cannot_open(const SharedPool& pool, const std::exception_ptr& error);
   void discard_folder(const std::filesystem::path& folder);
   /// Up to num_slots, for those who will come.
@@ -150,6 +155,7 @@ class PoolManager::State {
   const std::unique_ptr<PoolStore> store_;
   Pools pools_;
   std::uint64_t uses_ = 0;
+  std::size_t network_jobs_ = 0;  ///< begun or waiting for a worker
   bool stopping_ = false;
   std::unique_ptr<Alarm> alarm_;
   std::atomic<bool> stopped_{false};

@@ -1,5 +1,6 @@
 // PoolManager: pools and slots are made, fetched, prepared and removed; what an earlier process
 // left is put right. Who waits for them, is pool_manager_leasing.cpp's business.
+#include <algorithm>
 #include <chrono>
 #include <set>
 #include <utility>
@@ -53,7 +54,7 @@ void PoolManager::State::load() {
   for (LeaseRecord& lease : store_->live_leases()) adopt(std::move(lease));
   std::vector<fs::path> strangers = {directory_.trash()};
   find_strangers(strangers);
-  threads_.hand_to_worker([strangers] {
+  threads_.hand_to_worker(WorkKind::kDisk, [strangers] {
     for (const fs::path& stranger : strangers) DataDirectory::remove_stranger(stranger);
   });
   for (const SharedPool& pool : pools_.all()) open_on_disk(pool);
@@ -128,7 +129,7 @@ void PoolManager::State::open_on_disk(const SharedPool& pool) {
   pool->store_busy = true;
   const SteadyTime begun = clock_.steady_now();
   start<Opened>(
-      pool,
+      pool, WorkKind::kNetwork,
       [this, store = store_of(*pool), url = pool->record.repo_url,
        branch = pool->record.base_branch](const CallContext& context) {
         Opened opened;
@@ -139,8 +140,12 @@ void PoolManager::State::open_on_disk(const SharedPool& pool) {
       [this, pool, begun](Answer<Opened> answer) {
         pool->store_busy = false;
         if (pool->removing) return;
-        if (const auto* error = std::get_if<std::exception_ptr>(&answer))
+        const bool given_up = pool->stop.stop_requested();
+        if (given_up) pool->stop = std::stop_source();
+        if (const auto* error = std::get_if<std::exception_ptr>(&answer)) {
+          if (given_up && is_awaited(*pool)) return open_on_disk(pool);  // wanted again by now
           return cannot_open(pool, *error);
+        }
         const Opened& opened = std::get<Opened>(answer);
         pool->record.base_branch = opened.view.base_branch;
         pool->base_commit = opened.view.base_commit;
@@ -170,6 +175,17 @@ void PoolManager::State::opened_on_disk(const SharedPool& pool) {
   dispatch(pool);
 }
 
+void PoolManager::State::make_room() {
+  const std::size_t workers = std::max<std::size_t>(1, options_.network_workers);
+  std::size_t waiting = network_jobs_ - std::min(network_jobs_, workers);
+  for (const SharedPool& pool : pools_.all()) {
+    if (waiting == 0) return;
+    if (pool->persisted || is_awaited(*pool)) continue;
+    pool->stop.request_stop();
+    --waiting;
+  }
+}
+
 void PoolManager::State::cannot_open(const SharedPool& pool, const std::exception_ptr& error) {
   const std::exception_ptr answer = told_of(error);
   pools_.fail_waiters(*pool, answer);
@@ -184,8 +200,9 @@ void PoolManager::State::cannot_open(const SharedPool& pool, const std::exceptio
 }
 
 void PoolManager::State::discard_folder(const fs::path& folder) {
-  threads_.hand_to_worker(
-      [aside = directory_.set_aside(folder)] { DataDirectory::remove_stranger(aside); });
+  threads_.hand_to_worker(WorkKind::kDisk, [aside = directory_.set_aside(folder)] {
+    DataDirectory::remove_stranger(aside);
+  });
 }
 
 void PoolManager::State::fill_up(const SharedPool& pool) {
@@ -194,7 +211,9 @@ void PoolManager::State::fill_up(const SharedPool& pool) {
 }
 
 void PoolManager::State::settle(const SharedPool& pool) {
-  if (pool->jobs != 0 || stopping_) return;
+  if (stopping_) return;
+  make_room();
+  if (pool->jobs != 0) return;
   if (pool->removing) return removed(pool);
   tell(pool->on_idle, view(*pool, clock_));
 }
@@ -239,7 +258,7 @@ void PoolManager::State::fetch(const SharedPool& pool) {
   pool->store_jobs.push_back([this, pool] {
     const SteadyTime begun = clock_.steady_now();
     start<StoreView>(
-        pool,
+        pool, WorkKind::kNetwork,
         [store = store_of(*pool), url = pool->record.repo_url, branch = pool->record.base_branch](
             const CallContext& context) { return fetch_store(store, url, branch, context); },
         kStoreJobTime,
@@ -272,7 +291,7 @@ void PoolManager::State::resolve(const SharedPool& pool, const SharedWaiter& wai
   waiter->busy = true;
   pool->store_jobs.push_back([this, pool, waiter] {
     start<Target>(
-        pool,
+        pool, WorkKind::kNetwork,
         [store = store_of(*pool), url = pool->record.repo_url, ref = waiter->request.ref,
          base = pool->record.base_branch](const CallContext& context) {
           return resolve_ref(store, url, ref, base, context);
@@ -331,7 +350,7 @@ void PoolManager::State::prepare(const SharedPool& pool, SlotEntry& slot, const 
   if (pool->base_commit.empty()) return;  // begun when the store is open
   const int number = slot.record.number;
   start<CleanProof>(
-      pool,
+      pool, WorkKind::kDisk,
       [this, disk = slot.disk, target, url = pool->record.repo_url,
        anew](const CallContext& context) {
         if (anew) disk->discard();

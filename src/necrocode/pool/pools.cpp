@@ -90,6 +90,10 @@ bool hopeless(const Pool& pool) {
                      [](const auto& slot) { return slot.second.state == SlotState::kQuarantined; });
 }
 
+bool is_awaited(const Pool& pool) {
+  return !pool.waiters.empty() || !pool.on_created.empty();
+}
+
 bool agrees(const Pool& pool, const PoolRecord& record) {
   return pool.record.repo_url == record.repo_url && pool.record.num_slots == record.num_slots &&
          pool.record.max_slots == record.max_slots && !pool.removing &&

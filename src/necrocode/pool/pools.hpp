@@ -91,6 +91,8 @@ SlotEntry* to_recreate(Pool& pool, SteadyTime now);
 int coming(const Pool& pool);
 /// Every slot is quarantined.
 bool hopeless(const Pool& pool);
+/// Somebody waits for it to be made.
+bool is_awaited(const Pool& pool);
 /// The pool has all that `record` asks for.
 bool agrees(const Pool& pool, const PoolRecord& record);
 
