@@ -46,7 +46,7 @@ Json seconds(std::chrono::milliseconds time) {
 std::string service_defaults() {
   const net::ServiceOptions options;
   Differences differences;
-  differences.expect("timeout (s)", seconds(options.timeout), 30.0);
+  differences.expect("timeout (s)", seconds(net::ServiceCaller::kDefaultTimeout), 30.0);
   differences.expect("artifact timeout (s)", seconds(ArtifactStoreClient::kDefaultTimeout), 60.0);
   differences.expect("health timeout (s)", seconds(options.health_timeout), 5.0);
   differences.expect("retries", options.retry.retries, 3);

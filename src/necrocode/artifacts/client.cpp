@@ -22,13 +22,6 @@ namespace fs = std::filesystem;
 constexpr const char* kService = "artifact-store";
 constexpr std::size_t kTargetBytes = 200;  // of a uri, in errors and logs
 
-net::ServiceOptions with_artifact_timeout(net::ServiceOptions options) {
-  // 30 s is what a ServiceOptions begins with: nobody chose it.
-  if (options.timeout == net::ServiceOptions{}.timeout)
-    options.timeout = ArtifactStoreClient::kDefaultTimeout;
-  return options;
-}
-
 net::ServiceOptions options_for(const std::string& base_url) {
   net::ServiceOptions options;
   options.base_url = base_url;
@@ -252,7 +245,7 @@ ArtifactStoreClient::ArtifactStoreClient(const std::string& base_url)
     : ArtifactStoreClient(options_for(base_url)) {}
 
 ArtifactStoreClient::ArtifactStoreClient(net::ServiceOptions options)
-    : caller_(kService, with_artifact_timeout(std::move(options))) {}
+    : caller_(kService, std::move(options), kDefaultTimeout) {}
 
 std::string ArtifactStoreClient::upload(const std::string& type, std::string_view content,
                                         const Json& metadata, const CallContext& context) {

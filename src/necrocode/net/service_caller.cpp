@@ -158,10 +158,11 @@ class CallRecord {
 
 }  // namespace
 
-ServiceCaller::ServiceCaller(std::string service, ServiceOptions options)
+ServiceCaller::ServiceCaller(std::string service, ServiceOptions options, milliseconds timeout)
     : base_url_(checked_base_url(service, options.base_url)),
       service_(std::move(service)),
       options_(std::move(options)),
+      timeout_(options_.timeout.value_or(timeout)),
       http_(options_.http ? options_.http : shared_http_client()) {
   check_token(service_, base_url_, options_.token);
   masker_ = masker_for(options_.token);
@@ -241,8 +242,8 @@ HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& con
   if (!context.traceparent.empty()) request.headers.set("traceparent", context.traceparent);
   for (const auto& [name, value] : call.headers) request.headers.set(name, value);
 
-  const milliseconds time = options_.timeout + call.extra_time;
-  request.timeouts.connect = std::min(request.timeouts.connect, options_.timeout);
+  const milliseconds time = timeout_ + call.extra_time;
+  request.timeouts.connect = std::min(request.timeouts.connect, timeout_);
   if (call.body_source || call.on_body) {
     // A long transfer that moves is healthy; only a standstill ends it.
     request.timeouts.total = milliseconds{0};

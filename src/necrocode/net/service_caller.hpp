@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -28,8 +29,9 @@ struct ServiceOptions {
   /// Sent as Bearer. At least 8 visible ASCII characters (a shorter one could not be masked in what
   /// the service says); refused over http to another host than loopback.
   Secret token;
-  /// One attempt; of a streamed body (body_source, on_body) the longest standstill.
-  std::chrono::milliseconds timeout{30'000};
+  /// One attempt; of a streamed body (body_source, on_body) the longest standstill. Empty: the
+  /// client's own default, ServiceCaller::kDefaultTimeout or ArtifactStoreClient::kDefaultTimeout.
+  std::optional<std::chrono::milliseconds> timeout;
   std::chrono::milliseconds health_timeout{5'000};  ///< of health_check(), which has no retries
   RetryPolicy retry;                                ///< of every other call
   std::shared_ptr<HttpClient> http;                 ///< the shared one when null
@@ -57,9 +59,11 @@ struct ServiceCall {
 /// Thread-safe.
 class ServiceCaller {
  public:
-  /// `service` is the name in errors and logs ("task-registry").
-  /// Throws ConfigError for a base URL or token that cannot be used.
-  ServiceCaller(std::string service, ServiceOptions options);
+  static constexpr std::chrono::milliseconds kDefaultTimeout{30'000};
+  /// `service` is the name in errors and logs ("task-registry"), `timeout` what holds unless the
+  /// options say otherwise. Throws ConfigError for a base URL or token that cannot be used.
+  ServiceCaller(std::string service, ServiceOptions options,
+                std::chrono::milliseconds timeout = kDefaultTimeout);
 
   /// The 2xx answer (or 304). Else throws NotFound (404), Unauthorized (401, 403), Conflict (409,
   /// 412), RateLimited (429, with retry_at), Unavailable (408, 425, 5xx),
@@ -88,6 +92,7 @@ class ServiceCaller {
   std::string base_url_;
   std::string service_;
   ServiceOptions options_;
+  std::chrono::milliseconds timeout_;
   std::shared_ptr<HttpClient> http_;
   Masker masker_;
 };

@@ -401,5 +401,28 @@ TEST(ArtifactStoreClient, HealthCheckNeverThrows) {
   EXPECT_FALSE(ArtifactStoreClient(quick(url)).health_check().healthy);
 }
 
+TEST(ArtifactStoreClient, AGivenTimeoutIsKeptAndTheDefaultIsAMinute) {
+  // Tells what each request may take.
+  class Recorder final : public net::HttpClient {
+   public:
+    net::HttpResponse send(const net::HttpRequest& request, const CallContext&) override {
+      total = request.timeouts.total;
+      return {200, {}, R"({"items":[]})"};
+    }
+    std::chrono::milliseconds total{0};
+  };
+  const auto recorder = std::make_shared<Recorder>();
+  const auto total_with = [&](std::optional<std::chrono::milliseconds> timeout) {
+    net::ServiceOptions options;
+    options.base_url = ArtifactStoreClient::kDefaultUrl;
+    options.http = recorder;
+    options.timeout = timeout;
+    ArtifactStoreClient(std::move(options)).list();
+    return recorder->total;
+  };
+  EXPECT_EQ(total_with(std::nullopt), std::chrono::seconds{60});
+  EXPECT_EQ(total_with(std::chrono::seconds{30}), std::chrono::seconds{30});
+}
+
 }  // namespace
 }  // namespace necrocode::artifacts

@@ -482,7 +482,8 @@ TEST_F(ServiceCallerTest, RedirectThatIsNotFollowedSaysWhereToWithoutSecrets) {
 
 TEST(ServiceOptions, HaveTheDocumentedDefaults) {
   const ServiceOptions options;
-  EXPECT_EQ(options.timeout, 30s);
+  EXPECT_FALSE(options.timeout);
+  EXPECT_EQ(ServiceCaller::kDefaultTimeout, 30s);
   EXPECT_EQ(options.health_timeout, 5s);
   EXPECT_EQ(options.retry.retries, 3);
   EXPECT_EQ(options.retry.base, 1s);
