@@ -300,23 +300,17 @@ void FilesystemArtifactStore::State::remember_key(const ArtifactDraft& draft,
       .run();
 }
 
-// The file `from` is synced already. A stored object is left alone, unless it is visibly damaged.
+// The file `from` is synced already. It takes the place of an object that is there: what was just
+// received is known to be right, and the other may have rotten since.
 void FilesystemArtifactStore::State::place_object(const fs::path& from,
                                                   const ContentDigest& digest) {
   const fs::path target = object(digest.sha256);
-  struct stat found{};
-  const bool there = ::stat(target.c_str(), &found) == 0 && S_ISREG(found.st_mode) &&
-                     static_cast<std::uint64_t>(found.st_size) == digest.size_bytes;
-  if (!there) {
-    if (::mkdir(target.parent_path().c_str(), 0700) == 0) {
-      fsync_directory(objects());
-    } else if (errno != EEXIST) {
-      throw_errno("cannot make", target.parent_path().string());
-    }
-    if (::rename(from.c_str(), target.c_str()) != 0) throw_errno("cannot place", target.string());
+  if (::mkdir(target.parent_path().c_str(), 0700) == 0) {
+    fsync_directory(objects());
+  } else if (errno != EEXIST) {
+    throw_errno("cannot make", target.parent_path().string());
   }
-  // Also for an object that was there: the crash of an earlier process may have come before its
-  // sync.
+  if (::rename(from.c_str(), target.c_str()) != 0) throw_errno("cannot place", target.string());
   fsync_directory(target.parent_path());
 }
 

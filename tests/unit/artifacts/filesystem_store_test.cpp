@@ -386,5 +386,14 @@ TEST_F(FilesystemArtifactStoreTest, FilesAreForTheOwnerOnly) {
   }
 }
 
+TEST_F(FilesystemArtifactStoreTest, RottenObjectOfTheRightSizeThenTheNextUploadHealsIt) {
+  const Artifact first = put(draft(), "healthy");
+  std::ofstream(files_below(objects()).front()) << "r0tten!";
+  ASSERT_EQ(read(first), "r0tten!");
+  EXPECT_EQ(read(put(draft(), "healthy")), "healthy");
+  EXPECT_EQ(read(first), "healthy");
+  EXPECT_THAT(files_below(objects()), SizeIs(1));
+}
+
 }  // namespace
 }  // namespace necrocode::artifacts
