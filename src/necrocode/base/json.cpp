@@ -15,7 +15,7 @@ namespace {
 namespace bj = boost::json;
 
 // Receives the parser's events and builds the value; `open_` is the path of containers not yet
-// closed.
+// closed. It stops the parser at limits::kJsonValues.
 class Builder {
  public:
   // The parser's own limits; sizes are bounded by the text's.
@@ -28,9 +28,9 @@ class Builder {
 
   bool on_document_begin(bj::error_code&) { return true; }
   bool on_document_end(bj::error_code&) { return true; }
-  bool on_object_begin(bj::error_code&) { return begin(Json::object()); }
+  bool on_object_begin(bj::error_code& error) { return begin(Json::object(), error); }
   bool on_object_end(std::size_t, bj::error_code&) { return end(); }
-  bool on_array_begin(bj::error_code&) { return begin(Json::array()); }
+  bool on_array_begin(bj::error_code& error) { return begin(Json::array(), error); }
   bool on_array_end(std::size_t, bj::error_code&) { return end(); }
   bool on_key_part(bj::string_view part, std::size_t, bj::error_code&) { return append(part); }
   bool on_key(bj::string_view part, std::size_t, bj::error_code&) {
@@ -39,18 +39,18 @@ class Builder {
     return true;
   }
   bool on_string_part(bj::string_view part, std::size_t, bj::error_code&) { return append(part); }
-  bool on_string(bj::string_view part, std::size_t, bj::error_code&) {
+  bool on_string(bj::string_view part, std::size_t, bj::error_code& error) {
     append(part);
-    return add(Json(std::exchange(text_, {})));
+    return add(Json(std::exchange(text_, {})), error);
   }
   bool on_number_part(bj::string_view part, bj::error_code&) { return append(part); }
-  bool on_int64(std::int64_t value, bj::string_view, bj::error_code&) {
+  bool on_int64(std::int64_t value, bj::string_view, bj::error_code& error) {
     text_.clear();
-    return add(Json(value));
+    return add(Json(value), error);
   }
-  bool on_uint64(std::uint64_t value, bj::string_view, bj::error_code&) {
+  bool on_uint64(std::uint64_t value, bj::string_view, bj::error_code& error) {
     text_.clear();
-    return add(Json(value));
+    return add(Json(value), error);
   }
   // Boost.JSON 1.81 rounds some numbers to a neighbour (1e300, -2.5e-300), so that they would not
   // come back as they were sent; its value only serves where a double cannot hold the number.
@@ -60,13 +60,13 @@ class Builder {
     double exact = 0;
     const auto [end, problem] =
         std::from_chars(digits.data(), digits.data() + digits.size(), exact);
-    if (problem == std::errc{}) return add(Json(exact));
-    if (std::isfinite(value)) return add(Json(value));
+    if (problem == std::errc{}) return add(Json(exact), error);
+    if (std::isfinite(value)) return add(Json(value), error);
     error = bj::error::exponent_overflow;
     return false;
   }
-  bool on_bool(bool value, bj::error_code&) { return add(Json(value)); }
-  bool on_null(bj::error_code&) { return add(Json()); }
+  bool on_bool(bool value, bj::error_code& error) { return add(Json(value), error); }
+  bool on_null(bj::error_code& error) { return add(Json(), error); }
   bool on_comment_part(bj::string_view, bj::error_code&) { return true; }
   bool on_comment(bj::string_view, bj::error_code&) { return true; }
 
@@ -76,6 +76,7 @@ class Builder {
     return true;
   }
   Json& place(Json value) {
+    ++values_;
     if (open_.empty()) {
       root_ = std::move(value);
       return root_;
@@ -84,21 +85,28 @@ class Builder {
     if (parent.is_array()) return parent.items().emplace_back(std::move(value));
     return parent.members().emplace_back(std::move(key_), std::move(value)).second;
   }
-  bool add(Json value) {
+  bool add(Json value, bj::error_code& error) {
     place(std::move(value));
-    return true;
+    return may_go_on(error);
   }
   // A pointer into a container stays valid: only the innermost open one grows.
-  bool begin(Json container) {
+  bool begin(Json container, bj::error_code& error) {
     open_.push_back(&place(std::move(container)));
-    return true;
+    return may_go_on(error);
   }
   bool end() {
     open_.pop_back();
     return true;
   }
 
+  bool may_go_on(bj::error_code& error) {
+    if (values_ <= limits::kJsonValues) return true;
+    error = bj::error::array_too_large;
+    return false;
+  }
+
   Json root_;
+  std::size_t values_ = 0;
   std::vector<Json*> open_;
   std::string key_;
   std::string text_;
@@ -117,6 +125,9 @@ Parsed parse_text(std::string_view text, std::size_t depth) {
   const std::size_t used = parser.write_some(false, text.data(), text.size(), error);
   if (!error && used < text.size()) {
     return {std::nullopt, "text after the value at byte " + std::to_string(used)};
+  }
+  if (error == bj::error::array_too_large) {
+    return {std::nullopt, "more than " + std::to_string(limits::kJsonValues) + " values"};
   }
   if (error) return {std::nullopt, error.message() + " at byte " + std::to_string(used)};
   return {parser.handler().take(), {}};

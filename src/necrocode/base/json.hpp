@@ -60,7 +60,7 @@ class Json {
   static Json array() { return Json(Array{}); }
 
   /// Throws InvalidResponse with what is wrong and at which byte: syntax, depth, invalid UTF-8,
-  /// trailing text. `what` names the text in the message.
+  /// trailing text, more than limits::kJsonValues. `what` names the text in the message.
   static Json parse(std::string_view text, std::string_view what = "JSON",
                     std::size_t depth = limits::kJsonDepth);
   /// Nothing when `text` is not JSON.

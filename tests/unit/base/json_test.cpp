@@ -290,5 +290,18 @@ TEST(JsonFields, ValueThatIsNoObjectIsOneDefect) {
   EXPECT_THROW(fields.finish("x"), TaskContextValidationError);
 }
 
+TEST(Json, ManyValuesInASmallTextThenRefused) {
+  std::string text = "[0";
+  for (std::size_t i = 2; i < limits::kJsonValues; ++i) text += ",0";
+  EXPECT_EQ(Json::parse(text + "]").size(), limits::kJsonValues - 1);  // the array is one too
+  try {
+    Json::parse(text + ",{}]");
+    FAIL();
+  } catch (const InvalidResponse& error) {
+    EXPECT_THAT(error.summary(), testing::HasSubstr("more than 1000000 values"));
+  }
+  EXPECT_FALSE(Json::try_parse(text + ",0]"));
+}
+
 }  // namespace
 }  // namespace necrocode
