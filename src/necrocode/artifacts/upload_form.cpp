@@ -32,11 +32,7 @@ class FormReceiver {
     if (!type_) errors.push_back({"/type", "is required"});
     Json metadata = Json::object();
     if (metadata_ && !trim(*metadata_).empty()) {
-      try {
-        metadata = Json::parse(*metadata_, "metadata");
-      } catch (const InvalidResponse& error) {
-        errors.push_back({"/metadata", error.summary()});
-      }
+      metadata = Json::parse(*metadata_, "metadata");
       if (metadata.is_null()) metadata = Json::object();
     }
     if (!errors.empty()) throw net::HttpError(422, "invalid upload", std::move(errors));
@@ -144,6 +140,10 @@ ArtifactDraft make_draft(const std::string& type, Json metadata) {
     errors.push_back(
         {"/metadata", "must be at most " + std::to_string(limits::kMetadataBytes) + " bytes"});
   }
+  if (metadata.depth() > limits::kFreeJsonDepth) {
+    errors.push_back({"/metadata", "must be nested at most " +
+                                       std::to_string(limits::kFreeJsonDepth) + " deep"});
+  }
   if (!errors.empty()) throw net::HttpError(422, "invalid upload", std::move(errors));
   draft.metadata = std::move(metadata);
   return draft;
@@ -163,7 +163,7 @@ ReceivedForm receive_form(const net::Request& request, ArtifactUpload& upload, b
       receiver.push(piece);
     }
     received.draft = receiver.finish();
-  } catch (const InvalidResponse& error) {  // what the multipart reader throws
+  } catch (const InvalidResponse& error) {  // of the multipart reader, or of the metadata
     throw net::HttpError(400, "malformed form: " + error.summary());
   }
   if (hash_body) received.body_sha256 = body_hash.finish_hex();

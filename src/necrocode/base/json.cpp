@@ -331,6 +331,13 @@ const Json* Json::find(std::string_view name) const {
   return found == all.rend() ? nullptr : &found->second;
 }
 
+std::size_t Json::depth() const {
+  std::size_t deepest = 0;
+  for (const Json& item : items()) deepest = std::max(deepest, item.depth());
+  for (const auto& [name, member] : members()) deepest = std::max(deepest, member.depth());
+  return is_array() || is_object() ? deepest + 1 : 0;
+}
+
 const Json& Json::operator[](std::string_view name) const& {
   static const Json kNull;
   const Json* found = find(name);

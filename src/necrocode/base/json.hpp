@@ -95,6 +95,8 @@ class Json {
   Object members() &&;
   Array items() const&&;
   Object members() const&&;
+  /// How deep arrays and objects are nested: 0 of a plain value, 1 of {}.
+  std::size_t depth() const;
   std::size_t size() const { return is_array() ? items().size() : members().size(); }
 
   /// The member's value, or null (the value) when there is none or this is not an object.

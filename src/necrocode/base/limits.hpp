@@ -17,6 +17,8 @@ inline constexpr std::size_t kGiB = 1024 * kMiB;
 // JSON. Deeper than any message of ours (about 8) or of a model service (about 12); shallow enough
 // that recursive code over a parsed value is safe.
 inline constexpr std::size_t kJsonDepth = 64;
+// Of what a caller hands over to be kept, so that it fits kJsonDepth again as part of a page.
+inline constexpr std::size_t kFreeJsonDepth = kJsonDepth - 8;
 // In one text; 100 for each of kTasksPerSubmit. A value takes 40 bytes, a member 72, and twice that
 // while its container grows: at most 150 MB, however small the text.
 inline constexpr std::size_t kJsonValues = 1'000'000;

@@ -132,13 +132,33 @@ TEST_F(ArtifactServiceTest, EveryDefectOfAFormIsToldAtOnceAndNothingIsStored) {
 }
 
 TEST_F(ArtifactServiceTest, MetadataThatIsNoObjectIsRefused) {
-  for (const char* metadata : {"[]", "1", "{", "\"x\"", "{} {}", "\xff"}) {
-    const auto answer = service_.post_form({{"name=\"file\"; filename=\"f\"", "x"},
-                                            {"name=\"type\"", "log"},
-                                            {"name=\"metadata\"", metadata}});
-    EXPECT_EQ(answer.status, 422) << metadata;
-  }
+  const auto status_with = [this](const std::string& metadata) {
+    return service_
+        .post_form({{"name=\"file\"; filename=\"f\"", "x"},
+                    {"name=\"type\"", "log"},
+                    {"name=\"metadata\"", metadata}})
+        .status;
+  };
+  for (const char* metadata : {"[]", "1", "\"x\""})
+    EXPECT_EQ(status_with(metadata), 422) << metadata;
+  for (const char* metadata : {"{", "{} {}", "\xff"})
+    EXPECT_EQ(status_with(metadata), 400) << metadata;
   expect_nothing_stored();
+}
+
+TEST_F(ArtifactServiceTest, MetadataNestedTooDeeplyIsRefusedAndTheDeepestIsTold) {
+  const auto nested = [](std::size_t depth) {
+    return "{\"a\":" + std::string(depth - 1, '[') + std::string(depth - 1, ']') + "}";
+  };
+  const auto refused =
+      service_.post_form({{"name=\"file\"; filename=\"f\"", "x"},
+                          {"name=\"type\"", "log"},
+                          {"name=\"metadata\"", nested(limits::kFreeJsonDepth + 1)}});
+  EXPECT_EQ(refused.status, 422);
+  EXPECT_THAT(error_pointers(refused), testing::ElementsAre("/metadata"));
+  expect_nothing_stored();
+  put("x", nested(limits::kFreeJsonDepth));
+  EXPECT_EQ(json(service_.send("GET", "/artifacts"))["items"].size(), 1u);
 }
 
 TEST_F(ArtifactServiceTest, FieldsAboveTheirLimitsAreRefused) {

@@ -303,5 +303,11 @@ TEST(Json, ManyValuesInASmallTextThenRefused) {
   EXPECT_FALSE(Json::try_parse(text + ",0]"));
 }
 
+TEST(Json, DepthCountsArraysAndObjects) {
+  EXPECT_EQ(Json("x").depth(), 0u);
+  EXPECT_EQ(Json::object().depth(), 1u);
+  EXPECT_EQ(Json::parse(R"([1,{"a":[2]},[]])").depth(), 3u);
+}
+
 }  // namespace
 }  // namespace necrocode
