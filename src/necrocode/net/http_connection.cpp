@@ -73,7 +73,7 @@ class Connection final : public HttpConnection, public std::enable_shared_from_t
   asio::awaitable<std::optional<Refusal>> fill_pipe(Exchange& exchange);
   bool may_feed(Exchange& exchange);
   asio::awaitable<void> feed(Exchange& exchange);
-  asio::awaitable<void> discard_body();
+  void discard_body();
 
   std::function<void()> waker();
   bool submit(HandlerPool& pool, const SharedExchange& exchange, std::function<Outcome()> make,
@@ -262,14 +262,15 @@ asio::awaitable<Response> Connection::answer(SharedExchange exchange) {
   co_return std::move(exchange->outcome.response);
 }
 
-// A small body that has no reader is read away, so that the connection can be kept.
+// What has come of a small body is read away: if that is all, the connection can be kept. The rest
+// may never come, and the answer does not wait for it.
 asio::awaitable<Response> Connection::refuse(SharedExchange exchange, Refusal refusal) {
   if (refusal.status == 503) {
     co_return unavailable(refusal.detail, exchange->request.path);
   }
   if (!expects_continue_ && !body_.chunked() && body_.left() <= limits::kHttpDiscardBytes &&
       refusal.status != 408) {
-    co_await discard_body();
+    discard_body();
   }
   co_return problem(refusal.status, refusal.detail, exchange->request.path);
 }
@@ -365,10 +366,10 @@ asio::awaitable<void> Connection::feed(Exchange& exchange) {
   if (body_.done()) exchange.pipe->finish();
 }
 
-asio::awaitable<void> Connection::discard_body() {
-  while (!body_.done() && !gone_ && !killed_) {
-    const BodyPiece piece = co_await next_body();
-    if (piece.refusal) co_return;
+void Connection::discard_body() {
+  while (!body_.done() && !killed_) {
+    const BodyPiece piece = take_body();
+    if (piece.refusal || piece.bytes.empty()) return;
   }
 }
 

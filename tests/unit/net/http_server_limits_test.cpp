@@ -8,6 +8,17 @@
 namespace necrocode::net {
 namespace {
 
+TEST_F(HttpServerTest, RefusedWithABodyThatDoesNotComeThenAnsweredAtOnce) {
+  start();
+  RawClient client = connect();
+  client.send("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc");
+  ASSERT_TRUE(client.readable(limits::kHttpBodyGrace / 2));
+  const RawAnswer answer = client.read_answer();
+  EXPECT_EQ(answer.status, 404);
+  EXPECT_EQ(answer.headers.get_or("Connection", ""), "close");
+  EXPECT_TRUE(client.ends());
+}
+
 TEST(ConnectionsWithinDescriptors, RaisesTheSoftLimitAndKeepsAReserve) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
