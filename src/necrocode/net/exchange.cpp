@@ -57,6 +57,8 @@ std::optional<Refusal> prepare(Exchange& exchange, const HttpRouter& router, std
   const std::string id = request.headers.get_or("X-Request-Id", "");
   request.request_id = is_sane_request_id(id) ? id : uuid7();
 
+  // A refused target is told of as it came.
+  request.path = request.target.substr(0, request.target.find('?'));
   auto parsed = parse_target(request.target);
   if (auto* refusal = std::get_if<Refusal>(&parsed)) return std::move(*refusal);
   auto& target = std::get<Target>(parsed);

@@ -19,6 +19,14 @@ TEST_F(HttpServerTest, RefusedWithABodyThatDoesNotComeThenAnsweredAtOnce) {
   EXPECT_TRUE(client.ends());
 }
 
+TEST_F(HttpServerTest, BadTargetThenItsProblemNamesIt) {
+  start();
+  RawClient client = connect();
+  const RawAnswer answer = client.call(get("/tasks/..%2fx?a=1"));
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_EQ(answer.json()["instance"].string_or(""), "/tasks/..%2fx");
+}
+
 TEST(ConnectionsWithinDescriptors, RaisesTheSoftLimitAndKeepsAReserve) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
