@@ -4,6 +4,7 @@
 
 #include "necrocode/artifacts/filesystem_store.hpp"
 #include "necrocode/artifacts/service.hpp"
+#include "necrocode/base/disk.hpp"
 #include "necrocode/net/http_server.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/pool/pool_manager.hpp"
@@ -14,9 +15,12 @@
 namespace necrocode::app {
 namespace {
 
+constexpr const char* kPoolFolder = "pools";
+constexpr const char* kArtifactFolder = "artifacts";
+
 pool::PoolManagerOptions pool_options(const ServiceHostOptions& options) {
   pool::PoolManagerOptions pools;
-  pools.data_dir = options.data_dir / "pools";
+  pools.data_dir = options.data_dir / kPoolFolder;
   pools.auto_create = options.config.pools_auto_create;
   pools.auto_num_slots = options.config.pools_num_slots;
   pools.auto_max_slots = options.config.pools_max_slots;
@@ -32,21 +36,24 @@ struct ServiceHost::State {
   std::unique_ptr<artifacts::ArtifactService> artifacts;
   net::HttpServer server;
 
-  explicit State(const ListenAddress& listen) : server(server_options(listen)) {}
+  const std::filesystem::path data_dir;
+
+  explicit State(const ServiceHostOptions& options)
+      : server(server_options(options.listen)), data_dir(options.data_dir) {}
 
   net::Response health() {
     Json components = Json::object();
     bool ok = true;
-    const auto add = [&](const char* name, auto& service) {
+    const auto add = [&](const char* name, auto& service, const std::filesystem::path& folder) {
       if (!service) return;
-      std::string detail;
-      const bool healthy = service->healthy(detail);
+      std::string detail = disk_defect(folder).value_or("");
+      const bool healthy = detail.empty() && service->healthy(detail);
       ok = ok && healthy;
       components.set(name, healthy ? Json("ok") : Json(detail));
     };
-    add("registry", registry);
-    add("pool", pools);
-    add("artifacts", artifacts);
+    add("registry", registry, data_dir);
+    add("pool", pools, data_dir / kPoolFolder);
+    add("artifacts", artifacts, data_dir / kArtifactFolder);
     return net::Response::json(
         ok ? 200 : 503,
         Json::object({{"status", ok ? "ok" : "failing"}, {"components", std::move(components)}}));
@@ -54,7 +61,7 @@ struct ServiceHost::State {
 };
 
 ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
-    : state_(std::make_unique<State>(options.listen)) {
+    : state_(std::make_unique<State>(options)) {
   const auto serves = [&options](const char* name) {
     return options.only.empty() || options.only.contains(name);
   };
@@ -71,7 +78,8 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
   }
   if (serves("artifacts")) {
     state_->artifacts = std::make_unique<artifacts::ArtifactService>(
-        std::make_unique<artifacts::FilesystemArtifactStore>(options.data_dir / "artifacts"), "");
+        std::make_unique<artifacts::FilesystemArtifactStore>(options.data_dir / kArtifactFolder),
+        "");
     state_->artifacts->add_routes(state_->server);
   }
   state_->server.route("GET", "/health",

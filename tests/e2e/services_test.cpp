@@ -431,6 +431,16 @@ TEST_F(Services, HealthAndCommandsSeeTheServices) {
   EXPECT_EQ(content, "hello\n");
 }
 
+TEST_F(Services, PoolsFolderGoneThenItsHealthAloneSaysSo) {
+  fs::remove_all(path("services/pools"));
+  std::string output;
+  EXPECT_EQ(run({"health", "--url", url_, "--json"}, &output), 1);
+  const Json services = Json::parse(output)["services"];
+  EXPECT_THAT(services["repo-pool"]["detail"].string_or(""), HasSubstr("is gone"));
+  EXPECT_EQ(services["task-registry"]["healthy"].as_bool(), true);
+  EXPECT_EQ(services["artifact-store"]["healthy"].as_bool(), true);
+}
+
 // The protocol as existing programs use it: no tokens, no keys, Unix times, bare ids, a multipart
 // part named `file`, empty bodies.
 TEST_F(Services, ExistingClientsCallsWorkLiterally) {

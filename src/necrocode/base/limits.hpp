@@ -62,6 +62,7 @@ inline constexpr std::size_t kMultipartHeaderBytes = 16 * kKiB;  // of one part
 inline constexpr std::size_t kMultipartFieldBytes = 1 * kMiB;    // a part that is not the file
 
 // Service data.
+inline constexpr std::uint64_t kDiskFreeMin = 16 * kMiB;  // with less a service is not healthy
 inline constexpr std::size_t kPageSizeDefault = 100;
 inline constexpr std::size_t kPageSizeMax = 1000;
 inline constexpr std::size_t kPageBytes = 8 * kMiB;  // of stored text; then the page ends
