@@ -89,8 +89,11 @@ SystemTime PoolManager::State::heartbeat(const std::string& slot_id, const std::
                                          std::optional<std::chrono::seconds> lease) {
   const auto [pool, slot] = find_live(slot_id, token);
   if (slot == nullptr) fail<Conflict>("the lease has ended", slot_id);
-  slot->lease_end =
-      clock_.steady_now() + lease.value_or(std::chrono::seconds(slot->lease->lease_seconds));
+  if (lease && lease->count() != slot->lease->lease_seconds) {
+    store_->set_lease_seconds(slot_id, lease->count());
+    slot->lease->lease_seconds = lease->count();
+  }
+  slot->lease_end = clock_.steady_now() + std::chrono::seconds(slot->lease->lease_seconds);
   set_alarm();
   return wall_time(clock_, slot->lease_end);
 }

@@ -92,7 +92,7 @@ class PoolManager {
   void abandon(Ticket ticket);
   /// Does nothing for an ended lease. `token` empty: not checked.
   void release(const std::string& slot_id, const std::string& token);
-  /// The new end of the lease. `lease` empty: as long as it was asked for.
+  /// The new end of the lease. `lease`: how long it is from now on; empty: as it was.
   SystemTime heartbeat(const std::string& slot_id, const std::string& token,
                        std::optional<std::chrono::seconds> lease);
   /// By slot id (a lease) or slot name (`app-3`).

@@ -64,6 +64,7 @@ class PoolStore {
   /// Also adds the time of use to the slot. `forget_key`: the holder never learned of it.
   virtual void end_lease(const std::string& slot_id, const std::string& reason, SystemTime when,
                          bool forget_key) = 0;
+  virtual void set_lease_seconds(const std::string& slot_id, std::int64_t seconds) = 0;
   virtual std::vector<LeaseRecord> live_leases() = 0;
   virtual std::optional<LeaseRecord> find_lease(const std::string& slot_id) = 0;
   virtual std::optional<LeaseRecord> find_lease_by_key(const std::string& idempotency_key) = 0;

@@ -224,6 +224,13 @@ class SqlitePoolStore final : public PoolStore {
     transaction.commit();
   }
 
+  void set_lease_seconds(const std::string& slot_id, std::int64_t seconds) override {
+    database_.prepare("UPDATE leases SET lease_seconds = ? WHERE slot_id = ?")
+        .bind(seconds)
+        .bind(slot_id)
+        .run();
+  }
+
   std::vector<LeaseRecord> live_leases() override {
     std::vector<LeaseRecord> found;
     auto& query = database_.prepare("SELECT " + std::string(kLeaseColumns) +

@@ -465,5 +465,12 @@ TEST(PoolName, IsReadableAndItsOwn) {
   EXPECT_THAT(pool_name_for("/"), StartsWith("pool-"));
 }
 
+TEST_F(PoolManagerTest, HeartbeatsOwnLengthOutlastsTheManager) {
+  const Allocation slot = take();
+  manager().heartbeat(slot.slot_id, slot.lease_token, 10h);
+  restart();
+  EXPECT_EQ(manager().heartbeat(slot.slot_id, slot.lease_token, {}), clock_.system_now() + 10h);
+}
+
 }  // namespace
 }  // namespace necrocode::pool::test
