@@ -1,6 +1,7 @@
 #include "necrocode/pool/client.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "necrocode/base/text.hpp"
@@ -39,6 +40,14 @@ std::string pool_path(const std::string& name) {
   info.service = kService;
   info.operation = operation;
   throw InvalidResponse("the answer is not what the protocol says", std::move(info));
+}
+
+[[noreturn]] void refuse(const std::string& argument, const std::string& why) {
+  ErrorInfo info;
+  info.service = kService;
+  info.operation = "allocate_slot";
+  info.fields = {{"/" + argument, why}};
+  throw TaskContextValidationError("the slot request is invalid", std::move(info));
 }
 
 SystemTime read_expiry(const Json& json) {
@@ -88,6 +97,7 @@ SlotAllocation RepoPoolClient::allocate_slot(const std::string& repo_url,
                                              const std::string& required_by, double timeout_seconds,
                                              const SlotAllocateOptions& options,
                                              const CallContext& context) {
+  if (!std::isfinite(timeout_seconds)) refuse("timeout_seconds", "is not a finite number");
   Json body = Json::object({{"repo_url", repo_url},
                             {"required_by", required_by},
                             {"timeout_seconds", timeout_seconds},

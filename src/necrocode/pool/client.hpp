@@ -56,7 +56,8 @@ class RepoPoolClient {
   explicit RepoPoolClient(net::ServiceOptions options);
 
   /// Waits up to `timeout_seconds` for a free slot, in order of arrival, then Unavailable with
-  /// retry_at. `required_by` says for whom, in logs and lists.
+  /// retry_at. `required_by` says for whom, in logs and lists. TaskContextValidationError, before
+  /// anything is sent, for a time that is infinite or not a number.
   SlotAllocation allocate_slot(const std::string& repo_url, const std::string& required_by,
                                double timeout_seconds = 20, const SlotAllocateOptions& options = {},
                                const CallContext& context = {});

@@ -228,6 +228,13 @@ TEST(RepoPoolClient, HasItsDocumentedDefault) {
   EXPECT_EQ(RepoPoolClient().base_url(), "http://127.0.0.1:8000");
 }
 
+TEST(RepoPoolClient, ATimeThatIsNoNumberIsRefused) {
+  for (const double time : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+    EXPECT_THROW(RepoPoolClient().allocate_slot("https://example.com/a", "x", time),
+                 TaskContextValidationError);
+  }
+}
+
 TEST(RepoPoolClient, AnAnswerWithoutASlotIsInvalid) {
   EXPECT_THROW(SlotAllocation::from_json(Json::object({{"slot_id", "x"}})), InvalidResponse);
   EXPECT_EQ(
