@@ -52,6 +52,7 @@ class ArtifactStoreClient {
  public:
   static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
   static constexpr std::chrono::seconds kDefaultTimeout{60};  ///< an artifact is large
+  /// Both throw ConfigError for a URL or token that cannot be used; see ServiceOptions.
   explicit ArtifactStoreClient(const std::string& base_url = kDefaultUrl);
   explicit ArtifactStoreClient(net::ServiceOptions options);  ///< kDefaultTimeout unless set
 

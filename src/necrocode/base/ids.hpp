@@ -9,6 +9,7 @@
 namespace necrocode {
 
 /// A task's full id `{spec}:{number}`, each part [A-Za-z0-9][A-Za-z0-9._-]{0,99} (SPEC section 3).
+/// Always well-formed, never changed; ordered by its text. Views of it live as long as it does.
 class TaskId {
  public:
   /// Nothing when `text` is not a full id.

@@ -23,7 +23,7 @@ class Json;
 using JsonMember = std::pair<std::string, Json>;
 
 /// A value type. Objects keep the order of their members; a repeated name counts with its last
-/// value.
+/// value. Reading from several threads at once is safe, changing is not.
 class Json {
  public:
   using Array = std::vector<Json>;
@@ -124,18 +124,23 @@ class Json {
 };
 
 /// Reads the members of one JSON object by name and type and collects every defect, so that a
-/// caller learns all of them at once. Unknown members are ignored unless asked for.
+/// caller learns all of them at once. Unknown members are ignored unless asked for. A reader
+/// answers with nothing (or an empty value) for a member that is absent or null, and for one of
+/// another type or outside its bounds, which is a defect; none of them throws. Not thread-safe.
 class JsonFields {
  public:
   /// `pointer`: where the object stands in the whole document ("" at the top). Keeps a reference.
   explicit JsonFields(const Json& object, std::string pointer = "");
 
+  /// Absent or empty is a defect too.
   std::string required_string(std::string_view name, std::size_t bytes_max = limits::kMiB);
   std::optional<std::string> string(std::string_view name, std::size_t bytes_max = limits::kMiB);
+  /// A whole number from `min` to `max`, both included.
   std::optional<std::int64_t> integer(std::string_view name, std::int64_t min = INT64_MIN,
                                       std::int64_t max = INT64_MAX);
   std::optional<double> number(std::string_view name, double min, double max);
   std::optional<bool> boolean(std::string_view name);
+  /// An array of at most `count_max` strings, each of at most `bytes_max`.
   std::vector<std::string> strings(std::string_view name, std::size_t count_max = 10'000,
                                    std::size_t bytes_max = limits::kMiB);
   /// Unix seconds (int or float) or RFC 3339.
@@ -145,8 +150,10 @@ class JsonFields {
   /// The array's elements, or none when absent.
   const Json::Array& array(std::string_view name, std::size_t count_max);
 
-  bool has(std::string_view name) const;
+  bool has(std::string_view name) const;  ///< also with null
+  /// Of the member, in the whole document (RFC 6901).
   std::string pointer(std::string_view name) const;
+  /// Adds a defect of the member that the readers cannot see.
   void fail(std::string_view name, std::string message);
   /// Takes over the defects of a nested reader.
   void absorb(const JsonFields& nested);

@@ -8,6 +8,8 @@
 namespace necrocode {
 
 /// Move-only. There is no operator<< and no conversion; reveal() names each place that uses it.
+/// Reading from several threads at once is safe. Wiped is what this object holds: copies that a
+/// receiver of reveal() makes are the receiver's.
 class Secret {
  public:
   Secret() = default;

@@ -9,7 +9,9 @@
 
 namespace necrocode::net {
 
-/// Header fields in order; names compare without case.
+/// Header fields in order; names compare without case. A value type: reading from several threads
+/// at once is safe, changing is not. Nothing is checked here; see is_valid_header(). Views end with
+/// the next change.
 class Headers {
  public:
   Headers() = default;

@@ -27,8 +27,10 @@ class BodySource {
   virtual void rewind() = 0;
 };
 
+/// How long one attempt may take, each part of it. What runs out first ends it with
+/// TransportFailure::kTimeout.
 struct HttpTimeouts {
-  std::chrono::milliseconds connect{10'000};
+  std::chrono::milliseconds connect{10'000};  ///< name, connection and TLS; more than 0
   /// From the last byte of the request that could be sent to the answer's first header; 0: none.
   std::chrono::milliseconds first_byte{0};
   std::chrono::milliseconds idle{0};  ///< between two bytes of the answer's body; 0: none
@@ -36,13 +38,16 @@ struct HttpTimeouts {
       30'000};  ///< this one attempt, 0: none; the deadline may be sooner
 };
 
+/// What to send, and how to take the answer. Not changed by send(), which copies what it needs
+/// longer; what the functions and the body source refer to must live until it returns.
 struct HttpRequest {
   std::string method = "GET";
-  std::string url;
+  std::string url;  ///< absolute, http or https
   Headers headers;
   std::string body;
   std::shared_ptr<BodySource> body_source;  ///< instead of `body`
   HttpTimeouts timeouts;
+  /// An answer with a larger body is TransportFailure::kTooLarge.
   std::size_t response_bytes_max = limits::kHttpResponseBodyBytes;
   /// Same-origin redirects of GET and HEAD to follow; others are answered as they are.
   std::size_t redirects_max = 0;
@@ -56,6 +61,7 @@ struct HttpRequest {
   bool fresh_connection = false;
 };
 
+/// A whole answer, after the redirects that were followed; informational ones (1xx) are left out.
 struct HttpResponse {
   int status = 0;
   Headers headers;
@@ -65,6 +71,7 @@ struct HttpResponse {
 /// How far an attempt came; tells whether the other side may have acted.
 enum class Delivery { kNotSent, kMaybeAccepted, kResponseStarted };
 
+/// Why no whole answer came.
 enum class TransportFailure {
   kConnect,    ///< DNS, connect, proxy
   kTls,        ///< handshake or verification; never worth a retry
@@ -104,6 +111,7 @@ class HttpClient {
   virtual HttpResponse send(const HttpRequest& request, const CallContext& context) = 0;
 };
 
+/// How a client is made; the limits bound what it holds, not what may be asked of it at once.
 struct HttpClientOptions {
   std::size_t connections_per_host = limits::kHttpConnectionsPerHost;
   std::string user_agent = "necrocode/0.1";

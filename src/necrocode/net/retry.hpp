@@ -46,6 +46,7 @@ struct RetryEnvironment {
       random;  ///< uniform in [0, 1); empty: a seeded generator of the thread's own
 };
 
+/// The final answer of all attempts, of whatever status, and how it came about.
 struct RetryOutcome {
   HttpResponse response;
   int attempts = 0;

@@ -52,6 +52,7 @@ struct PoolSpec {
 class RepoPoolClient {
  public:
   static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
+  /// Both throw ConfigError for a URL or token that cannot be used; see ServiceOptions.
   explicit RepoPoolClient(const std::string& base_url = kDefaultUrl);
   explicit RepoPoolClient(net::ServiceOptions options);
 

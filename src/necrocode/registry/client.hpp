@@ -19,6 +19,7 @@ namespace necrocode {
 class TaskRegistryClient {
  public:
   static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
+  /// Both throw ConfigError for a URL or token that cannot be used; see ServiceOptions.
   explicit TaskRegistryClient(const std::string& base_url = kDefaultUrl);
   explicit TaskRegistryClient(net::ServiceOptions options);
 
