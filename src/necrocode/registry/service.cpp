@@ -21,21 +21,12 @@ constexpr std::string_view kTokenHeader = "X-Lease-Token";
 constexpr double kLeaseSecondsMax = 86'400;
 /// Leases in one POST /heartbeats, artifacts or events in one completion.
 constexpr std::size_t kItemsPerCall = 1000;
-/// JSON within one of ours must fit kJsonDepth again when it is answered as part of a page.
-constexpr std::size_t kFreeJsonDepth = limits::kJsonDepth - 8;
-
-std::size_t depth_of(const Json& value) {
-  std::size_t deepest = 0;
-  for (const Json& item : value.items()) deepest = std::max(deepest, depth_of(item));
-  for (const auto& [name, member] : value.members()) deepest = std::max(deepest, depth_of(member));
-  return value.is_array() || value.is_object() ? deepest + 1 : 0;
-}
 
 /// An object of the caller's own (metadata, data), kept as it is.
 Json free_object(JsonFields& fields, std::string_view name, std::size_t bytes_max) {
   Json value = fields.object(name, bytes_max);
-  if (depth_of(value) > kFreeJsonDepth) {
-    fields.fail(name, "must be nested at most " + std::to_string(kFreeJsonDepth) + " deep");
+  if (value.depth() > limits::kFreeJsonDepth) {
+    fields.fail(name, "must be nested at most " + std::to_string(limits::kFreeJsonDepth) + " deep");
   }
   return value;
 }
@@ -186,7 +177,8 @@ Submission read_submission(const Json& body) {
     TaskSpec task = TaskSpec::from_json(reader, item);
     settle_number(reader, task, submission.spec_name);
     check_dependency_names(reader, task);
-    if (depth_of(task.fields) > kFreeJsonDepth) reader.fail("metadata", "is nested too deeply");
+    if (task.fields.depth() > limits::kFreeJsonDepth)
+      reader.fail("metadata", "is nested too deeply");
     if (!task.number.empty() && !numbers.insert(task.number).second) {
       reader.fail("id", "is given twice in this taskset");
     }
