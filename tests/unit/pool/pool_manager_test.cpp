@@ -408,7 +408,7 @@ TEST_F(PoolManagerTest, ASecondManagerOnTheSameDataIsRefused) {
     PoolManager second(real_git(), options_, clock_);
     FAIL();
   } catch (const ResourceConflictError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("process " + std::to_string(::getpid())));
+    EXPECT_THAT(error.what(), HasSubstr("(" + std::to_string(::getpid())));
   }
 }
 
