@@ -1,11 +1,12 @@
 // What is running on this machine, as the tests of process/ need to know it.
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -13,13 +14,22 @@
 #include <thread>
 #include <vector>
 
+#include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 
 namespace necrocode::test {
 
+/// Empty when its process has ended: before the file is opened, or before it is read.
 inline std::string slurp(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  std::array<char, 4096> buffer{};
+  while (file) {
+    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
+    if (got <= 0) break;
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+  return text;
 }
 
 /// A number of seconds to sleep that no other process sleeps: about a day.

@@ -382,6 +382,11 @@ TEST_P(SupervisorTest, KilledParentLeavesNothing) {
   ASSERT_EQ(::posix_spawn(&pid, "/proc/self/exe", &actions, nullptr, argv.data(), env.data()), 0);
   ::posix_spawn_file_actions_destroy(&actions);
   write_end.reset();
+  const auto end_copy = [](pid_t* copy) {
+    ::kill(*copy, SIGKILL);
+    ::waitpid(*copy, nullptr, 0);
+  };
+  std::unique_ptr<pid_t, decltype(end_copy)> copy(&pid);  // also where an assertion fails
   std::string seen;
   std::array<char, 512> buffer{};
   while (seen.find("sleeping") == std::string::npos) {
@@ -390,8 +395,7 @@ TEST_P(SupervisorTest, KilledParentLeavesNothing) {
     seen.append(buffer.data(), static_cast<std::size_t>(got));
   }
   EXPECT_TRUE(test::soon([&] { return test::processes_with(mark) == 2; }));
-  ::kill(pid, SIGKILL);
-  ASSERT_EQ(::waitpid(pid, nullptr, 0), pid);
+  copy.reset();
   EXPECT_TRUE(test::soon([&] { return test::processes_with(mark) == 0; }));
 }
 
