@@ -56,7 +56,25 @@ inline constexpr std::size_t kHttpConnectionsPerHost = 64;  // client pool
 inline constexpr std::size_t kHttpIdleConnections = 256;    // client pool, all hosts
 inline constexpr auto kHttpConnectionAge = 50s;             // idle; below kHttpKeepAliveIdle
 inline constexpr std::size_t kHttpHosts = 64;               // idle ones a client remembers
-inline constexpr std::size_t kHttpSpareHandles = 64;        // libcurl handles kept for reuse
+
+// Retries of all calls to one host together (net/host_guard.hpp). Ten calls may fail with all their
+// three retries at once; in an outage there is then one retry a second, and one for five calls.
+inline constexpr double kRetryBudgetTokens = 30;
+inline constexpr double kRetryBudgetPerCall = 0.2;
+inline constexpr double kRetryBudgetPerSecond = 1;
+// More than one call's attempts, and longer than a service takes to start again.
+inline constexpr std::size_t kBreakerFailures = 10;
+inline constexpr auto kBreakerSpan = 5s;
+inline constexpr auto kBreakerOpenMin = 2s;
+inline constexpr auto kBreakerOpenMax = 30s;
+inline constexpr auto kBreakerProbeWait = 500ms;  // for the others, while one probes
+inline constexpr std::size_t kHostGuards = 1024;
+
+// Calls kept until their service is back: a day of a busy worker.
+inline constexpr std::size_t kOutboxCalls = 100'000;
+inline constexpr std::size_t kOutboxBytes = 256 * kMiB;
+inline constexpr std::size_t kOutboxSetAsideBytes = 64 * kMiB;  // then one older file is kept
+inline constexpr std::size_t kHttpSpareHandles = 64;            // libcurl handles kept for reuse
 inline constexpr std::size_t kMultipartParts = 16;
 inline constexpr std::size_t kMultipartHeaderBytes = 16 * kKiB;  // of one part
 inline constexpr std::size_t kMultipartFieldBytes = 1 * kMiB;    // a part that is not the file
@@ -77,6 +95,7 @@ inline constexpr std::size_t kMetadataMembers = 1000;  // of one task's
 inline constexpr std::size_t kTaskArtifacts = 10'000;
 inline constexpr std::size_t kTaskArtifactBytes = 8 * kMiB;
 inline constexpr std::size_t kClaimMax = 100;
+inline constexpr std::size_t kHeartbeatsPerCall = 1000;
 inline constexpr auto kClaimWaitMax = 60s;
 inline constexpr auto kSlotWaitMax = 600s;
 inline constexpr std::size_t kSlotWaiters = 1000;

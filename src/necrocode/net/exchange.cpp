@@ -71,6 +71,7 @@ std::optional<Refusal> prepare(Exchange& exchange, const HttpRouter& router, std
     return Refusal{405, "the path does not take this method"};
   }
   exchange.route = match.route;
+  request.route = match.route->pattern;
   request.params = std::move(match.params);
   if (exchange.head.content_length.value_or(0) > match.route->options.body_bytes_max) {
     return body_too_large(match.route->options.body_bytes_max);

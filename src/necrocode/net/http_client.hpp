@@ -11,6 +11,7 @@
 #include "necrocode/base/call_context.hpp"
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
+#include "necrocode/net/host_guard.hpp"
 #include "necrocode/net/http.hpp"
 
 namespace necrocode::net {
@@ -109,6 +110,11 @@ class HttpClient {
   /// Blocks until the answer is whole. Any status is an answer; throws TransportError otherwise.
   /// The stop token ends it within 50 ms and closes the connection.
   virtual HttpResponse send(const HttpRequest& request, const CallContext& context) = 0;
+  /// What is known of the hosts' health; kept by the retry loop, shown by /metrics.
+  HostGuards& hosts() { return hosts_; }
+
+ private:
+  HostGuards hosts_;
 };
 
 /// How a client is made; the limits bound what it holds, not what may be asked of it at once.

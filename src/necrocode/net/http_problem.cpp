@@ -45,6 +45,10 @@ int public_status(const RunnerError& error) {
   return 0;
 }
 
+int http_status(const HttpError& error) {
+  return error.status() >= 400 && error.status() < 600 ? error.status() : 500;
+}
+
 }  // namespace
 
 const std::string& Request::param(std::string_view name) const {
@@ -122,27 +126,34 @@ Response problem(int status, std::string_view detail, std::string_view instance,
   return {status, {{"Content-Type", "application/problem+json"}}, document.dump()};
 }
 
+int problem_status(const std::exception& error) {
+  if (const auto* http = dynamic_cast<const HttpError*>(&error)) return http_status(*http);
+  const auto* known = dynamic_cast<const RunnerError*>(&error);
+  const int status = known ? public_status(*known) : 0;
+  if (status != 0) return status;
+  const auto* storage = dynamic_cast<const StorageError*>(&error);
+  return storage && is_disk_full(*storage) ? 507 : 500;
+}
+
 Response problem_for(const std::exception& error, const Request& request) {
+  const int status = problem_status(error);
   if (const auto* http = dynamic_cast<const HttpError*>(&error)) {
-    const int status = http->status() >= 400 && http->status() < 600 ? http->status() : 500;
     if (status >= 500 && status != 503) log_failure(error, request);
     Response response = problem(status, http->summary(), request.path, http->info().fields);
     for (const auto& [name, value] : http->headers) response.headers.set(name, value);
     return response;
   }
   if (const auto* known = dynamic_cast<const RunnerError*>(&error)) {
-    if (const int status = public_status(*known); status != 0) {
+    if (public_status(*known) != 0) {
       Response response = problem(status, known->summary(), request.path, known->info().fields);
       const bool later = status == 429 || status == 503;
       return later ? with_retry_after(std::move(response), *known) : std::move(response);
     }
   }
   log_failure(error, request);
-  if (const auto* storage = dynamic_cast<const StorageError*>(&error)) {
-    if (is_disk_full(*storage)) return problem(507, "the disk is full", request.path);
-    return problem(500, "storage failed", request.path);
-  }
-  return problem(500, "internal error", request.path);
+  if (dynamic_cast<const StorageError*>(&error) == nullptr)
+    return problem(500, "internal error", request.path);
+  return problem(status, status == 507 ? "the disk is full" : "storage failed", request.path);
 }
 
 }  // namespace necrocode::net

@@ -42,6 +42,7 @@ struct Request {
   std::string method;
   std::string target;  ///< as sent
   std::string path;    ///< without the query, still percent-encoded
+  std::string route;   ///< the pattern that matched
   /// The values of a route's {name} segments, decoded. A segment holds no '/', no NUL; an encoded
   /// slash or dot-segment in the path is answered 400 before any handler.
   std::map<std::string, std::string, std::less<>> params;
@@ -126,6 +127,8 @@ Response problem(int status, std::string_view detail, std::string_view instance,
 /// full), its words only in the log; everything else 500 "internal error", its words only in the
 /// log.
 Response problem_for(const std::exception& error, const Request& request);
+/// Only the status of that answer; nothing is logged.
+int problem_status(const std::exception& error);
 
 using Handler = std::function<Response(const Request&)>;
 

@@ -118,13 +118,18 @@ class RetryLoop {
         policy_(policy),
         context_(context),
         environment_(environment),
-        decision_(decision) {
+        decision_(decision),
+        guard_(client.hosts().of(request.url)) {
     if (request.on_body) watch_sink();
+    guard_->budget.deposit(now());
   }
 
   RetryOutcome run();
 
  private:
+  std::optional<CircuitBreaker::Attempt> ask_breaker();
+  void tell_breaker(CircuitBreaker::Attempt& attempt, const HttpResponse& response) const;
+  void tell_breaker(CircuitBreaker::Attempt& attempt, const TransportError& error) const;
   bool answered(HttpResponse response);
   void failed(const TransportError& error);
   void watch_sink();
@@ -135,6 +140,7 @@ class RetryLoop {
   void sleep(milliseconds delay);
   void begin_again();
   ErrorInfo info(CallEnd end) const;
+  SteadyTime now() const { return environment_.clock->steady_now(); }
   double random() { return environment_.random ? environment_.random() : uniform_of_this_thread(); }
   HttpRequest& own_request() {
     if (!own_request_) own_request_ = *request_;
@@ -149,6 +155,7 @@ class RetryLoop {
   const CallContext& context_;
   const RetryEnvironment& environment_;
   const RetryDecision& decision_;
+  const std::shared_ptr<HostGuard> guard_;
 
   RetryOutcome outcome_;
   int retries_ = 0;
@@ -163,10 +170,15 @@ RetryOutcome RetryLoop::run() {
     if (context_.expired(*environment_.clock)) {
       throw TimeoutError("the deadline has passed", info(CallEnd::kDeadline));
     }
+    auto admitted = ask_breaker();
+    if (!admitted) continue;
     ++outcome_.attempts;
     try {
-      if (answered(client_.send(*request_, context_))) return std::move(outcome_);
+      HttpResponse response = client_.send(*request_, context_);
+      tell_breaker(*admitted, response);
+      if (answered(std::move(response))) return std::move(outcome_);
     } catch (const TransportError& error) {
+      tell_breaker(*admitted, error);
       cause_ = std::current_exception();
       if (error.delivery() != Delivery::kNotSent) outcome_.maybe_accepted = true;
       failed(error);
@@ -175,19 +187,54 @@ RetryOutcome RetryLoop::run() {
   }
 }
 
+/// Nothing when it has waited for the open breaker, which may be asked again; throws when the call
+/// cannot wait for it.
+std::optional<CircuitBreaker::Attempt> RetryLoop::ask_breaker() {
+  CircuitBreaker::Admission admission = guard_->breaker.admit(now());
+  if (admission.attempt) return std::move(admission.attempt);
+  // Spread, so that those who wait for one probe do not all come at once.
+  auto wait = std::chrono::ceil<milliseconds>(admission.wait);
+  wait += milliseconds(static_cast<std::int64_t>(random() * static_cast<double>(wait.count())));
+  if (retries_ >= policy_.retries || !fits(wait)) {
+    outcome_.retry_at = environment_.clock->system_now() + wait;
+    throw Unavailable("not tried: the host has been failing", info(CallEnd::kBreakerOpen));
+  }
+  ++retries_;
+  sleep(wait);
+  return std::nullopt;
+}
+
+/// A host that answers lives, also when it refuses, and when it steers its load by a hint.
+void RetryLoop::tell_breaker(CircuitBreaker::Attempt& attempt, const HttpResponse& response) const {
+  const int status = response.status;
+  const bool steers =
+      status == 503 &&
+      read_retry_hint(response.headers, environment_.clock->system_now()).delay.has_value();
+  const bool broken = status == 500 || status == 502 || status == 503 || status == 504;
+  if (broken && !steers) return attempt.failed(now());
+  attempt.succeeded();
+}
+
+void RetryLoop::tell_breaker(CircuitBreaker::Attempt& attempt, const TransportError& error) const {
+  const bool host_failed = error.failure() == TransportFailure::kConnect ||
+                           error.failure() == TransportFailure::kTimeout ||
+                           error.failure() == TransportFailure::kReset;
+  if (host_failed && !is_stale_connection(error)) attempt.failed(now());
+}
+
 /// True when the answer stands; otherwise it has slept and another attempt is due.
 bool RetryLoop::answered(HttpResponse response) {
-  const SystemTime now = environment_.clock->system_now();
-  const RetryHint hint = read_retry_hint(response.headers, now);
+  const SystemTime time = environment_.clock->system_now();
+  const RetryHint hint = read_retry_hint(response.headers, time);
   const bool worth = decision_ ? decision_(response) : default_decision(response, hint);
   const bool is_error = response.status >= 400;
-  if (is_error && hint.delay) outcome_.retry_at = now + *hint.delay;
+  if (is_error && hint.delay) outcome_.retry_at = time + *hint.delay;
   outcome_.response = std::move(response);
   if (!worth) {
     outcome_.end = is_error ? CallEnd::kPermanent : CallEnd::kNone;
     return true;
   }
-  if (retries_ >= policy_.retries) {
+  if (retries_ >= policy_.retries || !guard_->budget.withdraw(now())) {
     outcome_.end = CallEnd::kExhausted;
     return true;
   }
@@ -228,6 +275,10 @@ void RetryLoop::failed(const TransportError& error) {
   }
   if (is_stale_connection(error)) return use_fresh_connection();
   if (retries_ >= policy_.retries) throw Unavailable(what, info(CallEnd::kExhausted));
+  if (!guard_->budget.withdraw(now())) {
+    throw Unavailable(what + "; too many calls to this host are being retried",
+                      info(CallEnd::kExhausted));
+  }
   const milliseconds wait = delay(std::nullopt);
   if (!fits(wait)) throw TimeoutError(what, info(CallEnd::kDeadline));
   sleep(wait);

@@ -66,12 +66,20 @@ using RetryDecision = std::function<bool(const HttpResponse&)>;
 /// it. A reset on a reused connection before any byte of the answer gets one free retry at once, on
 /// a fresh connection. A BodySource is rewound before each further attempt. Once on_body has had
 /// pieces there is no further attempt, unless on_restart is set. What on_body or a BodySource
-/// throws comes through as it is; false from on_body is Unavailable with kPermanent. Throws, with
+/// throws comes through as it is; false from on_body is Unavailable with kPermanent.
+///
+/// All calls to one host share its HostGuard (host_guard.hpp). A retry that its budget has no token
+/// for is not made: the call ends as kExhausted. While its breaker is open nothing is sent; the
+/// call waits for the breaker as for a retry, and ends as kBreakerOpen where it has none left or
+/// cannot wait that long.
+///
+/// Throws, with
 /// ErrorInfo::end, attempts, maybe_accepted, retry_at and the cause:
 ///  - TimeoutError: kDeadline (also when the next attempt could not begin before the deadline; a
 ///  hint
 ///    beyond the deadline sets retry_at) or kCancelled;
-///  - Unavailable: no answer came; kExhausted or kPermanent (TLS, invalid request);
+///  - Unavailable: no answer came; kExhausted, kBreakerOpen (with retry_at) or kPermanent (TLS,
+///    invalid request);
 ///  - InvalidResponse: too large or malformed (kPermanent).
 /// ErrorInfo::maybe_accepted is set when any of the attempts may have been carried out.
 /// When the deadline leaves no room for a further attempt after a retryable *answer*, that answer

@@ -118,6 +118,7 @@ class ScriptedClient final : public HttpClient {
     }
     return std::get<HttpResponse>(step);
   }
+  void plays(std::deque<Step> steps) { steps_ = std::move(steps); }
   std::vector<HttpRequest> requests;
   std::function<void()> on_send;
 
@@ -315,6 +316,95 @@ TEST_F(RetryLoopTest, DoesNotRepeatWhatCannotHelp) {
     EXPECT_EQ(error_of<InvalidResponse>(client).info().end, CallEnd::kPermanent);
     EXPECT_THAT(client.requests, SizeIs(1));
   }
+}
+
+TEST_F(RetryLoopTest, StopsRetryingWhenTheHostsBudgetIsSpent) {
+  ScriptedClient client({Fault{TransportFailure::kConnect, Delivery::kNotSent}});
+  random_ = 0;  // no delay, so that no time brings tokens back
+  const int calls = 100;
+  for (int call = 0; call < calls; ++call) error_of<Unavailable>(client);
+  EXPECT_THAT(client.requests.size(), Le(calls * 1.2 + limits::kRetryBudgetTokens));
+  const auto error = error_of<Unavailable>(client);
+  EXPECT_EQ(error.info().end, CallEnd::kExhausted);
+  EXPECT_EQ(error.info().attempts, 1);
+  EXPECT_THAT(error.what(), HasSubstr("too many calls to this host are being retried"));
+
+  ScriptedClient answering({status(503)});
+  for (int call = 0; call < calls; ++call) run(answering);
+  const RetryOutcome outcome = run(answering);
+  EXPECT_EQ(outcome.end, CallEnd::kExhausted);
+  EXPECT_EQ(outcome.attempts, 1);
+}
+
+TEST_F(RetryLoopTest, FailsWithoutSendingWhileTheBreakerIsOpen) {
+  policy_.retries = 0;
+  ScriptedClient client({Fault{TransportFailure::kTimeout}});
+  client.on_send = [&] { clock_.advance(1s); };
+  while (error_of<Unavailable>(client).info().end != CallEnd::kBreakerOpen) {
+    ASSERT_THAT(client.requests.size(), Le(limits::kBreakerFailures));
+  }
+  const std::size_t sent = client.requests.size();
+  const auto error = error_of<Unavailable>(client);
+  EXPECT_THAT(client.requests, SizeIs(sent));
+  EXPECT_EQ(error.info().end, CallEnd::kBreakerOpen);
+  EXPECT_EQ(error.info().attempts, 0);
+  EXPECT_FALSE(error.info().maybe_accepted);
+  EXPECT_GT(error.info().retry_at, clock_.system_now());
+}
+
+TEST_F(RetryLoopTest, WaitsForTheBreakerAndIsItsProbe) {
+  policy_.retries = 0;
+  ScriptedClient client({Fault{TransportFailure::kTimeout}});
+  client.on_send = [&] { clock_.advance(1s); };
+  while (error_of<Unavailable>(client).info().end != CallEnd::kBreakerOpen) {
+  }
+  client.plays({status(200)});
+  policy_.retries = 1;
+  const RetryOutcome outcome = run(client);
+  EXPECT_EQ(outcome.response.status, 200);
+  EXPECT_EQ(outcome.attempts, 1);
+  EXPECT_EQ(client.hosts().of("")->breaker.state(clock_.steady_now()), BreakerState::kClosed);
+}
+
+TEST_F(RetryLoopTest, DoesNotWaitForTheBreakerBeyondTheDeadline) {
+  policy_.retries = 0;
+  ScriptedClient client({Fault{TransportFailure::kTimeout}});
+  client.on_send = [&] { clock_.advance(1s); };
+  while (error_of<Unavailable>(client).info().end != CallEnd::kBreakerOpen) {
+  }
+  policy_.retries = 3;
+  const auto error = error_of<Unavailable>(client, CallContext{}.within(100ms, clock_));
+  EXPECT_EQ(error.info().end, CallEnd::kBreakerOpen);
+}
+
+TEST_F(RetryLoopTest, OpensNoBreakerForAHostThatAnswersOrSteers) {
+  policy_.retries = 0;
+  for (const auto& answer :
+       {status(429), status(404), status(401), status(409), status(503, {{"Retry-After", "1"}})}) {
+    ScriptedClient client({answer});
+    client.on_send = [&] { clock_.advance(1s); };
+    for (int call = 0; call < 50; ++call) EXPECT_EQ(run(client).attempts, 1) << answer.status;
+  }
+  for (const auto failure : {TransportFailure::kTls, TransportFailure::kInvalid}) {
+    ScriptedClient client({Fault{failure}});
+    client.on_send = [&] { clock_.advance(1s); };
+    for (int call = 0; call < 50; ++call)
+      EXPECT_EQ(error_of<Unavailable>(client).info().end, CallEnd::kPermanent);
+  }
+}
+
+TEST_F(RetryLoopTest, GivesTheProbeBackWhateverEndsIt) {
+  policy_.retries = 0;
+  ScriptedClient client({Fault{TransportFailure::kTimeout}});
+  client.on_send = [&] { clock_.advance(1s); };
+  while (error_of<Unavailable>(client).info().end != CallEnd::kBreakerOpen) {
+  }
+  clock_.advance(limits::kBreakerOpenMax);
+  client.on_send = [] { throw std::bad_alloc(); };
+  EXPECT_THROW(run(client), std::bad_alloc);
+  client.on_send = nullptr;
+  client.plays({status(200)});
+  EXPECT_EQ(run(client).attempts, 1);
 }
 
 TEST_F(RetryLoopTest, GivesOneFreeRetryToAStaleConnection) {

@@ -1,0 +1,78 @@
+#include "necrocode/net/idempotency.hpp"
+
+#include <algorithm>
+
+#include "necrocode/base/digest.hpp"
+
+namespace necrocode::net {
+namespace {
+constexpr const char* kOfAnother = "the Idempotency-Key was used for another request";
+}
+
+std::optional<IdempotencyKey> read_idempotency_key(const Request& request) {
+  const std::size_t count = request.headers.count("Idempotency-Key");
+  if (count == 0) return std::nullopt;
+  if (count > 1) throw HttpError(400, "Idempotency-Key is given more than once");
+  const std::string_view key = *request.headers.get("Idempotency-Key");
+  const bool visible =
+      std::all_of(key.begin(), key.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  if (key.empty() || key.size() > limits::kIdempotencyKeyBytes || !visible) {
+    throw HttpError(400, "Idempotency-Key must be 1 to " +
+                             std::to_string(limits::kIdempotencyKeyBytes) +
+                             " visible ASCII characters");
+  }
+  // A key belongs to its route: who numbers the calls of each route anew has other requests.
+  return IdempotencyKey{request.method + ' ' + request.route + '\n' + std::string(key),
+                        sha256_hex(request.target + '\n' + request.body)};
+}
+
+bool is_kept(int status) {
+  if (status / 100 == 2) return status != 204;
+  return status / 100 == 4 && status != 408 && status != 425 && status != 429;
+}
+
+Response key_of_another_request() {
+  return problem(422, kOfAnother, {});
+}
+
+std::optional<Response> find_kept(IdempotencyStore& store, const IdempotencyKey& key) {
+  auto kept = store.find(key.name);
+  if (!kept) return std::nullopt;
+  if (kept->fingerprint != key.fingerprint) {
+    throw HttpError(422, kOfAnother);
+  }
+  Response response = Response::text(kept->status, std::move(kept->body), kept->content_type);
+  if (!kept->etag.empty()) response.headers.set("ETag", std::move(kept->etag));
+  response.headers.set("Idempotent-Replayed", "true");
+  return response;
+}
+
+void keep(IdempotencyStore& store, const IdempotencyKey& key, const Response& response) {
+  if (!is_kept(response.status)) return;
+  store.keep(key.name,
+             {key.fingerprint, response.status, response.headers.get_or("Content-Type", ""),
+              response.headers.get_or("ETag", ""), std::get<std::string>(response.body)});
+}
+
+Response answer_once(const Request& request, const Transact& transact,
+                     const std::function<Response()>& make) {
+  const auto key = read_idempotency_key(request);
+  std::optional<Response> answer;
+  const auto once = [&](IdempotencyStore& store) {
+    if (key) answer = find_kept(store, *key);
+    if (answer) return;
+    answer = make();
+    if (key) keep(store, *key, *answer);
+  };
+  try {
+    transact(once);
+  } catch (const std::exception& error) {
+    if (!key || !is_kept(problem_status(error))) throw;
+    const Response refusal = problem_for(error, request);
+    transact([&](IdempotencyStore& store) { keep(store, *key, refusal); });
+    throw;
+  }
+  return std::move(*answer);
+}
+
+}  // namespace necrocode::net
