@@ -189,6 +189,28 @@ Json ServiceCaller::call_json(const ServiceCall& call, const CallContext& contex
   }
 }
 
+std::optional<Json> ServiceCaller::report(ServiceCall call, const CallContext& context) const {
+  CallSpool* const spool = options_.spool.get();
+  if (spool == nullptr) return call_json(call, context);
+  // Made here, so that the kept call is the same as the one that may have been carried out.
+  if (call.idempotency_key.empty()) call.idempotency_key = uuid7();
+  if (!spool->holds(base_url_, call.target)) {
+    try {
+      return call_json(call, context);
+    } catch (const Unavailable&) {
+    } catch (const RateLimited&) {
+    } catch (const TimeoutError& error) {
+      if (error.info().end == CallEnd::kCancelled) throw;
+    }
+  }
+  spool->keep(service_, base_url_, call);
+  return std::nullopt;
+}
+
+bool ServiceCaller::settle(const std::string& target, const CallContext& context) const {
+  return !options_.spool || options_.spool->settle(base_url_, target, context);
+}
+
 HealthStatus ServiceCaller::health_check(std::string_view component) const {
   const Clock& clock = *options_.environment.clock;
   const SteadyTime begin = clock.steady_now();

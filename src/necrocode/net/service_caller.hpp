@@ -11,6 +11,7 @@
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/masking.hpp"
 #include "necrocode/base/secret.hpp"
+#include "necrocode/net/call_spool.hpp"
 #include "necrocode/net/http_client.hpp"
 #include "necrocode/net/retry.hpp"
 
@@ -35,6 +36,7 @@ struct ServiceOptions {
   std::chrono::milliseconds health_timeout{5'000};  ///< of health_check(), which has no retries
   RetryPolicy retry;                                ///< of every other call
   std::shared_ptr<HttpClient> http;                 ///< the shared one when null
+  std::shared_ptr<CallSpool> spool;                 ///< of report(); null: nothing is kept
   RetryEnvironment environment;                     ///< time and chance, for tests
 };
 
@@ -73,6 +75,12 @@ class ServiceCaller {
   HttpResponse call(const ServiceCall& call, const CallContext& context) const;
   /// The same, its body read as JSON; null for 204. Throws InvalidResponse when it is not JSON.
   Json call_json(const ServiceCall& call, const CallContext& context) const;
+  /// call_json() of a call that must not be lost while the service is down: with a spool it is kept
+  /// there when no answer comes or the service asks to come later (408, 425, 429, 5xx), and also
+  /// while an earlier call about its target is kept. Nothing then. A cancelled call is not kept.
+  std::optional<Json> report(ServiceCall call, const CallContext& context) const;
+  /// Waits until no call about `target` is kept any more; false when the context ended first.
+  bool settle(const std::string& target, const CallContext& context) const;
   /// GET /health, once, without retries: healthy when its `components` has `component` as "ok",
   /// whatever the other services of the address say; without `components`, by the status. Never
   /// throws.
