@@ -8,6 +8,7 @@
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/net/idempotency.hpp"
 
 namespace necrocode::artifacts {
 namespace {
@@ -18,13 +19,10 @@ using net::Response;
 
 constexpr std::string_view kPathPrefix = "/artifacts/";
 
-std::string idempotency_key(const Request& request) {
-  const std::string key = request.headers.get_or("Idempotency-Key", "");
-  if (key.size() > limits::kIdempotencyKeyBytes) {
-    throw HttpError(400, "Idempotency-Key has more than " +
-                             std::to_string(limits::kIdempotencyKeyBytes) + " bytes");
-  }
-  return key;
+/// By what the store finds the first answer; "" without a key. The store compares the uploads.
+std::string key_name(const Request& request) {
+  const auto key = net::read_idempotency_key(request);
+  return key ? key->name : std::string();
 }
 
 void refuse_digest_mismatch() {
@@ -216,7 +214,7 @@ Artifact ArtifactService::must_find(const std::string& id) const {
 
 Response ArtifactService::create_from_form(const Request& request) {
   const AnnouncedDigest announced(request.headers);
-  const std::string key = idempotency_key(request);
+  const std::string key = key_name(request);
   const auto upload = store_->begin_upload();
   ReceivedForm form = receive_form(request, *upload, announced.present());
   const ContentDigest digest = upload->finish();
@@ -235,7 +233,7 @@ Response ArtifactService::create_from_form(const Request& request) {
 Response ArtifactService::create_from_body(const Request& request) {
   check_path_names(request);
   ArtifactDraft draft = make_draft(request.param("type"), metadata_from_path(request));
-  draft.idempotency_key = idempotency_key(request);
+  draft.idempotency_key = key_name(request);
   if (!iequals(request.headers.get_or("Content-Encoding", "identity"), "identity")) {
     throw HttpError(415, "send the bytes without Content-Encoding");
   }

@@ -5,10 +5,10 @@
 #include <cmath>
 #include <utility>
 
-#include "necrocode/base/digest.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/net/idempotency.hpp"
 
 namespace necrocode::pool {
 namespace {
@@ -154,8 +154,10 @@ net::Response PoolService::allocate(const net::Request& request) {
   }
   fields.finish("slot request");
   checked_url([&] { git::check_remote_url(wanted.repo_url); });
-  wanted.idempotency_key = shorten(request.headers.get_or("Idempotency-Key", ""), 256);
-  wanted.request_digest = sha256_hex(request.body);
+  if (const auto key = net::read_idempotency_key(request)) {
+    wanted.idempotency_key = key->name;
+    wanted.request_digest = key->fingerprint;
+  }
   wanted.wait = timeout > 0;
 
   const auto wait = std::chrono::milliseconds(static_cast<std::int64_t>(std::ceil(

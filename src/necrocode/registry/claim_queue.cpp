@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <list>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "necrocode/observe/log.hpp"
@@ -20,10 +21,22 @@ constexpr std::size_t kServedAtOnce = 256;
 /// Known before the answer is parked, so that its end can be told apart from any other's.
 using Handle = std::shared_ptr<std::shared_ptr<net::Parked>>;
 
-struct Waiter {
+struct Claim {
   ClaimRequest request;
-  Handle handle;
-  net::Parked& parked() const { return **handle; }
+  std::optional<net::IdempotencyKey> key;
+};
+
+struct Waiter {
+  const Claim claim;
+  /// One, or more where the claim was told again with its key while it waited. Under the queue's
+  /// mutex.
+  std::vector<Handle> handles;
+};
+
+/// What one claim came to.
+struct Served {
+  std::optional<net::Response> response;  ///< nothing: no task, it may wait on
+  std::vector<LeaseRef> leases;           ///< begun for it
 };
 
 }  // namespace
@@ -37,18 +50,26 @@ struct ClaimQueue::State {
   const Answer answer;
 
   std::mutex mutex;
-  std::list<Waiter> waiters;  // in order of arrival
-  std::uint64_t news = 0;     // counts what may let a waiting claim succeed
-  std::uint64_t served = 0;   // the `news` that the thread has acted on
-  SteadyTime wake_at;         // when the thread means to wake
-  std::stop_source wake;      // ends the thread's current sleep
+  std::list<std::shared_ptr<Waiter>> waiters;  // in order of arrival
+  std::uint64_t news = 0;                      // counts what may let a waiting claim succeed
+  std::uint64_t served = 0;                    // the `news` that the thread has acted on
+  // Names of the keys whose answers are being handed over: what was claimed may yet be given back.
+  std::set<std::string> handing_over;
+  SteadyTime wake_at;     // when the thread means to wake
+  std::stop_source wake;  // ends the thread's current sleep
   bool stopping = false;
   std::thread thread;
 
   void work();
   std::optional<SteadyTime> expire();
   void serve(std::uint64_t acting_on);
-  void hand_over(const std::vector<Waiter>& served, const std::vector<ClaimOutcome>& outcomes);
+  void serve_some(const std::vector<std::shared_ptr<Waiter>>& some);
+  std::vector<Served> claim_all(const std::vector<Claim>& claims);
+  Served claim_of(const Claim& claim, const ClaimOutcome& outcome, net::IdempotencyStore& answers);
+  bool hand_over(Waiter& waiter, const net::Response& response);
+  void give_back(const std::vector<LeaseRef>& leases, const std::vector<std::string>& keys);
+  std::shared_ptr<Waiter> waiter_with(const std::optional<net::IdempotencyKey>& key);
+  void wait(const Claim& claim, const Handle& handle, std::uint64_t seen);
   bool attempt(const char* what, const std::function<void()>& step);
   void remove(const Handle& handle);
 
@@ -86,32 +107,29 @@ void ClaimQueue::lease_started(std::chrono::milliseconds duration) {
   if (ends < state_->wake_at) state_->wake.request_stop();
 }
 
-net::Response ClaimQueue::claim(const ClaimRequest& request) {
+net::Response ClaimQueue::claim(const ClaimRequest& request,
+                                const std::optional<net::IdempotencyKey>& key) {
+  const Claim claim{request, key};
   std::uint64_t seen = 0;
   bool others_first = false;
   {
     const std::lock_guard lock(state_->mutex);
-    others_first = !state_->waiters.empty() && state_->news != state_->served;
+    others_first = (!state_->waiters.empty() && state_->news != state_->served) ||
+                   state_->waiter_with(key) || (key && state_->handing_over.contains(key->name));
     seen = others_first ? state_->served : state_->news;
   }
   if (!others_first || request.wait.count() == 0) {
-    const ClaimOutcome outcome = state_->store.claim({request}).front();
-    const bool claimed = !outcome.get().empty();
-    if (claimed) lease_started(request.lease);
-    if (claimed || request.wait.count() == 0) return state_->answer(outcome);
+    Served served = std::move(state_->claim_all({claim}).front());
+    if (!served.leases.empty()) lease_started(request.lease);
+    if (served.response) return std::move(*served.response);
+    if (request.wait.count() == 0) return state_->answer({});
   }
   net::ParkRequest park;
   park.timeout = request.wait;
   const Handle handle = std::make_shared<std::shared_ptr<net::Parked>>();
-  park.start = [state = state_, request, seen, handle](std::shared_ptr<net::Parked> parked) {
-    const std::lock_guard lock(state->mutex);
+  park.start = [state = state_, claim, seen, handle](std::shared_ptr<net::Parked> parked) {
     *handle = std::move(parked);
-    state->waiters.push_back({request, handle});
-    // Something became ready between the claim above and now: the thread has to look again.
-    if (state->news != seen) {
-      ++state->news;
-      state->wake.request_stop();
-    }
+    state->wait(claim, handle, seen);
   };
   park.on_timeout = [state = state_, handle] {
     state->remove(handle);
@@ -121,9 +139,38 @@ net::Response ClaimQueue::claim(const ClaimRequest& request) {
   return net::Response::park(std::move(park));
 }
 
+/// `seen`: the news that were acted on for this claim already.
+void ClaimQueue::State::wait(const Claim& claim, const Handle& handle, std::uint64_t seen) {
+  const std::lock_guard lock(mutex);
+  if (const auto first = waiter_with(claim.key)) {
+    if (first->claim.key->fingerprint == claim.key->fingerprint) {
+      first->handles.push_back(handle);
+    } else {
+      (*handle)->complete(net::key_of_another_request());
+    }
+    return;
+  }
+  waiters.push_back(std::make_shared<Waiter>(Waiter{claim, {handle}}));
+  if (news == seen) return;
+  // Something became ready between the claim and now: the thread has to look again.
+  ++news;
+  wake.request_stop();
+}
+
+/// Under the mutex.
+std::shared_ptr<Waiter> ClaimQueue::State::waiter_with(
+    const std::optional<net::IdempotencyKey>& key) {
+  if (!key) return nullptr;
+  const auto found = std::find_if(waiters.begin(), waiters.end(), [&](const auto& waiter) {
+    return waiter->claim.key && waiter->claim.key->name == key->name;
+  });
+  return found == waiters.end() ? nullptr : *found;
+}
+
 void ClaimQueue::State::remove(const Handle& handle) {
   const std::lock_guard lock(mutex);
-  waiters.remove_if([&](const Waiter& waiter) { return waiter.handle == handle; });
+  for (const auto& waiter : waiters) std::erase(waiter->handles, handle);
+  std::erase_if(waiters, [](const auto& waiter) { return waiter->handles.empty(); });
 }
 
 void ClaimQueue::State::work() {
@@ -169,38 +216,111 @@ std::optional<SteadyTime> ClaimQueue::State::expire() {
 }
 
 void ClaimQueue::State::serve(std::uint64_t acting_on) {
-  std::vector<Waiter> waiting;
+  std::vector<std::shared_ptr<Waiter>> waiting;
   {
     const std::lock_guard lock(mutex);
     if (acting_on == served) return;
-    std::erase_if(waiters, [](const Waiter& waiter) { return !waiter.parked().waiting(); });
+    for (const auto& waiter : waiters) {
+      std::erase_if(waiter->handles, [](const Handle& handle) { return !(*handle)->waiting(); });
+    }
+    std::erase_if(waiters, [](const auto& waiter) { return waiter->handles.empty(); });
     waiting.assign(waiters.begin(), waiters.end());
   }
   for (std::size_t first = 0; first < waiting.size(); first += kServedAtOnce) {
     const auto begin = waiting.begin() + static_cast<std::ptrdiff_t>(first);
     const auto count = std::min(kServedAtOnce, waiting.size() - first);
-    const std::vector<Waiter> some(begin, begin + static_cast<std::ptrdiff_t>(count));
-    std::vector<ClaimRequest> requests;
-    for (const Waiter& waiter : some) requests.push_back(waiter.request);
-    hand_over(some, store.claim(requests));
+    serve_some({begin, begin + static_cast<std::ptrdiff_t>(count)});
   }
   const std::lock_guard lock(mutex);
   served = acting_on;
 }
 
-void ClaimQueue::State::hand_over(const std::vector<Waiter>& some,
-                                  const std::vector<ClaimOutcome>& outcomes) {
+void ClaimQueue::State::serve_some(const std::vector<std::shared_ptr<Waiter>>& some) {
+  std::vector<Claim> claims;
+  for (const auto& waiter : some) claims.push_back(waiter->claim);
+  const std::vector<Served> results = claim_all(claims);
   std::vector<LeaseRef> unwanted;
+  std::vector<std::string> keys;
   for (std::size_t i = 0; i < some.size(); ++i) {
-    const ClaimOutcome& outcome = outcomes[i];
-    if (outcome.claimed.empty() && !outcome.refusal) continue;
-    remove(some[i].handle);
-    if (some[i].parked().complete(answer(outcome))) continue;
-    for (const ClaimedTask& claimed : outcome.claimed) {
-      unwanted.push_back({claimed.task.id, claimed.lease_token});
-    }
+    if (!results[i].response || hand_over(*some[i], *results[i].response)) continue;
+    unwanted.insert(unwanted.end(), results[i].leases.begin(), results[i].leases.end());
+    if (claims[i].key && !results[i].leases.empty()) keys.push_back(claims[i].key->name);
   }
-  store.give_back(unwanted);
+  give_back(unwanted, keys);
+}
+
+/// One transaction for all of them, with the answers that are kept under their keys.
+std::vector<Served> ClaimQueue::State::claim_all(const std::vector<Claim>& claims) {
+  std::vector<Served> results(claims.size());
+  store.transact([&](TaskChanges& changes) {
+    std::vector<ClaimRequest> requests;
+    std::vector<std::size_t> places;
+    for (std::size_t i = 0; i < claims.size(); ++i) {
+      try {
+        if (claims[i].key) results[i].response = find_kept(changes.answers(), *claims[i].key);
+      } catch (const net::HttpError&) {  // of another request
+        results[i].response = net::key_of_another_request();
+      }
+      if (results[i].response) continue;
+      requests.push_back(claims[i].request);
+      places.push_back(i);
+    }
+    const std::vector<ClaimOutcome> outcomes = changes.claim(requests);
+    for (std::size_t i = 0; i < outcomes.size(); ++i) {
+      results[places[i]] = claim_of(claims[places[i]], outcomes[i], changes.answers());
+    }
+  });
+  return results;
+}
+
+Served ClaimQueue::State::claim_of(const Claim& claim, const ClaimOutcome& outcome,
+                                   net::IdempotencyStore& answers) {
+  Served result;
+  if (outcome.claimed.empty() && !outcome.refusal) return result;
+  result.response = answer(outcome);
+  for (const ClaimedTask& task : outcome.claimed) {
+    result.leases.push_back({task.task.id, task.lease_token});
+  }
+  if (claim.key) net::keep(answers, *claim.key, *result.response);
+  return result;
+}
+
+/// True when somebody took it.
+bool ClaimQueue::State::hand_over(Waiter& waiter, const net::Response& response) {
+  std::vector<Handle> handles;
+  {
+    const std::lock_guard lock(mutex);
+    handles.swap(waiter.handles);
+    std::erase_if(waiters, [&](const auto& other) { return other.get() == &waiter; });
+    if (waiter.claim.key) handing_over.insert(waiter.claim.key->name);
+  }
+  bool taken = false;
+  for (const Handle& handle : handles) taken = (*handle)->complete(response) || taken;
+  return taken;
+}
+
+/// Leases whose claimants are gone, and the keys that they were kept under.
+void ClaimQueue::State::give_back(const std::vector<LeaseRef>& leases,
+                                  const std::vector<std::string>& keys) {
+  const auto handed_over = [this] {
+    const std::lock_guard lock(mutex);
+    if (handing_over.empty()) return;
+    handing_over.clear();
+    ++news;  // a claim told again meanwhile has waited for this
+    wake.request_stop();
+  };
+  try {
+    if (!leases.empty()) {
+      store.transact([&](TaskChanges& changes) {
+        changes.give_back(leases);
+        for (const std::string& key : keys) changes.answers().forget(key);
+      });
+    }
+  } catch (...) {
+    handed_over();
+    throw;
+  }
+  handed_over();
 }
 
 }  // namespace necrocode::registry

@@ -1,5 +1,6 @@
 // ClaimQueue: claims that wait for a ready task, in their order of arrival, and the thread that
-// serves them and ends due leases. A claim whose client is gone is handed back, never lost.
+// serves them and ends due leases. A claim whose client is gone is handed back, never lost. A claim
+// told again, by its Idempotency-Key, gets the tasks of the first.
 #pragma once
 
 #include <functional>
@@ -21,9 +22,11 @@ class ClaimQueue {
   ClaimQueue(TaskStore& store, const Clock& clock, Answer answer);
   ~ClaimQueue();  ///< stop()
 
-  /// Claims at once, or parks the answer for up to `request.wait`. Throws what refuses the claim at
-  /// once.
-  net::Response claim(const ClaimRequest& request);
+  /// Claims at once, or parks the answer for up to `request.wait`. With a key that has an answer
+  /// gives that; with one that a waiting claim has, waits for its answer. Throws what refuses the
+  /// claim at once.
+  net::Response claim(const ClaimRequest& request,
+                      const std::optional<net::IdempotencyKey>& key = std::nullopt);
   /// A lease of that length has begun: the thread wakes when it may end.
   void lease_started(std::chrono::milliseconds duration);
   void stop();

@@ -8,6 +8,8 @@ namespace {
 
 using net::ServiceCall;
 
+constexpr const char* kService = "task-registry";
+
 net::ServiceOptions options_for(const std::string& base_url) {
   net::ServiceOptions options;
   options.base_url = base_url;
@@ -54,7 +56,7 @@ std::string query_text(const std::vector<std::pair<std::string_view, std::string
 const Json::Array& items_of(const Json& page, std::string_view name) {
   if (!page[name].is_array()) {
     ErrorInfo info;
-    info.service = "task-registry";
+    info.service = kService;
     throw InvalidResponse("the answer has no list \"" + std::string(name) + "\"", std::move(info));
   }
   return page[name].items();
@@ -65,12 +67,34 @@ std::optional<std::string> next_cursor(const Json& page) {
   return cursor ? std::optional<std::string>(*cursor) : std::nullopt;
 }
 
+[[noreturn]] void refuse_answer(const ServiceCall& call, const std::string& why,
+                                std::vector<FieldError> fields = {}) {
+  ErrorInfo info;
+  info.service = kService;
+  info.operation = call.operation;
+  info.target = call.target;
+  info.fields = std::move(fields);
+  throw InvalidResponse("the answer is not as the protocol says: " + why, std::move(info));
+}
+
+registry::HeartbeatAnswer read_heartbeat(const Json& answer, const ServiceCall& call) {
+  JsonFields fields(answer);
+  registry::HeartbeatAnswer heartbeat;
+  const auto expires_at = fields.time("expires_at");
+  heartbeat.cancel_requested = fields.boolean("cancel_requested").value_or(false);
+  if (!expires_at || !fields.errors().empty()) {
+    refuse_answer(call, "a heartbeat has expires_at and cancel_requested", fields.errors());
+  }
+  heartbeat.expires_at = *expires_at;
+  return heartbeat;
+}
+
 }  // namespace
 
 TaskRegistryClient::TaskRegistryClient(const std::string& base_url)
     : TaskRegistryClient(options_for(base_url)) {}
 TaskRegistryClient::TaskRegistryClient(net::ServiceOptions options)
-    : caller_("task-registry", std::move(options)) {}
+    : caller_(kService, std::move(options)) {}
 
 registry::Task TaskRegistryClient::update_task_status(const std::string& task_id,
                                                       const std::string& status,
@@ -80,7 +104,7 @@ registry::Task TaskRegistryClient::update_task_status(const std::string& task_id
   call.body = Json::object(
       {{"status", status}, {"metadata", object_or_empty(metadata)}, {"updated_at", now_json()}});
   add_lease(call.body, lease);
-  const Json answer = caller_.call_json(call, context);
+  const Json answer = caller_.report(call, context).value_or(Json());
   // A service that answers 204 has done it, too.
   if (!answer.is_null()) return registry::Task::from_json(answer);
   registry::Task task;
@@ -96,7 +120,7 @@ registry::Event TaskRegistryClient::add_event(const std::string& task_id,
   call.body = Json::object(
       {{"event_type", event_type}, {"data", object_or_empty(data)}, {"timestamp", now_json()}});
   add_lease(call.body, lease);
-  const Json answer = caller_.call_json(call, context);
+  const Json answer = caller_.report(call, context).value_or(Json());
   // A service that answers 204 has recorded it, too.
   if (!answer.is_null()) return registry::Event::from_json(answer);
   registry::Event event;
@@ -117,7 +141,11 @@ void TaskRegistryClient::add_artifact(const std::string& task_id, const std::str
                             {"metadata", object_or_empty(metadata)},
                             {"created_at", now_json()}});
   add_lease(call.body, lease);
-  caller_.call_json(call, context);
+  caller_.report(call, context);
+}
+
+bool TaskRegistryClient::settle(const std::string& task_id, const CallContext& context) {
+  return caller_.settle(task_id, context);
 }
 
 registry::Task TaskRegistryClient::get_task(const std::string& task_id,
@@ -178,21 +206,27 @@ registry::HeartbeatAnswer TaskRegistryClient::heartbeat(const std::string& task_
                                                         const CallContext& context) {
   ServiceCall call = call_for("heartbeat", task_id, "POST", task_path(task_id, "/heartbeat"));
   call.body = Json::object({{"lease_token", lease.value}});
-  const Json answer = caller_.call_json(call, context);
-  JsonFields fields(answer);
-  registry::HeartbeatAnswer heartbeat;
-  const auto expires_at = fields.time("expires_at");
-  heartbeat.cancel_requested = fields.boolean("cancel_requested").value_or(false);
-  if (!expires_at || !fields.errors().empty()) {
-    ErrorInfo info;
-    info.service = caller_.service();
-    info.operation = call.operation;
-    info.target = task_id;
-    info.fields = fields.errors();
-    throw InvalidResponse("the heartbeat's answer is not as the protocol says", std::move(info));
+  return read_heartbeat(caller_.call_json(call, context), call);
+}
+
+std::vector<std::optional<registry::HeartbeatAnswer>> TaskRegistryClient::heartbeats(
+    const std::vector<registry::LeaseRef>& leases, const CallContext& context) {
+  ServiceCall call =
+      call_for("heartbeats", std::to_string(leases.size()) + " leases", "POST", "/heartbeats");
+  Json asked = Json::array();
+  for (const registry::LeaseRef& lease : leases) {
+    asked.push_back(Json::object({{"task_id", lease.task_id}, {"lease_token", lease.token.value}}));
   }
-  heartbeat.expires_at = *expires_at;
-  return heartbeat;
+  call.body = Json::object({{"leases", std::move(asked)}});
+  const Json answer = caller_.call_json(call, context);
+  const Json::Array& items = items_of(answer, "items");
+  if (items.size() != leases.size()) refuse_answer(call, "one item a lease is due");
+  std::vector<std::optional<registry::HeartbeatAnswer>> heartbeats;
+  for (const Json& item : items) {
+    heartbeats.push_back(item["error"].is_null() ? std::optional(read_heartbeat(item, call))
+                                                 : std::nullopt);
+  }
+  return heartbeats;
 }
 
 registry::Task TaskRegistryClient::complete(const std::string& task_id,
@@ -200,7 +234,12 @@ registry::Task TaskRegistryClient::complete(const std::string& task_id,
                                             const CallContext& context) {
   ServiceCall call = call_for("complete", task_id, "POST", task_path(task_id, "/complete"));
   call.body = completion.to_json();
-  return registry::Task::from_json(caller_.call_json(call, context)["task"]);
+  const auto answer = caller_.report(call, context);
+  if (answer) return registry::Task::from_json((*answer)["task"]);
+  registry::Task task;
+  task.id = task_id;
+  task.state = completion.status;
+  return task;
 }
 
 registry::Task TaskRegistryClient::cancel(const std::string& task_id, const std::string& reason,

@@ -13,7 +13,14 @@ namespace necrocode {
 /// Thread-safe. Every call throws what ServiceCaller::call() documents: NotFound for an unknown
 /// task or taskset, Conflict with the candidates for an ambiguous number,
 /// TaskContextValidationError for what the registry refuses, InvalidResponse for an answer that is
-/// not as the protocol says. A task id is full ("app:1.1") or a bare number ("1.1") where that is
+/// not as the protocol says.
+///
+/// With ServiceOptions::spool, what a run tells about its task (update_task_status, add_event,
+/// add_artifact, complete) is kept there while the registry is out of reach, and counts as told: it
+/// is delivered later, in order, and what is returned is made from what was sent. settle() says
+/// whether all of it has gone out.
+///
+/// A task id is full ("app:1.1") or a bare number ("1.1") where that is
 /// unambiguous. `lease` is the token of the claim; while a task is leased, changes without it are a
 /// Conflict.
 class TaskRegistryClient {
@@ -40,6 +47,9 @@ class TaskRegistryClient {
                     const CallContext& context = {});
   /// The task as it stands, its artifacts included.
   registry::Task get_task(const std::string& task_id, const CallContext& context = {});
+  /// Waits until nothing that was told about the task is kept any more; false when the context
+  /// ended first. At once true without a spool.
+  bool settle(const std::string& task_id, const CallContext& context = {});
   /// Once, without retries, within the health timeout. Never throws.
   net::HealthStatus health_check();
 
@@ -59,6 +69,10 @@ class TaskRegistryClient {
   /// up. Conflict when the lease is lost.
   registry::HeartbeatAnswer heartbeat(const std::string& task_id, const LeaseToken& lease,
                                       const CallContext& context = {});
+  /// The same for many leases (at most limits::kHeartbeatsPerCall) in one call; one answer each, in
+  /// order, nothing for a lease that is lost.
+  std::vector<std::optional<registry::HeartbeatAnswer>> heartbeats(
+      const std::vector<registry::LeaseRef>& leases, const CallContext& context = {});
   /// Ends the lease: state, artifacts and events in one transaction, which also makes dependents
   /// ready. Conflict when the lease is lost.
   registry::Task complete(const std::string& task_id, const registry::Completion& completion,

@@ -95,6 +95,12 @@ struct ClaimedTask {
   static ClaimedTask from_json(const Json& json);
 };
 
+/// A lease, by its task and its token.
+struct LeaseRef {
+  std::string task_id;
+  LeaseToken token;
+};
+
 /// Which tasks to lease, and for how long.
 struct ClaimRequest {
   RunnerId runner_id;

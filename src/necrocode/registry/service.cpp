@@ -19,7 +19,7 @@ using net::Response;
 constexpr std::string_view kTokenHeader = "X-Lease-Token";
 /// The longest lease: a day.
 constexpr double kLeaseSecondsMax = 86'400;
-/// Leases in one POST /heartbeats, artifacts or events in one completion.
+/// Artifacts or events in one completion.
 constexpr std::size_t kItemsPerCall = 1000;
 
 /// An object of the caller's own (metadata, data), kept as it is.
@@ -334,6 +334,25 @@ struct RegistryService::State {
   const Clock& clock;
   ClaimQueue claims;
 
+  /// The answer to a changing request: its first one when it is told again with its
+  /// Idempotency-Key, else what `make` answers, in one transaction with what it changes.
+  Response change_once(const Request& request, const std::function<Response(TaskChanges&)>& make) {
+    TaskChanges* inside = nullptr;
+    const auto transact = [&](const std::function<void(net::IdempotencyStore&)>& work) {
+      store->transact([&](TaskChanges& changes) {
+        inside = &changes;
+        work(changes.answers());
+      });
+    };
+    return net::answer_once(request, transact, [&] {
+      try {
+        return make(*inside);
+      } catch (const LostUpdate& error) {
+        throw HttpError(412, error.summary());
+      }
+    });
+  }
+
   Response put_status(const Request& request);
   Response post_event(const Request& request);
   Response get_events(const Request& request, const std::string& task_id);
@@ -362,7 +381,9 @@ Response RegistryService::State::put_status(const Request& request) {
   change.lease_token = read_token(fields, request);
   change.expected = read_if_match(request);
   fields.finish("status");
-  return task_response(store->set_status(request.param("id"), change));
+  return change_once(request, [&](TaskChanges& changes) {
+    return task_response(changes.set_status(request.param("id"), change));
+  });
 }
 
 Response RegistryService::State::post_event(const Request& request) {
@@ -371,7 +392,9 @@ Response RegistryService::State::post_event(const Request& request) {
   NewEvent event = read_event(fields, clock.system_now());
   event.lease_token = read_token(fields, request);
   fields.finish("event");
-  return Response::json(201, store->add_event(request.param("id"), event).to_json());
+  return change_once(request, [&](TaskChanges& changes) {
+    return Response::json(201, changes.add_event(request.param("id"), event).to_json());
+  });
 }
 
 Response RegistryService::State::get_events(const Request& request, const std::string& task_id) {
@@ -390,7 +413,9 @@ Response RegistryService::State::post_artifact(const Request& request) {
   artifact.artifact = read_artifact(fields, clock.system_now());
   artifact.lease_token = read_token(fields, request);
   fields.finish("artifact");
-  return Response::json(201, store->add_artifact(request.param("id"), artifact).to_json());
+  return change_once(request, [&](TaskChanges& changes) {
+    return Response::json(201, changes.add_artifact(request.param("id"), artifact).to_json());
+  });
 }
 
 Response RegistryService::State::get_task(const Request& request) {
@@ -408,8 +433,11 @@ Response RegistryService::State::get_tasks(const Request& request) {
 }
 
 Response RegistryService::State::post_taskset(const Request& request) {
-  const Submitted submitted = store->submit(read_submission(request.json()));
-  return Response::json(submitted.created ? 201 : 200, submitted.taskset.to_json());
+  const Submission submission = read_submission(request.json());
+  return change_once(request, [&](TaskChanges& changes) {
+    const Submitted submitted = changes.submit(submission);
+    return Response::json(submitted.created ? 201 : 200, submitted.taskset.to_json());
+  });
 }
 
 Response RegistryService::State::get_tasksets(const Request& request) {
@@ -445,7 +473,7 @@ Response RegistryService::State::post_claim(const Request& request) {
   JsonFields fields(body);
   const ClaimRequest claim = read_claim(fields);
   fields.finish("claim");
-  return claims.claim(claim);
+  return claims.claim(claim, net::read_idempotency_key(request));
 }
 
 Response RegistryService::State::post_heartbeat(const Request& request) {
@@ -462,7 +490,7 @@ Response RegistryService::State::post_heartbeats(const Request& request) {
   const Json body = request.json();
   JsonFields fields(body);
   std::vector<LeaseRef> leases;
-  for (const Json& item : fields.array("leases", kItemsPerCall)) {
+  for (const Json& item : fields.array("leases", limits::kHeartbeatsPerCall)) {
     JsonFields nested(item, fields.pointer("leases") + "/" + std::to_string(leases.size()));
     LeaseRef& lease = leases.emplace_back();
     lease.task_id = nested.required_string("task_id", 2 * limits::kNameBytes + 1);
@@ -482,13 +510,18 @@ Response RegistryService::State::post_complete(const Request& request) {
   const Completion completion = read_completion(fields, request, clock.system_now());
   const NextClaim next = read_next_claim(fields, body);
   fields.finish("completion");
-  const Completed completed =
-      store->complete(request.param("id"), completion, next, read_if_match(request));
-  if (completed.next) claims.lease_started(completed.next->lease);
-  Response response = Response::json(
-      200, Json::object({{"task", completed.task.to_json()},
-                         {"next", completed.next ? completed.next->to_json() : Json()}}));
-  response.headers.set("ETag", etag_of(completed.task.version));
+  const VersionCondition expected = read_if_match(request);
+  std::optional<std::chrono::milliseconds> next_lease;
+  Response response = change_once(request, [&](TaskChanges& changes) {
+    const Completed completed = changes.complete(request.param("id"), completion, next, expected);
+    if (completed.next) next_lease = completed.next->lease;
+    Response answer = Response::json(
+        200, Json::object({{"task", completed.task.to_json()},
+                           {"next", completed.next ? completed.next->to_json() : Json()}}));
+    answer.headers.set("ETag", etag_of(completed.task.version));
+    return answer;
+  });
+  if (next_lease) claims.lease_started(*next_lease);
   return response;
 }
 
@@ -497,11 +530,17 @@ Response RegistryService::State::post_cancel(const Request& request) {
   JsonFields fields(body);
   const std::string reason = fields.string("reason", limits::kMetadataBytes).value_or("");
   fields.finish("cancellation");
-  return task_response(store->cancel(request.param("id"), reason, read_if_match(request)));
+  const VersionCondition expected = read_if_match(request);
+  return change_once(request, [&](TaskChanges& changes) {
+    return task_response(changes.cancel(request.param("id"), reason, expected));
+  });
 }
 
 Response RegistryService::State::post_retry(const Request& request) {
-  return task_response(store->retry(request.param("id"), read_if_match(request)));
+  const VersionCondition expected = read_if_match(request);
+  return change_once(request, [&](TaskChanges& changes) {
+    return task_response(changes.retry(request.param("id"), expected));
+  });
 }
 
 RegistryService::RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock)
@@ -532,13 +571,7 @@ void RegistryService::add_routes(net::HttpServer& server) {
                          net::RouteOptions options = {}) {
     server.route(
         method, pattern,
-        [state = state_, handler](const Request& request) {
-          try {
-            return (*state.*handler)(request);
-          } catch (const LostUpdate& error) {
-            throw HttpError(412, error.summary());
-          }
-        },
+        [state = state_, handler](const Request& request) { return (*state.*handler)(request); },
         options);
   };
   // Room for the envelope of the largest event.

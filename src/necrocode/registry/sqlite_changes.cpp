@@ -77,10 +77,14 @@ Json merged_members(Json whole, const Json& added) {
   return whole;
 }
 
+bool same_filter(const ClaimRequest& a, const ClaimRequest& b) {
+  return a.skills == b.skills && a.task_id == b.task_id;
+}
+
 }  // namespace
 
 SqliteChange::SqliteChange(db::Database& database, SystemTime now)
-    : database_(database), now_(now), now_ms_(to_unix_ms(now)) {}
+    : database_(database), now_(now), now_ms_(to_unix_ms(now)), answers_(database, now) {}
 
 void SqliteChange::require_lease(const TaskRow& row, const LeaseToken& token) const {
   if (row.lease_token == token.value) return;
@@ -393,6 +397,33 @@ std::vector<std::int64_t> SqliteChange::ready_tasks(const ClaimRequest& request)
   return ready;
 }
 
+std::vector<ClaimOutcome> SqliteChange::claim(const std::vector<ClaimRequest>& requests) {
+  std::vector<ClaimOutcome> outcomes;
+  std::vector<const ClaimRequest*> unserved;
+  for (const ClaimRequest& request : requests) {
+    const bool hopeless = std::any_of(unserved.begin(), unserved.end(), [&](const auto* earlier) {
+      return same_filter(*earlier, request);
+    });
+    outcomes.push_back(hopeless ? ClaimOutcome{} : claim_or_refuse(request));
+    const ClaimOutcome& outcome = outcomes.back();
+    if (outcome.claimed.empty() && !outcome.refusal && !hopeless) unserved.push_back(&request);
+  }
+  return outcomes;
+}
+
+/// Only for a wrong task_id, before anything is changed; any other error undoes the transaction.
+ClaimOutcome SqliteChange::claim_or_refuse(const ClaimRequest& request) {
+  try {
+    return {claim(request), nullptr};
+  } catch (const NotFound&) {
+    return {{}, std::current_exception()};
+  } catch (const Conflict&) {
+    return {{}, std::current_exception()};
+  } catch (const TaskContextValidationError&) {
+    return {{}, std::current_exception()};
+  }
+}
+
 std::vector<ClaimedTask> SqliteChange::claim(const ClaimRequest& request) {
   std::vector<ClaimedTask> claimed;
   for (const std::int64_t seq : ready_tasks(request)) claimed.push_back(start_lease(seq, request));
@@ -439,6 +470,10 @@ ClaimedTask SqliteChange::hold_lease(const TaskRow& row) {
   effects_.leases_started.push_back({row.lease_token, row.id, claimed.lease});
   if (row.cancel_requested) effects_.cancel_requested.push_back(row.lease_token);
   return claimed;
+}
+
+void SqliteChange::give_back(const std::vector<LeaseRef>& leases) {
+  for (const LeaseRef& lease : leases) give_back(lease);
 }
 
 void SqliteChange::give_back(const LeaseRef& lease) {

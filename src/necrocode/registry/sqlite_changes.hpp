@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "necrocode/registry/sqlite_answers.hpp"
 #include "necrocode/registry/sqlite_rows.hpp"
 #include "necrocode/registry/task_store.hpp"
 
@@ -25,22 +26,22 @@ struct Effects {
   bool became_ready = false;
 };
 
-class SqliteChange {
+class SqliteChange final : public TaskChanges {
  public:
   SqliteChange(db::Database& database, SystemTime now);
 
-  /// True when the taskset is new.
-  bool submit(const Submission& submission);
-  Task set_status(const std::string& task_id, const StatusChange& change);
-  Event add_event(const std::string& task_id, const NewEvent& event);
-  ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact);
-  std::vector<ClaimedTask> claim(const ClaimRequest& request);
-  void give_back(const LeaseRef& lease);
+  Submitted submit(const Submission& submission) override;
+  Task set_status(const std::string& task_id, const StatusChange& change) override;
+  Event add_event(const std::string& task_id, const NewEvent& event) override;
+  ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) override;
+  std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) override;
+  void give_back(const std::vector<LeaseRef>& leases) override;
   Completed complete(const std::string& task_id, const Completion& completion,
-                     const NextClaim& next, const VersionCondition& expected);
+                     const NextClaim& next, const VersionCondition& expected) override;
   Task cancel(const std::string& task_id, const std::string& reason,
-              const VersionCondition& expected);
-  Task retry(const std::string& task_id, const VersionCondition& expected);
+              const VersionCondition& expected) override;
+  Task retry(const std::string& task_id, const VersionCondition& expected) override;
+  net::IdempotencyStore& answers() override { return answers_; }
   void expire(const std::string& task_id, const std::string& token);
 
   const Effects& effects() const { return effects_; }
@@ -81,6 +82,9 @@ class SqliteChange {
   void apply_status(TaskRow& row, TaskState status, const std::optional<Failure>& failure);
   void count(std::int64_t spec_id, TaskState state, int change);
   bool merge_metadata(TaskRow& row, const Json& metadata) const;
+  std::vector<ClaimedTask> claim(const ClaimRequest& request);
+  ClaimOutcome claim_or_refuse(const ClaimRequest& request);
+  void give_back(const LeaseRef& lease);
   std::vector<std::int64_t> ready_tasks(const ClaimRequest& request);
   ClaimedTask start_lease(std::int64_t seq, const ClaimRequest& request);
   /// `row` as its lease's holder gets it; the lease lasts its whole time from now.
@@ -110,6 +114,7 @@ class SqliteChange {
   db::Database& database_;
   SystemTime now_;
   std::int64_t now_ms_;
+  SqliteAnswers answers_;
   Effects effects_;
 };
 

@@ -96,6 +96,19 @@ CREATE INDEX artifacts_by_task ON artifacts (task_seq);
 // The lease that a completion's claim_next got, for the same completion told again.
 constexpr std::string_view kSchema2 = "ALTER TABLE attempts ADD COLUMN next_token TEXT";
 
+// First answers, by Idempotency-Key (net/idempotency.hpp).
+constexpr std::string_view kSchema3 = R"sql(
+CREATE TABLE kept_answers (
+  name TEXT NOT NULL PRIMARY KEY,
+  fingerprint TEXT NOT NULL,
+  status INTEGER NOT NULL,
+  content_type TEXT NOT NULL,
+  etag TEXT NOT NULL,
+  body TEXT NOT NULL,
+  kept_ms INTEGER NOT NULL);
+CREATE INDEX kept_answers_by_time ON kept_answers (kept_ms);
+)sql";
+
 /// So many unfinished parents are named in a blocked task's reason.
 constexpr std::size_t kNamedParents = 3;
 /// So many candidates are named for an ambiguous bare id.
@@ -155,7 +168,7 @@ const char* const kTaskColumns =
     "t.created_ms, t.updated_ms, f.fields";
 
 const std::vector<std::string_view>& sqlite_migrations() {
-  static const std::vector<std::string_view> kMigrations = {kSchema1, kSchema2};
+  static const std::vector<std::string_view> kMigrations = {kSchema1, kSchema2, kSchema3};
   return kMigrations;
 }
 

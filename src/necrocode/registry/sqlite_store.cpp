@@ -140,23 +140,6 @@ class Readers {
   std::vector<std::unique_ptr<db::Database>> idle_;
 };
 
-bool same_filter(const ClaimRequest& a, const ClaimRequest& b) {
-  return a.skills == b.skills && a.task_id == b.task_id;
-}
-
-/// Only for a wrong task_id, before anything is changed; any other error undoes the transaction.
-ClaimOutcome claim_or_refuse(SqliteChange& change, const ClaimRequest& request) {
-  try {
-    return {change.claim(request), nullptr};
-  } catch (const NotFound&) {
-    return {{}, std::current_exception()};
-  } catch (const Conflict&) {
-    return {{}, std::current_exception()};
-  } catch (const TaskContextValidationError&) {
-    return {{}, std::current_exception()};
-  }
-}
-
 }  // namespace
 
 struct SqliteTaskStore::State {
@@ -192,18 +175,15 @@ struct SqliteTaskStore::State {
     }
   }
 
-  /// Runs `operation` as one durable transaction and applies its effects after the commit.
-  template <class Operation>
-  auto change(Operation&& operation) {
+  /// Runs `work` as one durable transaction and applies its effects after the commit.
+  void change(const std::function<void(SqliteChange&)>& work) {
     std::optional<SqliteChange> whole;
-    std::optional<decltype(operation(*whole))> result;
     writer->run(
         [&] {
           whole.emplace(*database, clock.system_now());
-          result = operation(*whole);
+          work(*whole);
         },
         [&] { apply(whole->effects()); });
-    return std::move(*result);
   }
 
   void apply(const Effects& effects) {
@@ -218,50 +198,8 @@ SqliteTaskStore::SqliteTaskStore(const std::filesystem::path& path, const Clock&
     : state_(std::make_unique<State>(path, clock)) {}
 SqliteTaskStore::~SqliteTaskStore() = default;
 
-Submitted SqliteTaskStore::submit(const Submission& submission) {
-  Submitted submitted;
-  submitted.created =
-      state_->change([&](SqliteChange& change) { return change.submit(submission); });
-  // Read after the commit, so that a large answer does not hold up the writer.
-  submitted.taskset = taskset(submission.spec_name);
-  return submitted;
-}
-
-Task SqliteTaskStore::set_status(const std::string& task_id, const StatusChange& status) {
-  return state_->change([&](SqliteChange& change) { return change.set_status(task_id, status); });
-}
-
-Event SqliteTaskStore::add_event(const std::string& task_id, const NewEvent& event) {
-  return state_->change([&](SqliteChange& change) { return change.add_event(task_id, event); });
-}
-
-ArtifactRef SqliteTaskStore::add_artifact(const std::string& task_id, const NewArtifact& artifact) {
-  return state_->change(
-      [&](SqliteChange& change) { return change.add_artifact(task_id, artifact); });
-}
-
-std::vector<ClaimOutcome> SqliteTaskStore::claim(const std::vector<ClaimRequest>& requests) {
-  return state_->change([&](SqliteChange& change) {
-    std::vector<ClaimOutcome> outcomes;
-    std::vector<const ClaimRequest*> unserved;
-    for (const ClaimRequest& request : requests) {
-      const bool hopeless = std::any_of(unserved.begin(), unserved.end(), [&](const auto* earlier) {
-        return same_filter(*earlier, request);
-      });
-      outcomes.push_back(hopeless ? ClaimOutcome{} : claim_or_refuse(change, request));
-      const ClaimOutcome& outcome = outcomes.back();
-      if (outcome.claimed.empty() && !outcome.refusal && !hopeless) unserved.push_back(&request);
-    }
-    return outcomes;
-  });
-}
-
-void SqliteTaskStore::give_back(const std::vector<LeaseRef>& leases) {
-  if (leases.empty()) return;
-  state_->change([&](SqliteChange& change) {
-    for (const LeaseRef& lease : leases) change.give_back(lease);
-    return true;
-  });
+void SqliteTaskStore::transact(const std::function<void(TaskChanges&)>& work) {
+  state_->change(work);
 }
 
 std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseRef>& leases) {
@@ -292,22 +230,6 @@ std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseR
   return results;
 }
 
-Completed SqliteTaskStore::complete(const std::string& task_id, const Completion& completion,
-                                    const NextClaim& next, const VersionCondition& expected) {
-  return state_->change(
-      [&](SqliteChange& change) { return change.complete(task_id, completion, next, expected); });
-}
-
-Task SqliteTaskStore::cancel(const std::string& task_id, const std::string& reason,
-                             const VersionCondition& expected) {
-  return state_->change(
-      [&](SqliteChange& change) { return change.cancel(task_id, reason, expected); });
-}
-
-Task SqliteTaskStore::retry(const std::string& task_id, const VersionCondition& expected) {
-  return state_->change([&](SqliteChange& change) { return change.retry(task_id, expected); });
-}
-
 std::optional<std::chrono::nanoseconds> SqliteTaskStore::expire_leases() {
   if (!state_->leases.due(state_->clock.steady_now()).empty()) {
     state_->change([&](SqliteChange& change) {
@@ -315,7 +237,6 @@ std::optional<std::chrono::nanoseconds> SqliteTaskStore::expire_leases() {
       for (const LeaseRef& lease : state_->leases.due(state_->clock.steady_now())) {
         change.expire(lease.task_id, lease.token.value);
       }
-      return true;
     });
   }
   const auto next = state_->leases.next();

@@ -11,7 +11,7 @@
 
 namespace necrocode::registry {
 
-class SqliteTaskStore final : public TaskStore {
+class SqliteTaskStore : public TaskStore {
  public:
   /// Opens or creates `path`, brings its schema up to date, and renews each live lease once for its
   /// whole duration. Throws StorageError, also when its schema is newer, and ResourceConflictError
@@ -19,19 +19,9 @@ class SqliteTaskStore final : public TaskStore {
   explicit SqliteTaskStore(const std::filesystem::path& path, const Clock& clock = real_clock());
   ~SqliteTaskStore() override;
 
-  Submitted submit(const Submission& submission) override;
-  Task set_status(const std::string& task_id, const StatusChange& change) override;
-  Event add_event(const std::string& task_id, const NewEvent& event) override;
-  ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) override;
-  std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) override;
-  void give_back(const std::vector<LeaseRef>& leases) override;
+  void transact(const std::function<void(TaskChanges&)>& work) override;
   /// In memory: a renewed lease is not written, since a restart renews it anyway.
   std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) override;
-  Completed complete(const std::string& task_id, const Completion& completion,
-                     const NextClaim& next, const VersionCondition& expected = {}) override;
-  Task cancel(const std::string& task_id, const std::string& reason,
-              const VersionCondition& expected = {}) override;
-  Task retry(const std::string& task_id, const VersionCondition& expected = {}) override;
   std::optional<std::chrono::nanoseconds> expire_leases() override;
   Task task(const std::string& task_id) override;
   TaskPage tasks(const TaskQuery& query) override;

@@ -5,6 +5,7 @@
 
 #include "necrocode/base/text.hpp"
 #include "necrocode/registry/sqlite_changes.hpp"
+#include "necrocode/registry/sqlite_queries.hpp"
 
 namespace necrocode::registry {
 
@@ -39,7 +40,7 @@ struct SqliteChange::Submitting {
   }
 };
 
-bool SqliteChange::submit(const Submission& submission) {
+Submitted SqliteChange::submit(const Submission& submission) {
   Submitting submitting(submission);
   const bool created = open_taskset(submitting);
   for (std::size_t i = 0; i < submission.tasks.size(); ++i) put_task(submitting, i);
@@ -58,7 +59,7 @@ bool SqliteChange::submit(const Submission& submission) {
         .bind(submitting.spec_id)
         .run();
   }
-  return created;
+  return {query_taskset(database_, submission.spec_name), created};
 }
 
 bool SqliteChange::open_taskset(Submitting& submitting) {

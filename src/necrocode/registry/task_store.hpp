@@ -1,6 +1,7 @@
-// TaskStore: where the registry's truth lives, as domain operations. Each operation is one durable
-// transaction together with the events it causes; when it returns, it is on disk. Nothing here
-// assumes one process or one clock: which clock ends a lease is the store's matter.
+// TaskStore: where the registry's truth lives, as domain operations. Changes are made in durable
+// transactions, together with the events they cause and the answers kept for Idempotency-Key; when
+// one returns, it is on disk. Nothing here assumes one process or one clock: which clock ends a
+// lease is the store's matter.
 #pragma once
 
 #include <chrono>
@@ -8,10 +9,12 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "necrocode/base/errors.hpp"
+#include "necrocode/net/idempotency.hpp"
 #include "necrocode/registry/model.hpp"
 
 namespace necrocode::registry {
@@ -77,10 +80,6 @@ struct Completed {
   std::optional<ClaimedTask> next;
 };
 
-struct LeaseRef {
-  std::string task_id;
-  LeaseToken token;
-};
 struct HeartbeatResult {
   std::string task_id;
   std::optional<HeartbeatAnswer> answer;
@@ -116,14 +115,13 @@ struct TaskGraph {
   std::vector<std::pair<std::string, std::string>> edges;  ///< parent, child
 };
 
-/// Thread-safe. A task id may be bare where it is unambiguous. Every operation throws NotFound for
-/// an unknown task or taskset, Conflict for an ambiguous id (naming the candidates),
-/// TaskContextValidationError for wrong input, and StorageError when the store itself failed.
-class TaskStore {
+/// The changes that can be made within one transaction, with the events they cause. A task id may
+/// be bare where it is unambiguous. Every operation throws NotFound for an unknown task or taskset,
+/// Conflict for an ambiguous id (naming the candidates), TaskContextValidationError for wrong
+/// input, and StorageError when the store itself failed.
+class TaskChanges {
  public:
-  virtual ~TaskStore() = default;
-
-  // Changes.
+  virtual ~TaskChanges() = default;
   /// TaskContextValidationError also for a dependency that does not exist or closes a cycle
   /// (named).
   virtual Submitted submit(const Submission& submission) = 0;
@@ -142,8 +140,6 @@ class TaskStore {
   /// Undoes a claim whose answer never reached its claimant: no attempt is counted. Nothing happens
   /// when the lease has ended meanwhile.
   virtual void give_back(const std::vector<LeaseRef>& leases) = 0;
-  /// One result a lease, in order; never throws for a lost lease.
-  virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
   /// Conflict when the lease is lost, then LostUpdate, then Conflict for an illegal transition.
   /// Told again by the last holder it changes nothing, and answers the next lease that it gave
   /// while that one lives. A next task that is unknown or ambiguous is none, as one that is not
@@ -157,6 +153,30 @@ class TaskStore {
   /// open. Nothing else brings a cancelled one back. LostUpdate; Conflict for a running or done
   /// task.
   virtual Task retry(const std::string& task_id, const VersionCondition& expected = {}) = 0;
+
+  /// The answers kept for Idempotency-Key, of this transaction too.
+  virtual net::IdempotencyStore& answers() = 0;
+};
+
+/// Thread-safe; throws as TaskChanges does.
+class TaskStore {
+ public:
+  virtual ~TaskStore() = default;
+
+  /// Runs `work` as one transaction, once, on a thread of the store's or the caller's; returns when
+  /// it is durable. What `work` throws undoes all of it and comes through. It must not call the
+  /// store, nor wait for anything.
+  virtual void transact(const std::function<void(TaskChanges&)>& work) = 0;
+  /// What `operation` returned in a transaction of its own.
+  template <class Operation>
+  auto change(Operation&& operation) {
+    std::optional<std::invoke_result_t<Operation&, TaskChanges&>> result;
+    transact([&](TaskChanges& changes) { result = operation(changes); });
+    return std::move(*result);
+  }
+
+  /// One result a lease, in order; never throws for a lost lease.
+  virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
 
   // Leases.
   /// Ends every lease that is due: its task is ready again, or failed after its last attempt, or

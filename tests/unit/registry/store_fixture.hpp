@@ -67,13 +67,49 @@ inline Submission submission(const std::string& spec, std::vector<TaskSpec> task
   return whole;
 }
 
+/// A store whose changes are each a transaction of its own.
+class OpenStore final : public SqliteTaskStore {
+ public:
+  using SqliteTaskStore::SqliteTaskStore;
+  Submitted submit(const Submission& whole) {
+    return change([&](TaskChanges& changes) { return changes.submit(whole); });
+  }
+  Task set_status(const std::string& id, const StatusChange& status) {
+    return change([&](TaskChanges& changes) { return changes.set_status(id, status); });
+  }
+  Event add_event(const std::string& id, const NewEvent& event) {
+    return change([&](TaskChanges& changes) { return changes.add_event(id, event); });
+  }
+  ArtifactRef add_artifact(const std::string& id, const NewArtifact& artifact) {
+    return change([&](TaskChanges& changes) { return changes.add_artifact(id, artifact); });
+  }
+  std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) {
+    return change([&](TaskChanges& changes) { return changes.claim(requests); });
+  }
+  void give_back(const std::vector<LeaseRef>& leases) {
+    transact([&](TaskChanges& changes) { changes.give_back(leases); });
+  }
+  Completed complete(const std::string& id, const Completion& completion, const NextClaim& next,
+                     const VersionCondition& expected = {}) {
+    return change(
+        [&](TaskChanges& changes) { return changes.complete(id, completion, next, expected); });
+  }
+  Task cancel(const std::string& id, const std::string& reason,
+              const VersionCondition& expected = {}) {
+    return change([&](TaskChanges& changes) { return changes.cancel(id, reason, expected); });
+  }
+  Task retry(const std::string& id, const VersionCondition& expected = {}) {
+    return change([&](TaskChanges& changes) { return changes.retry(id, expected); });
+  }
+};
+
 class StoreTest : public testing::Test {
  protected:
   StoreTest() { reopen(); }
 
   void reopen() {
     store.reset();
-    store = std::make_unique<SqliteTaskStore>(folder.path() / "registry.db", clock);
+    store = std::make_unique<OpenStore>(folder.path() / "registry.db", clock);
   }
 
   std::vector<ClaimedTask> claim(int max = 1, std::vector<std::string> skills = {}) {
@@ -114,7 +150,7 @@ class StoreTest : public testing::Test {
 
   TemporaryDirectory folder;
   ManualClock clock;
-  std::unique_ptr<SqliteTaskStore> store;
+  std::unique_ptr<OpenStore> store;
 };
 
 }  // namespace necrocode::registry
