@@ -196,10 +196,19 @@ std::string Runtime::required(const std::string& url, const char* what, const ch
                     " or --url, as `necrocode serve` prints it");
 }
 
-TaskRegistryClient Runtime::registry() const {
-  return TaskRegistryClient(
+TaskRegistryClient Runtime::registry(std::shared_ptr<net::CallSpool> spool) const {
+  net::ServiceOptions options =
       service(required(config().task_registry_url, "Task Registry", "--registry"),
-              credentials_.registry_token));
+              credentials_.registry_token);
+  options.spool = std::move(spool);
+  return TaskRegistryClient(std::move(options));
+}
+
+std::shared_ptr<outbox::Outbox> Runtime::registry_outbox() const {
+  auto box = std::make_shared<outbox::Outbox>(config().data_dir / "outbox");
+  box->deliver_through(std::make_shared<net::ServiceCaller>(
+      "task-registry", service(config().task_registry_url, credentials_.registry_token)));
+  return box;
 }
 
 RepoPoolClient Runtime::pool() const {
@@ -252,20 +261,24 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
       llm_(runtime.llm()),
       executor_(llm_, runtime.masker()) {
   const config::Config& config = runtime.config();
-  if (!config.task_registry_url.empty()) registry_.emplace(runtime.registry());
+  if (!config.task_registry_url.empty())
+    registry_.emplace(runtime.registry(runtime.registry_outbox()));
   if (!config.repo_pool_url.empty()) pool_.emplace(runtime.pool());
   if (!config.artifact_store_url.empty()) artifacts_.emplace(runtime.artifacts());
+  if (registry_) task_leases_.emplace(runner::renew_tasks(*registry_));
+  if (pool_) slot_leases_.emplace(runner::renew_slots(*pool_));
 }
 
 runner::RunnerServices RunnerParts::services() {
   return {git_,
           *sandbox_,
           executor_,
-          leases_,
           runtime_.masker(),
           registry_ ? &*registry_ : nullptr,
           pool_ ? &*pool_ : nullptr,
-          artifacts_ ? &*artifacts_ : nullptr};
+          artifacts_ ? &*artifacts_ : nullptr,
+          task_leases_ ? &*task_leases_ : nullptr,
+          slot_leases_ ? &*slot_leases_ : nullptr};
 }
 
 process::Supervisor& supervisor() {

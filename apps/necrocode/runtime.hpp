@@ -17,6 +17,7 @@
 #include "necrocode/config/config.hpp"
 #include "necrocode/config/credentials.hpp"
 #include "necrocode/git/repository.hpp"
+#include "necrocode/outbox/outbox.hpp"
 #include "necrocode/process/sandbox.hpp"
 #include "necrocode/runner/orchestrator.hpp"
 
@@ -102,7 +103,9 @@ class Runtime {
   net::RetryPolicy retries(int count) const;
   net::ServiceOptions service(const std::string& url, const Secret& token) const;
   /// The client of a configured service; throws ConfigError naming the flag when there is none.
-  TaskRegistryClient registry() const;
+  TaskRegistryClient registry(std::shared_ptr<net::CallSpool> spool = {}) const;
+  /// Delivers what that client keeps, from the data folder's `outbox`.
+  std::shared_ptr<outbox::Outbox> registry_outbox() const;
   RepoPoolClient pool() const;
   ArtifactStoreClient artifacts() const;
   LLMClient llm() const;
@@ -135,10 +138,11 @@ class RunnerParts {
   git::Git git_;
   LLMClient llm_;
   runner::LlmExecutor executor_;
-  runner::LeaseKeeper leases_;
   std::optional<TaskRegistryClient> registry_;
   std::optional<RepoPoolClient> pool_;
   std::optional<ArtifactStoreClient> artifacts_;
+  std::optional<runner::LeaseKeeper> task_leases_;  // after the clients that they use
+  std::optional<runner::LeaseKeeper> slot_leases_;
 };
 
 /// The process's supervisor, started by main() before anything was read.

@@ -6,11 +6,17 @@
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::runner {
+namespace {
+
+// One call takes no longer, so that a silent service leaves time for others within the lease.
+constexpr auto kRenewTime = std::chrono::seconds(5);
+
+}  // namespace
 
 struct LeaseKeeper::Entry {
   std::uint64_t id = 0;
   std::chrono::milliseconds lease{0};
-  Renew renew;
+  LeaseName name;
   Tell tell;
   SteadyTime due;  // guarded by the keeper's mutex, as all below
   SteadyTime expires;
@@ -18,14 +24,15 @@ struct LeaseKeeper::Entry {
   bool over = false;
 };
 
-LeaseKeeper::LeaseKeeper() : thread_([this](const std::stop_token& stop) { work(stop); }) {}
+LeaseKeeper::LeaseKeeper(Renew renew)
+    : renew_(std::move(renew)), thread_([this](const std::stop_token& stop) { work(stop); }) {}
 LeaseKeeper::~LeaseKeeper() = default;
 
-LeaseKeeper::Held LeaseKeeper::hold(std::chrono::milliseconds lease, Renew renew, Tell tell) {
+LeaseKeeper::Held LeaseKeeper::hold(std::chrono::milliseconds lease, LeaseName name, Tell tell) {
   auto entry = std::make_shared<Entry>();
   const auto now = real_clock().steady_now();
   entry->lease = lease;
-  entry->renew = std::move(renew);
+  entry->name = std::move(name);
   entry->tell = std::move(tell);
   entry->due = now + lease / 3;
   entry->expires = now + lease;
@@ -60,48 +67,104 @@ void LeaseKeeper::work(const std::stop_token& stop) {
       wake_.wait(lock, stop, [this] { return !entries_.empty(); });
       continue;
     }
-    const std::shared_ptr<Entry> entry = *next;
-    if (entry->due > real_clock().steady_now()) {
-      wake_.wait_until(lock, stop, entry->due, [&] {
+    const std::shared_ptr<Entry> first = *next;
+    const SteadyTime now = real_clock().steady_now();
+    if (first->due > now) {
+      wake_.wait_until(lock, stop, first->due, [&] {
         return std::any_of(entries_.begin(), entries_.end(),
-                           [&](const auto& e) { return e->due < entry->due; });
+                           [&](const auto& e) { return e->due < first->due; });
       });
       continue;
     }
-    entry->renewing = true;
+    const Batch batch = due_now(now);
+    for (const auto& entry : batch) entry->renewing = true;
     lock.unlock();
-    renew(entry, stop);
+    renew(batch, stop);
     lock.lock();
-    entry->renewing = false;
+    for (const auto& entry : batch) entry->renewing = false;
     wake_.notify_all();
   }
 }
 
-void LeaseKeeper::renew(const std::shared_ptr<Entry>& entry, const std::stop_token& stop) {
+/// With those that are due soon, so that leases that began apart are renewed together.
+LeaseKeeper::Batch LeaseKeeper::due_now(SteadyTime now) const {
+  Batch batch;
+  for (const auto& entry : entries_) {
+    if (entry->due == SteadyTime::max() || entry->due - entry->lease / 12 > now) continue;
+    batch.push_back(entry);
+    if (batch.size() == limits::kHeartbeatsPerCall) break;
+  }
+  return batch;
+}
+
+void LeaseKeeper::renew(const Batch& batch, const std::stop_token& stop) {
   CallContext context;
   context.stop = stop;
-  LeaseNews news = LeaseNews::kRenewed;
-  bool answered = true;
+  std::chrono::milliseconds time = kRenewTime;
+  std::vector<LeaseName> names;
+  for (const auto& entry : batch) {
+    time = std::min(time, entry->lease / 3);
+    names.push_back(entry->name);
+  }
+  std::vector<LeaseNews> news;
   try {
-    news = entry->renew(context.within(
-        std::min<std::chrono::milliseconds>(entry->lease / 3, std::chrono::seconds{5})));
+    news = renew_(names, context.within(time));
   } catch (const std::exception& error) {
-    answered = false;
-    log::warn("lease not renewed, trying again", {{"error", error.what()}});
+    log::warn("leases not renewed, trying again",
+              {{"leases", batch.size()}, {"error", error.what()}});
   }
   const auto now = real_clock().steady_now();
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    settle(*batch[i], i < news.size() ? &news[i] : nullptr, now);
+  }
+}
+
+/// `answer` null: none came.
+void LeaseKeeper::settle(Entry& entry, const LeaseNews* answer, SteadyTime now) {
+  LeaseNews news = answer ? *answer : LeaseNews::kRenewed;
   bool tell = false;
   {
     const std::lock_guard lock(mutex_);
-    if (answered) entry->expires = now + entry->lease;
-    entry->due = now + (answered ? entry->lease / 3 : entry->lease / 10);
-    if (!answered && now >= entry->expires) news = LeaseNews::kLost;
-    if (news != LeaseNews::kRenewed && !entry->over) {
+    if (answer) entry.expires = now + entry.lease;
+    entry.due = now + (answer ? entry.lease / 3 : entry.lease / 10);
+    if (!answer && now >= entry.expires) news = LeaseNews::kLost;
+    if (news != LeaseNews::kRenewed && !entry.over) {
       tell = true;
-      entry->due = news == LeaseNews::kLost ? SteadyTime::max() : entry->due;
+      if (news == LeaseNews::kLost) entry.due = SteadyTime::max();
     }
   }
-  if (tell) entry->tell(news);
+  if (tell) entry.tell(news);
+}
+
+LeaseKeeper::Renew renew_tasks(TaskRegistryClient& registry) {
+  return [&registry](const std::vector<LeaseName>& leases, const CallContext& context) {
+    std::vector<registry::LeaseRef> asked;
+    for (const LeaseName& lease : leases) asked.push_back({lease.id, lease.token});
+    std::vector<LeaseNews> news;
+    for (const auto& answer : registry.heartbeats(asked, context)) {
+      news.push_back(!answer                    ? LeaseNews::kLost
+                     : answer->cancel_requested ? LeaseNews::kCancelRequested
+                                                : LeaseNews::kRenewed);
+    }
+    return news;
+  };
+}
+
+LeaseKeeper::Renew renew_slots(RepoPoolClient& pool) {
+  return [&pool](const std::vector<LeaseName>& leases, const CallContext& context) {
+    std::vector<LeaseNews> news;
+    for (const LeaseName& lease : leases) {
+      try {
+        pool.heartbeat(SlotId{lease.id}, lease.token, context);
+        news.push_back(LeaseNews::kRenewed);
+      } catch (const Conflict&) {
+        news.push_back(LeaseNews::kLost);
+      } catch (const NotFound&) {
+        news.push_back(LeaseNews::kLost);
+      }
+    }
+    return news;
+  };
 }
 
 }  // namespace necrocode::runner

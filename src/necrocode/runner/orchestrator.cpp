@@ -73,7 +73,7 @@ class Run {
 
   RunResult execute() {
     const log::Scope scope({{"runner", options_.runner_id}, {"task", result_.task_id}});
-    const auto lease = reporter_.keep_lease(services_.leases, [this](LeaseNews news) {
+    const auto lease = reporter_.keep_lease(services_.task_leases, [this](LeaseNews news) {
       stop(news == LeaseNews::kLost ? Stopped::kLeaseLost : Stopped::kCancelRequested);
     });
     try {
@@ -128,20 +128,9 @@ class Run {
       // The pool cannot use the repository: a matter of the workspace, whoever makes it.
       throw WorkspacePreparationError(error.summary(), error.info());
     }
-    slot_lease_.emplace(services_.leases.hold(
-        options_.slot_lease,
-        [pool = services_.pool, id = slot_->slot_id,
-         token = slot_->lease_token](const CallContext& context) {
-          try {
-            pool->heartbeat(id, token, context);
-            return LeaseNews::kRenewed;
-          } catch (const Conflict&) {
-            return LeaseNews::kLost;
-          } catch (const NotFound&) {
-            return LeaseNews::kLost;
-          }
-        },
-        [this](LeaseNews) { stop(Stopped::kSlotLost); }));
+    slot_lease_.emplace(
+        services_.slot_leases->hold(options_.slot_lease, {slot_->slot_id.value, slot_->lease_token},
+                                    [this](LeaseNews) { stop(Stopped::kSlotLost); }));
     const Json data =
         Json::object({{"slot_id", slot_->slot_id.value}, {"runner_id", options_.runner_id}});
     reporter_.event("SlotAllocated", data, work_);
@@ -404,7 +393,7 @@ class Run {
     if (reporter_.finish(result_, registry_state(), context) || !result_.success()) return;
     result_.exit_code = ExitCode::kServiceUnavailable;
     result_.failure = RunFailure{
-        Phase::kReport, "the registry did not take the end of the task", "infrastructure", {}};
+        Phase::kReport, "the registry has not taken the end of the task", "infrastructure", {}};
   }
 
   // A run that was stopped between its push and the remote's word for it.

@@ -24,11 +24,12 @@ struct RunnerServices {
   const git::Git& git;
   process::Sandbox& sandbox;
   TaskExecutor& executor;
-  LeaseKeeper& leases;
   const Masker& masker;
   TaskRegistryClient* registry = nullptr;    ///< null: no registry
   RepoPoolClient* pool = nullptr;            ///< null: own workspaces
   ArtifactStoreClient* artifacts = nullptr;  ///< null: artifacts stay in the run's folder
+  LeaseKeeper* task_leases = nullptr;        ///< there where `registry` is
+  LeaseKeeper* slot_leases = nullptr;        ///< there where `pool` is
 };
 
 struct RunOptions {

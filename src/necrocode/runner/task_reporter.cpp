@@ -5,6 +5,10 @@
 namespace necrocode::runner {
 namespace {
 
+// Of the time that the orchestrator gives for the report.
+constexpr auto kSettleTime = std::chrono::seconds(2);
+constexpr auto kCompleteTime = std::chrono::seconds(5);
+
 Json summary(const RunResult& result) {
   Json metadata =
       Json::object({{"runner_id", result.runner_id},
@@ -72,8 +76,13 @@ bool TaskReporter::finish(const RunResult& result, registry::TaskState state,
                                            result.failure->retry_at};
   }
   try {
-    registry_->complete(claim_->task.id, completion, context);
-    return true;
+    // After what was told before, which may be kept: the end comes last.
+    registry_->settle(claim_->task.id, context.within(kSettleTime));
+    registry_->complete(claim_->task.id, completion, context.within(kCompleteTime));
+    if (registry_->settle(claim_->task.id, context)) return true;
+    log::error("the registry is out of reach; the end of the task is kept and told later",
+               {{"task", claim_->task.id}, {"outcome", result.outcome()}});
+    return false;
   } catch (const RunnerError& error) {
     log::error("the registry did not take the end of the task",
                {{"task", claim_->task.id}, {"outcome", result.outcome()}, {"error", error.what()}});
@@ -81,24 +90,10 @@ bool TaskReporter::finish(const RunResult& result, registry::TaskState state,
   }
 }
 
-std::optional<LeaseKeeper::Held> TaskReporter::keep_lease(LeaseKeeper& keeper,
+std::optional<LeaseKeeper::Held> TaskReporter::keep_lease(LeaseKeeper* keeper,
                                                           LeaseKeeper::Tell tell) {
   if (!registry_) return std::nullopt;
-  return keeper.hold(
-      claim_->lease,
-      [registry = registry_, id = claim_->task.id,
-       token = claim_->lease_token](const CallContext& context) {
-        try {
-          return registry->heartbeat(id, token, context).cancel_requested
-                     ? LeaseNews::kCancelRequested
-                     : LeaseNews::kRenewed;
-        } catch (const Conflict&) {
-          return LeaseNews::kLost;
-        } catch (const NotFound&) {
-          return LeaseNews::kLost;
-        }
-      },
-      std::move(tell));
+  return keeper->hold(claim_->lease, {claim_->task.id, claim_->lease_token}, std::move(tell));
 }
 
 }  // namespace necrocode::runner

@@ -27,7 +27,7 @@ class TaskReporter {
   /// False when the registry did not take it (lease lost, out of reach); then it is logged.
   bool finish(const RunResult& result, registry::TaskState state, const CallContext& context);
   /// Renews the task's lease while the result lives; nothing without a claim.
-  std::optional<LeaseKeeper::Held> keep_lease(LeaseKeeper& keeper, LeaseKeeper::Tell tell);
+  std::optional<LeaseKeeper::Held> keep_lease(LeaseKeeper* keeper, LeaseKeeper::Tell tell);
 
  private:
   void send(const std::string& event_type, const Json& data, const LeaseToken& lease,
