@@ -524,4 +524,9 @@ std::string MaskingStream::finish() {
   return out;
 }
 
+std::string Masker::mask_head(std::string_view text, std::size_t bytes_max) const {
+  if (text.size() <= bytes_max) return mask(text);
+  return MaskingStream(*this).push(text.substr(0, bytes_max));
+}
+
 }  // namespace necrocode

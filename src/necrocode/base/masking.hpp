@@ -30,6 +30,9 @@ class Masker {
   /// which one contains the other, the longest is hidden. Equal to one MaskingStream over any
   /// split.
   std::string mask(std::string_view text) const;
+  /// The same of the first `bytes_max` bytes, without what at their end may be a secret cut in two:
+  /// for a short piece of a long foreign text, in bounded time. Cut the result, never the text.
+  std::string mask_head(std::string_view text, std::size_t bytes_max) const;
   bool contains_secret(std::string_view text) const { return mask(text) != text; }
 
  private:

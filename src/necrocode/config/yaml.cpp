@@ -2,6 +2,8 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <set>
+
 #include "necrocode/base/text.hpp"
 
 namespace necrocode::config {
@@ -27,6 +29,7 @@ class Converter {
       case YAML::NodeType::Null:
         return {};
       case YAML::NodeType::Scalar:
+        count_bytes(node, node.Scalar().size());
         return scalar(node);
       case YAML::NodeType::Sequence: {
         Json array = Json::array();
@@ -44,24 +47,34 @@ class Converter {
  private:
   Json map(const YAML::Node& node, const std::string& pointer, std::size_t depth) {
     Json object = Json::object();
+    std::set<std::string> names;
     for (const auto& member : node) {
       if (!member.first.IsScalar()) fail(member.first, "a key must be a plain word");
       const std::string& name = member.first.Scalar();
-      if (object.find(name)) fail(member.first, "the key \"" + printable(name) + "\" stands twice");
-      object.set(name, convert(member.second, pointer + "/" + name, depth + 1));
+      count_bytes(member.first, name.size());
+      if (!names.insert(name).second) {
+        fail(member.first, "the key \"" + printable(name) + "\" stands twice");
+      }
+      object.members().emplace_back(name, convert(member.second, pointer + "/" + name, depth + 1));
     }
     return object;
   }
 
-  // "!" is yaml-cpp's tag for a quoted scalar.
+  // Each alias of a scalar is a copy of it.
+  void count_bytes(const YAML::Node& node, std::size_t bytes) {
+    bytes_ += bytes;
+    if (bytes_ > kBytes) fail(node, "more than 4 MiB of text, aliases expanded");
+  }
+
+  // "!" is yaml-cpp's tag for a quoted scalar; "!!str" says the same.
   static Json scalar(const YAML::Node& node) {
     const std::string& text = node.Scalar();
-    if (node.Tag() == "!") return text;
+    if (node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str") return text;
     if (text == "~" || text == "null" || text == "Null" || text == "NULL") return {};
     if (text == "true" || text == "True" || text == "TRUE") return true;
     if (text == "false" || text == "False" || text == "FALSE") return false;
-    const std::string_view unsigned_text =
-        std::string_view(text).substr(text.starts_with('+') ? 1 : 0);
+    const bool plus = text.size() > 1 && text[0] == '+' && text[1] != '-';
+    const std::string_view unsigned_text = std::string_view(text).substr(plus ? 1 : 0);
     if (const auto integer = parse_int(unsigned_text)) return *integer;
     const bool looks_like_number = text.find_first_not_of("+-.0123456789eE") == std::string::npos;
     const auto number = looks_like_number ? parse_double(unsigned_text) : std::nullopt;
@@ -76,6 +89,7 @@ class Converter {
   std::string_view what_;
   std::map<std::string, int>* lines_;
   std::size_t nodes_ = 0;
+  std::size_t bytes_ = 0;
 };
 
 // yaml-cpp parses nested flow collections recursively, so depth is bounded before it sees the text.
@@ -108,8 +122,14 @@ void check_before_parsing(std::string_view text, std::string_view what) {
 Json parse_yaml(std::string_view text, std::string_view what, std::map<std::string, int>* lines) {
   check_before_parsing(text, what);
   try {
-    const YAML::Node root = YAML::Load(std::string(text));
-    return Converter(what, lines).convert(root, "", 0);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    if (documents.empty()) return {};
+    if (documents.size() > 1) {
+      throw ConfigError(std::string(what) + ", line " +
+                        std::to_string(documents[1].Mark().line + 1) +
+                        ": a second document begins; only one is read");
+    }
+    return Converter(what, lines).convert(documents.front(), "", 0);
   } catch (const YAML::Exception& error) {
     throw ConfigError(std::string(what) + ", line " + std::to_string(error.mark.line + 1) + ": " +
                       error.msg);

@@ -34,6 +34,10 @@ constexpr std::size_t kConfigBytes = 64 * limits::kKiB;
 constexpr std::size_t kRemoteOutputBytes = 16 * limits::kMiB;  // what a remote may tell us
 constexpr std::size_t kErrorDetailBytes = 2 * limits::kKiB;
 
+std::size_t output_bytes_max(const std::string& remote_url) {
+  return remote_url.empty() ? limits::kGitOutputBytes : kRemoteOutputBytes;
+}
+
 // Whatever the git directory says, these win.
 const std::array kHardening = {
     "core.hooksPath=/dev/null",
@@ -261,7 +265,7 @@ process::CommandResult Git::execute(const Invocation& invocation,
   command.working_directory = invocation.working_directory;
   command.timeout =
       std::min<std::chrono::nanoseconds>(options_.command_timeout, context.remaining());
-  command.head_bytes = invocation.remote_url.empty() ? limits::kGitOutputBytes : kRemoteOutputBytes;
+  command.head_bytes = output_bytes_max(invocation.remote_url);
   command.tail_bytes = 0;
   try {
     return supervisor_.run(command, context);
@@ -280,7 +284,8 @@ void Git::fail(const Invocation& invocation, const process::CommandResult& resul
   info.service = "git";
   info.operation = invocation.args.front();
   info.status = result.exit_code;
-  const std::string words = masker_.mask(trim(result.err.text()));
+  // A remote's words are foreign and may be long.
+  const std::string words = masker_.mask_head(trim(result.err.text()), 16 * kErrorDetailBytes);
   info.detail = printable(shorten(replace_all(words, "\n", "; "), kErrorDetailBytes));
   if (result.end == process::CommandEnd::kCancelled) {
     info.end = CallEnd::kCancelled;
@@ -300,9 +305,10 @@ std::string Git::output(const Invocation& invocation, const CallContext& context
     ErrorInfo info;
     info.service = "git";
     info.operation = invocation.args.front();
-    throw ResourceLimitError("git's output is larger than " +
-                                 std::to_string(limits::kGitOutputBytes / limits::kMiB) + " MiB",
-                             std::move(info));
+    const std::size_t most = output_bytes_max(invocation.remote_url);
+    throw ResourceLimitError(
+        "git's output is larger than " + std::to_string(most / limits::kMiB) + " MiB",
+        std::move(info));
   }
   return std::move(result.out.head);
 }
@@ -613,7 +619,8 @@ PushOutcome Repository::push(const std::string& url, const std::string& commit,
                url, commit + ":" + ref});
   invocation.remote_url = url;
   const process::CommandResult result = git_.execute(invocation, context);
-  if (remote_words) *remote_words = shorten(git_.masker_.mask(trim(result.err.text())), 1000);
+  if (remote_words)
+    *remote_words = shorten(git_.masker_.mask_head(trim(result.err.text()), 16 * 1000), 1000);
   // FLAG \t FROM:TO \t SUMMARY (git-push(1), "Output")
   for (const std::string_view line : split(result.out.head, '\n')) {
     const std::vector<std::string_view> fields = split(line, '\t');

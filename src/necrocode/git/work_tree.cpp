@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "necrocode/base/check.hpp"
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/ids.hpp"
@@ -170,6 +171,7 @@ class Walk {
  private:
   void visit(DIR* directory, const std::string& prefix, int depth) {
     const int fd = ::dirfd(directory);
+    NECROCODE_CHECK(fd >= 0);
     for (const std::string& name : names_in(directory)) {
       if (prefix.empty() && name == ".git") continue;
       const std::string path = prefix + name;

@@ -175,7 +175,8 @@ struct LLMClient::State {
   dialect::Capabilities remember(const dialect::Capabilities& learned);
   [[noreturn]] static void refuse(const net::RetryOutcome& outcome);
   std::string safe(std::string_view text) const {
-    return shorten(printable(masker.mask(text)), limits::kModelMessageBytes);
+    return shorten(printable(masker.mask_head(text, limits::kModelHeadBytes)),
+                   limits::kModelMessageBytes);
   }
 
   /// Runs `body`, completes the errors that leave it, and writes the call's one log record.
@@ -250,8 +251,7 @@ void LLMClient::State::refuse(const net::RetryOutcome& outcome) {
   const net::HttpResponse& answer = outcome.response;
   const dialect::ErrorWords words = dialect::read_error(answer.body);
   ErrorInfo info;
-  info.detail =
-      words.message.empty() ? answer.body.substr(0, 8 * limits::kModelMessageBytes) : words.message;
+  info.detail = words.message.empty() ? answer.body : words.message;
   info.end = outcome.end;
   info.retry_at = outcome.retry_at;
   const int status = answer.status;
@@ -308,6 +308,7 @@ ErrorInfo LLMClient::State::completed(const Call& call, ErrorInfo info) const {
   if (info.request_id.empty()) info.request_id = call.request_id;
   info.maybe_accepted = info.maybe_accepted || call.maybe_accepted;
   info.detail = safe(info.detail);
+  for (FieldError& field : info.fields) field.message = safe(field.message);
   return info;
 }
 
@@ -368,7 +369,8 @@ LLMResponse LLMClient::generate_code(const std::string& prompt,
   return state_->told(call, workspace_path, [&] {
     ChatResponse answer = state_->exchange(call, request, context);
     LLMResponse response;
-    response.code_changes = llm::parse_code_changes(answer.content, response.explanation);
+    response.code_changes =
+        llm::parse_code_changes(answer.content, response.explanation, state_->masker);
     response.raw = std::move(answer.content);
     response.model = std::move(answer.model);
     response.usage = answer.usage;

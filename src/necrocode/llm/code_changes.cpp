@@ -16,25 +16,34 @@ namespace {
 constexpr std::string_view kListName = "code_changes";
 constexpr std::size_t kNotClosed = std::string_view::npos;
 
-// The text's head, safe for a message. More is masked than is shown, so that no secret is cut in
-// two.
-std::string excerpt(std::string_view text) {
-  const std::string_view head = text.substr(0, 8 * limits::kModelMessageBytes);
-  return shorten(printable(Masker().mask(head)), limits::kModelMessageBytes);
-}
+// The answer, as it may be shown: it repeats what it was told, and that may be a key.
+class Answer {
+ public:
+  Answer(std::string_view text, const Masker& masker) : text_(text), masker_(masker) {}
+  std::string_view text() const { return text_; }
 
-// A short piece of the answer, within a message.
-std::string in_quotes(std::string_view text) {
-  return "\"" + shorten(printable(Masker().mask(text)), limits::kNameBytes) + "\"";
-}
+  // A short piece of it, within a message.
+  std::string in_quotes(std::string_view piece) const {
+    return "\"" + shown(piece, limits::kNameBytes) + "\"";
+  }
+  ErrorInfo info(std::vector<FieldError> fields) const {
+    ErrorInfo info;
+    info.detail = shown(text_, limits::kModelMessageBytes);
+    info.fields = std::move(fields);
+    return info;
+  }
+  [[noreturn]] void reject(const std::string& reason, std::vector<FieldError> fields = {}) const {
+    throw ImplementationError("the model's answer is not usable: " + reason,
+                              info(std::move(fields)));
+  }
 
-[[noreturn]] void reject(const std::string& reason, std::string_view text,
-                         std::vector<FieldError> fields = {}) {
-  ErrorInfo info;
-  info.detail = excerpt(text);
-  info.fields = std::move(fields);
-  throw ImplementationError("the model's answer is not usable: " + reason, std::move(info));
-}
+ private:
+  std::string shown(std::string_view piece, std::size_t bytes) const {
+    return shorten(printable(masker_.mask_head(piece, limits::kModelHeadBytes)), bytes);
+  }
+  std::string_view text_;
+  const Masker& masker_;
+};
 
 // A brace of prose or code is seldom followed by a quote: this spares most vain attempts.
 bool may_begin_object(std::string_view text) {
@@ -72,11 +81,23 @@ std::string syntax_error(std::string_view piece) {
   return {};
 }
 
-// The one object in `text` that has "code_changes": whole, fenced, or between sentences.
-Json find_answer(std::string_view text) {
+// JSON leaves open which of two members of one name counts (RFC 8259 section 4).
+bool stands_twice(const Json& object, std::string_view name) {
+  const Json::Object& members = object.members();
+  return std::count_if(members.begin(), members.end(),
+                       [&](const auto& member) { return member.first == name; }) > 1;
+}
+
+// The one object in the answer that has "code_changes": whole, fenced, or between sentences. An
+// object within one that is broken is a part of a file, not the answer.
+Json find_answer(const Answer& answer) {
+  const std::string_view text = answer.text();
   std::optional<Json> found;
   std::string reason = "there is no JSON object in it";
   std::string broken;  // what is wrong with the first one that was meant to be the answer
+  // The braces that close no JSON: an object in there, after the name, is what a file was to hold.
+  std::size_t wreck_begin = 0;
+  std::size_t wreck_end = 0;
   std::size_t scanned = 0;
   std::size_t at = text.find('{');
   while (at != std::string_view::npos && scanned < limits::kModelScanBytes) {
@@ -85,25 +106,34 @@ Json find_answer(std::string_view text) {
       const std::size_t end = object_end(text.substr(at));
       const std::string_view piece = text.substr(at, end);
       scanned += piece.size();
-      const bool named = piece.find(kListName) != std::string_view::npos;
-      if (end == kNotClosed) {
-        if (named && broken.empty()) broken = "its JSON is cut off";
-      } else if (auto value = Json::try_parse(piece)) {
+      const bool within = at < wreck_end;
+      auto value = end == kNotClosed ? std::nullopt : Json::try_parse(piece);
+      if (value) {
         next = at + end;
-        if (!value->find(kListName)) {
+        const std::string_view before = text.substr(0, at);
+        if (within && before.find(kListName, wreck_begin) != std::string_view::npos) {
+          // Not the answer.
+        } else if (!value->find(kListName)) {
           reason = "its JSON object has no \"code_changes\"";
         } else if (found && *found != *value) {
-          reject("there are two different code-change objects in it", text);
+          answer.reject("there are two different code-change objects in it");
         } else {
           found = std::move(value);
         }
-      } else if (named && broken.empty()) {
-        broken = syntax_error(piece);
+      } else {
+        if (!within) {
+          wreck_begin = at;
+          wreck_end = at + piece.size();
+        }
+        if (broken.empty() && piece.find(kListName) != std::string_view::npos) {
+          broken = end == kNotClosed ? "its JSON is cut off" : syntax_error(piece);
+        }
       }
     }
     at = text.find('{', next);
   }
-  if (!found) reject(broken.empty() ? reason : broken, text);
+  if (!found) answer.reject(broken.empty() ? reason : broken);
+  if (stands_twice(*found, kListName)) answer.reject("\"code_changes\" stands in it twice");
   return std::move(*found);
 }
 
@@ -164,6 +194,7 @@ std::string_view without_dot_slash(std::string_view path) {
 // Collects what is wrong with the changes, all at once, so that the model can be told all at once.
 class ChangeReader {
  public:
+  explicit ChangeReader(const Answer& answer) : answer_(answer) {}
   std::vector<CodeChange> read(const Json& list) {
     std::vector<CodeChange> changes;
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -180,6 +211,9 @@ class ChangeReader {
     JsonFields fields(item, pointer);
     CodeChange change;
     if (item.is_object()) {
+      for (const char* name : {"file_path", "operation", "content", "edits"}) {
+        if (stands_twice(item, name)) fields.fail(name, "stands twice");
+      }
       change.file_path = read_path(item["file_path"], fields);
       read_operation(change, fields);
       change.content = fields.string("content", limits::kCodeChangeFileBytes);
@@ -198,14 +232,15 @@ class ChangeReader {
     }
     const std::string path(without_dot_slash(*text));
     if (const std::string_view reason = refusal(path); !reason.empty()) {
-      add(refused_, {fields.pointer("file_path"), in_quotes(path) + " " + std::string(reason)});
+      add(refused_,
+          {fields.pointer("file_path"), answer_.in_quotes(path) + " " + std::string(reason)});
     } else if (!paths_.insert(path).second) {
-      fields.fail("file_path", in_quotes(path) + " is named twice");
+      fields.fail("file_path", answer_.in_quotes(path) + " is named twice");
     }
     return path;
   }
 
-  static void read_operation(CodeChange& change, JsonFields& fields) {
+  void read_operation(CodeChange& change, JsonFields& fields) const {
     const auto name = fields.string("operation", limits::kNameBytes);
     if (!name) {
       if (!fields.has("operation")) fields.fail("operation", "is required");
@@ -217,13 +252,16 @@ class ChangeReader {
         return;
       }
     }
-    fields.fail("operation", "must be create, modify or delete, not " + in_quotes(*name));
+    fields.fail("operation", "must be create, modify or delete, not " + answer_.in_quotes(*name));
   }
 
   static void read_edits(CodeChange& change, JsonFields& fields) {
     std::size_t index = 0;
     for (const Json& item : fields.array("edits", limits::kCodeEdits)) {
       JsonFields edit(item, fields.pointer("edits") + "/" + std::to_string(index++));
+      for (const char* name : {"search", "replace"}) {
+        if (item.is_object() && stands_twice(item, name)) edit.fail(name, "stands twice");
+      }
       const std::string search = edit.required_string("search", limits::kCodeChangeFileBytes);
       const auto replace = edit.string("replace", limits::kCodeChangeFileBytes);
       if (item.is_object() && !edit.has("replace")) edit.fail("replace", "is required");
@@ -253,6 +291,7 @@ class ChangeReader {
     if (list.size() < limits::kCodeChangeDefects) list.push_back(std::move(error));
   }
 
+  const Answer& answer_;
   std::set<std::string> paths_;
   std::vector<FieldError> defects_;
   std::vector<FieldError> refused_;
@@ -260,26 +299,27 @@ class ChangeReader {
 
 }  // namespace
 
-std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& explanation) {
-  const Json answer = find_answer(text);
-  const Json& list = answer[kListName];
+std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& explanation,
+                                           const Masker& masker) {
+  const Answer answer(text, masker);
+  const Json object = find_answer(answer);
+  const Json& list = object[kListName];
   if (!list.is_array()) {
-    reject("\"code_changes\" must be an array, not " + std::string(list.type_name()), text);
+    answer.reject("\"code_changes\" must be an array, not " + std::string(list.type_name()));
   }
-  if (list.size() == 0) reject("it changes nothing", text);
+  if (list.size() == 0) answer.reject("it changes nothing");
   if (list.size() > limits::kCodeChanges) {
-    reject("it changes more than " + std::to_string(limits::kCodeChanges) + " files", text);
+    answer.reject("it changes more than " + std::to_string(limits::kCodeChanges) + " files");
   }
-  ChangeReader reader;
+  ChangeReader reader(answer);
   std::vector<CodeChange> changes = reader.read(list);
   if (!reader.refused().empty()) {
-    ErrorInfo info;
-    info.detail = excerpt(text);
-    info.fields = reader.refused();
-    throw SecurityError("the model's answer names refused paths", std::move(info));
+    throw SecurityError("the model's answer names refused paths", answer.info(reader.refused()));
   }
-  if (!reader.defects().empty()) reject("its code changes are malformed", text, reader.defects());
-  explanation = answer["explanation"].string_or("");
+  if (!reader.defects().empty()) {
+    answer.reject("its code changes are malformed", reader.defects());
+  }
+  explanation = object["explanation"].string_or("");
   return changes;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "necrocode/base/json.hpp"
+#include "necrocode/base/masking.hpp"
 
 namespace necrocode::llm {
 
@@ -80,8 +81,10 @@ struct LLMResponse {
 };
 
 /// Reads the code-change JSON as models give it: bare, fenced in Markdown, after prose, with a BOM.
-/// Throws ImplementationError with the reason and the first 500 characters; SecurityError for a
+/// An object within a broken one is not taken, nor one whose members stand twice. Throws
+/// ImplementationError with the reason and the first 500 characters, masked; SecurityError for a
 /// path that is absolute, has "..", "", ".git" parts (any case, also 8.3 names), NUL or a newline.
-std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& explanation);
+std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& explanation,
+                                           const Masker& masker = Masker());
 
 }  // namespace necrocode::llm

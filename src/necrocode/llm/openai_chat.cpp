@@ -1,6 +1,7 @@
 #include "necrocode/llm/openai_chat.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
@@ -119,7 +120,11 @@ Json parse_completion(const net::HttpResponse& answer) {
 std::string defect(const Json& message, std::string_view finish_reason, std::string_view content) {
   if (finish_reason == "content_filter") return "the service's content filter took it away";
   if (!message["refusal"].string_or("").empty()) return "the model refused";
-  if (finish_reason == "length") return "it was cut off at the token limit";
+  // "length" is OpenAI's word; Mistral, DeepSeek and gateways before other dialects have their own.
+  static constexpr std::array kCutOff = {"length", "model_length", "max_tokens", "MAX_TOKENS",
+                                         "insufficient_system_resource"};
+  if (std::find(kCutOff.begin(), kCutOff.end(), finish_reason) != kCutOff.end())
+    return "it was cut off at the token limit";
   if (!content.empty()) return {};
   if (message["tool_calls"].size() > 0) return "it calls tools and says nothing";
   return message["content"].is_null() ? "its content is null" : "its content is empty";

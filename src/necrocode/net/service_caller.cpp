@@ -81,10 +81,9 @@ std::string words_of(const Json& problem) {
   return {};
 }
 
-/// One line, masked, bounded. Masked before the last cut, since the head of a secret is a part of
-/// it.
+/// One line, masked, bounded.
 std::string safe_words(std::string_view text, const Masker& masker) {
-  return shorten(printable(masker.mask(shorten(text, 16 * kDetailBytes))), kDetailBytes);
+  return shorten(printable(masker.mask_head(text, 16 * kDetailBytes)), kDetailBytes);
 }
 
 std::vector<FieldError> fields_of(const HttpResponse& response, const Masker& masker) {

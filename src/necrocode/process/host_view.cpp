@@ -164,29 +164,23 @@ std::vector<fs::path> visible_etc(bool network) {
   // Not here, on purpose: shadow, gshadow, sudoers, ssh, ssl/private, machine-id, environment,
   // profile, gitconfig, npmrc, pip.conf, netrc: they hold, or can hold, credentials.
   static constexpr std::array kNames = {
-      "passwd",         "group",          "nsswitch.conf", "ld.so.cache",    "ld.so.conf",
-      "localtime",      "timezone",       "host.conf",     "ld.so.conf.d",   "alternatives",
-      "hosts",          "mime.types",     "protocols",     "services",       "os-release",
-      "debian_version", "redhat-release", "maven",         "perl",           "fonts",
-      "java-*",         "python3*",       "pki",           "crypto-policies"};
-  static constexpr std::array kInSsl = {"/etc/ssl/certs", "/etc/ssl/openssl.cnf",
-                                        "/etc/ssl/cert.pem"};
+      "passwd",    "group",     "nsswitch.conf", "ld.so.cache",    "ld.so.conf",     "localtime",
+      "timezone",  "host.conf", "ld.so.conf.d",  "alternatives",   "hosts",          "mime.types",
+      "protocols", "services",  "os-release",    "debian_version", "redhat-release", "perl",
+      "fonts",     "java-*",    "python3*",      "crypto-policies"};
+  // Of folders that also have such files: maven/settings.xml, ssl/private, pki/tls/private.
+  static constexpr std::array kParts = {
+      "/etc/ssl/certs",    "/etc/ssl/openssl.cnf", "/etc/ssl/cert.pem", "/etc/pki/tls/certs",
+      "/etc/pki/ca-trust", "/etc/maven/m2.conf",   "/etc/maven/logging"};
   std::vector<fs::path> visible;
   std::error_code error;
   for (fs::directory_iterator it("/etc", error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
-    // /etc/pki also has a folder of private keys.
     const bool listed = std::any_of(kNames.begin(), kNames.end(),
                                     [&name](const char* known) { return matches(name, known); });
-    if (!listed || !present(it->path())) continue;
-    if (name == "pki") {
-      if (present("/etc/pki/tls/certs")) visible.emplace_back("/etc/pki/tls/certs");
-      if (present("/etc/pki/ca-trust")) visible.emplace_back("/etc/pki/ca-trust");
-    } else {
-      visible.push_back(it->path());
-    }
+    if (listed && present(it->path())) visible.push_back(it->path());
   }
-  for (const char* path : kInSsl) {
+  for (const char* path : kParts) {
     if (present(path)) visible.emplace_back(path);
   }
   if (network && present("/etc/resolv.conf")) visible.emplace_back("/etc/resolv.conf");

@@ -150,12 +150,20 @@ TEST_F(Settings, AliasBombOrDeepNestingThenRefusedQuickly) {
   EXPECT_THROW(parse_yaml(std::string(100'000, '['), "deep"), ConfigError);
   EXPECT_THROW(parse_yaml("a: b\na: c\n", "twice"), ConfigError);
   EXPECT_THROW(parse_yaml("a: [\n", "open"), ConfigError);
+  EXPECT_THROW(parse_yaml("a: 1\n---\nb: 2\n", "two documents"), ConfigError);
+  std::string copies = "a: &a " + std::string(500'000, 'x') + "\nb: [";
+  for (int i = 0; i < 10; ++i) copies += "*a, ";
+  EXPECT_THROW(parse_yaml(copies + "*a]\n", "many copies of one scalar"), ConfigError);
   EXPECT_THROW(parse_yaml("a: \xff\n", "bytes"), ConfigError);
 }
 
 TEST_F(Settings, ScalarsThenTypedUnlessQuoted) {
   const Json yaml = parse_yaml("i: 5\nf: 1.5\nb: true\nn: ~\nq: \"5\"\ns: 1.2.3\nv: '1.10'\n", "x");
   EXPECT_EQ(yaml["i"], Json(5));
+  EXPECT_EQ(parse_yaml("s: !!str 5\n", "x")["s"], Json("5"));
+  EXPECT_EQ(parse_yaml("s: +-5\n", "x")["s"], Json("+-5"));
+  EXPECT_EQ(parse_yaml("s: +5\n", "x")["s"], Json(5));
+  EXPECT_TRUE(parse_yaml("", "x").is_null());
   EXPECT_EQ(yaml["f"], Json(1.5));
   EXPECT_EQ(yaml["b"], Json(true));
   EXPECT_TRUE(yaml["n"].is_null());

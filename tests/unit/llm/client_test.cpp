@@ -401,6 +401,8 @@ TEST(LLMClient, UnusableCompletionsAreImplementationErrors) {
       {completion_body(""), "its content is empty"},
       {completion_body("partial", "length"), "cut off at the token limit"},
       {completion_body(kChange, "length"), "cut off at the token limit"},
+      {completion_body(kChange, "model_length"), "cut off at the token limit"},
+      {completion_body(kChange, "MAX_TOKENS"), "cut off at the token limit"},
       {completion_body("x", "content_filter"), "content filter"},
       {refusal, "the model refused"},
       {tools, "calls tools"}};

@@ -237,5 +237,50 @@ TEST(Usage, AddsUpAndIsEstimatedWhenAPartIs) {
             R"("reasoning_tokens":55,"estimated":true})");
 }
 
+TEST(ParseCodeChanges, ObjectWithinABrokenOneIsNotTheAnswer) {
+  const std::string inner =
+      R"({"code_changes":[{"file_path":"inner.txt","operation":"create","content":"x"}]})";
+  EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":"real.txt","content":"cut off )" + inner),
+              HasSubstr("cut off"));
+  EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":real.txt, "x":)" + inner + "}]}"),
+              HasSubstr("its JSON"));
+  // A broken sketch before the answer is only that.
+  EXPECT_EQ(parse(R"(As {"code_changes": [...]} asks: )" + kCreate).size(), 1u);
+}
+
+TEST(ParseCodeChanges, MemberThatStandsTwiceIsRejected) {
+  EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":"a","operation":"delete"}],)"
+                        R"("code_changes":[{"file_path":"b","operation":"delete"}]})"),
+              HasSubstr("stands in it twice"));
+  EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":"a","file_path":"b",)"
+                        R"("operation":"delete"}]})"),
+              HasSubstr("stands twice"));
+  EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":"a","operation":"modify",)"
+                        R"("edits":[{"search":"x","search":"y","replace":"z"}]}]})"),
+              HasSubstr("stands twice"));
+}
+
+TEST(ParseCodeChanges, KeyInTheAnswerIsShownInNoPart) {
+  const Secret key("corpkey.ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
+  const Masker masker({&key});
+  for (const std::size_t before : {0u, 60u, 85u, 95u, 470u, 490u, 16'370u}) {
+    const std::string text = std::string(before, 'p') + std::string(key.reveal());
+    for (const std::string& answer :
+         {text, Json::object({{"code_changes",
+                               Json(Json::Array{Json::object({{"file_path", "/" + text}})})}})
+                    .dump()}) {
+      std::string explanation;
+      try {
+        parse_code_changes(answer, explanation, masker);
+        ADD_FAILURE() << "accepted";
+      } catch (const RunnerError& error) {
+        EXPECT_THAT(error.what(), Not(HasSubstr("corpkey."))) << before;
+        for (const FieldError& field : error.info().fields)
+          EXPECT_THAT(field.message, Not(HasSubstr("corpkey."))) << before;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace necrocode::llm
