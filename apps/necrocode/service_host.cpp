@@ -5,6 +5,7 @@
 #include "necrocode/artifacts/filesystem_store.hpp"
 #include "necrocode/artifacts/service.hpp"
 #include "necrocode/base/disk.hpp"
+#include "necrocode/net/http_metrics.hpp"
 #include "necrocode/net/http_server.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/pool/pool_manager.hpp"
@@ -34,6 +35,7 @@ struct ServiceHost::State {
   std::unique_ptr<registry::RegistryService> registry;
   std::unique_ptr<pool::PoolService> pools;
   std::unique_ptr<artifacts::ArtifactService> artifacts;
+  metrics::Registry metrics;
   net::HttpServer server;
 
   const std::filesystem::path data_dir;
@@ -85,15 +87,31 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
   state_->server.route("GET", "/health",
                        [state = state_.get()](const net::Request&) { return state->health(); },
                        {.priority = true});
-  state_->server.on_access([](const net::AccessRecord& record) {
-    log::debug("request", {{"method", record.method},
-                           {"route", record.route},
-                           {"status", record.status},
-                           {"request_id", record.request_id},
-                           {"bytes_in", record.bytes_in},
-                           {"bytes_out", record.bytes_out},
-                           {"duration_ms",
-                            std::chrono::duration<double, std::milli>(record.duration).count()}});
+  add_metrics();
+  state_->server.on_access(
+      [count = net::HttpMetrics(state_->metrics)](const net::AccessRecord& record) mutable {
+        count(record);
+        log::debug(
+            "request",
+            {{"method", record.method},
+             {"route", record.route},
+             {"status", record.status},
+             {"request_id", record.request_id},
+             {"bytes_in", record.bytes_in},
+             {"bytes_out", record.bytes_out},
+             {"duration_ms", std::chrono::duration<double, std::milli>(record.duration).count()}});
+      });
+}
+
+void ServiceHost::add_metrics() {
+  State& state = *state_;
+  metrics::add_process_metrics(state.metrics);
+  if (state.registry) state.registry->add_metrics(state.metrics);
+  if (state.pools) state.pools->add_metrics(state.metrics);
+  if (state.artifacts) state.artifacts->add_metrics(state.metrics);
+  state.server.route("GET", "/metrics", [&state](const net::Request&) {
+    return net::Response::text(200, state.metrics.text(),
+                               "text/plain; version=0.0.4; charset=utf-8");
   });
 }
 

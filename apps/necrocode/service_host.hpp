@@ -31,6 +31,7 @@ class ServiceHost {
 
  private:
   struct State;
+  void add_metrics();
   std::unique_ptr<State> state_;
 };
 

@@ -137,6 +137,28 @@ Response content_answer(const Artifact& artifact, StoredBytes bytes, const ByteR
 ArtifactService::ArtifactService(std::unique_ptr<ArtifactStore> store, std::string public_url)
     : store_(std::move(store)), public_url_(std::move(public_url)) {}
 
+void ArtifactService::add_metrics(metrics::Registry& registry) {
+  const auto by_type = [this](std::uint64_t ArtifactUsage::Group::* what) {
+    return [this, what] {
+      std::map<std::string, double> sums;
+      for (const ArtifactUsage::Group& group : store_->usage().groups) {
+        sums[group.type] += static_cast<double>(group.*what);
+      }
+      std::vector<metrics::Sample> samples;
+      for (const auto& [type, sum] : sums) samples.push_back({{{"type", type}}, sum});
+      if (samples.size() > limits::kMetricSeries) samples.resize(limits::kMetricSeries);
+      return samples;
+    };
+  };
+  registry.gauge("necrocode_artifacts", "Artifacts by type.",
+                 by_type(&ArtifactUsage::Group::count));
+  registry.gauge("necrocode_artifact_bytes", "Their sizes together.",
+                 by_type(&ArtifactUsage::Group::size_bytes));
+  registry.gauge("necrocode_artifact_stored_bytes", "Bytes on disk, each content once.", [this] {
+    return std::vector<metrics::Sample>{{{}, static_cast<double>(store_->usage().stored_bytes)}};
+  });
+}
+
 void ArtifactService::add_routes(net::HttpServer& server) {
   const auto route = [&](const char* method, const char* pattern,
                          Response (ArtifactService::*handler)(const Request&),

@@ -8,6 +8,7 @@
 
 #include "necrocode/artifacts/artifact_store.hpp"
 #include "necrocode/net/http_server.hpp"
+#include "necrocode/observe/metrics.hpp"
 
 namespace necrocode::artifacts {
 
@@ -20,6 +21,9 @@ class ArtifactService {
 
   /// Before the server's start().
   void add_routes(net::HttpServer& server);
+  /// necrocode_artifacts{type}, necrocode_artifact_bytes{type}, necrocode_artifact_stored_bytes.
+  /// This must outlive the registry of metrics.
+  void add_metrics(metrics::Registry& registry);
   /// For a server that learns its port when it binds; call it before announcing readiness.
   void set_public_url(std::string public_url);
   /// False, with the reason in `detail`, when the store cannot serve. Never throws.

@@ -106,6 +106,21 @@ PoolService::~PoolService() {
   stop();
 }
 
+void PoolService::add_metrics(metrics::Registry& registry) {
+  registry.gauge("necrocode_slots", "Slots by pool and state.", [this] {
+    std::vector<metrics::Sample> samples;
+    const Json pools = manager_->pools();
+    for (const Json& pool : pools["items"].items()) {
+      for (const auto& [state, count] : pool["counts"].members()) {
+        samples.push_back({{{"pool", pool["name"].string_or("")}, {"state", state}},
+                           static_cast<double>(count.as_int().value_or(0))});
+      }
+    }
+    if (samples.size() > limits::kMetricSeries) samples.resize(limits::kMetricSeries);
+    return samples;
+  });
+}
+
 void PoolService::add_routes(net::HttpServer& server) {
   using net::Request;
   using net::Response;

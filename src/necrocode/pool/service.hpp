@@ -6,6 +6,7 @@
 #include <string>
 
 #include "necrocode/net/http_server.hpp"
+#include "necrocode/observe/metrics.hpp"
 #include "necrocode/pool/pool_manager.hpp"
 
 namespace necrocode::pool {
@@ -19,6 +20,8 @@ class PoolService {
 
   /// /slots/… and /pools/…; before the server's start().
   void add_routes(net::HttpServer& server);
+  /// necrocode_slots{pool,state}. This must outlive the registry of metrics.
+  void add_metrics(metrics::Registry& registry);
   /// For the `pool` part of /health.
   bool healthy(std::string& detail) const;
   /// Waiting requests get 503; leases stay.

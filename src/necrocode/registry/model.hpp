@@ -1,6 +1,7 @@
 // The Task Registry's vocabulary, shared by its client and its service.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -19,6 +20,9 @@ inline constexpr int kMaxAttempts = 3;
 /// blocked → ready → running → done | failed | cancelled; failed → ready, and cancelled →
 /// ready by retry alone, so that its dependents are no dead end.
 enum class TaskState { kBlocked, kReady, kRunning, kDone, kFailed, kCancelled };
+inline constexpr std::array kTaskStates = {TaskState::kBlocked, TaskState::kReady,
+                                           TaskState::kRunning, TaskState::kDone,
+                                           TaskState::kFailed,  TaskState::kCancelled};
 std::string_view to_string(TaskState state);
 /// `in_progress` is read as running. Nothing for an unknown name.
 std::optional<TaskState> parse_task_state(std::string_view name);

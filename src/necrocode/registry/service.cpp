@@ -565,6 +565,17 @@ bool RegistryService::healthy(std::string& detail) {
   }
 }
 
+void RegistryService::add_metrics(metrics::Registry& registry) {
+  registry.gauge("necrocode_tasks", "Tasks of all tasksets.", [state = state_] {
+    std::vector<metrics::Sample> samples;
+    for (const auto& [task_state, count] : state->store->counts()) {
+      samples.push_back(
+          {{{"state", std::string(to_string(task_state))}}, static_cast<double>(count)});
+    }
+    return samples;
+  });
+}
+
 void RegistryService::add_routes(net::HttpServer& server) {
   using Method = Response (State::*)(const Request&);
   const auto route = [&](const char* method, const char* pattern, Method handler,

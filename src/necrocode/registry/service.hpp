@@ -7,6 +7,7 @@
 
 #include "necrocode/base/clock.hpp"
 #include "necrocode/net/http_server.hpp"
+#include "necrocode/observe/metrics.hpp"
 #include "necrocode/registry/task_store.hpp"
 
 namespace necrocode::registry {
@@ -22,6 +23,8 @@ class RegistryService {
   RegistryService& operator=(const RegistryService&) = delete;
 
   void add_routes(net::HttpServer& server);
+  /// necrocode_tasks{state}. This must outlive the registry of metrics.
+  void add_metrics(metrics::Registry& registry);
   /// False, with the reason in `detail`, when the store cannot work. Never throws.
   bool healthy(std::string& detail);
   /// Waiting claims are no longer served, leases no longer ended. Safe to call twice.

@@ -219,6 +219,15 @@ Taskset query_taskset(db::Database& database, const std::string& spec) {
   return taskset;
 }
 
+std::map<TaskState, std::int64_t> query_counts(db::Database& database) {
+  std::map<TaskState, std::int64_t> counts;
+  for (const TaskState state : kTaskStates) counts[state] = 0;
+  db::Statement& query =
+      database.prepare("SELECT state, SUM(tasks) FROM task_counts GROUP BY state");
+  while (query.step()) counts[static_cast<TaskState>(query.integer(0))] = query.integer(1);
+  return counts;
+}
+
 TasksetPage query_tasksets(db::Database& database, const std::string& cursor, int limit) {
   db::Statement query(database, std::string("SELECT ") + kTasksetColumns +
                                     " FROM tasksets WHERE name > ? ORDER BY name LIMIT ?");

@@ -9,6 +9,7 @@ namespace necrocode::registry {
 
 TaskPage query_tasks(db::Database& database, const TaskQuery& query);
 Taskset query_taskset(db::Database& database, const std::string& spec);
+std::map<TaskState, std::int64_t> query_counts(db::Database& database);
 TasksetPage query_tasksets(db::Database& database, const std::string& cursor, int limit);
 EventPage query_events(db::Database& database, const EventQuery& query);
 TaskGraph query_graph(db::Database& database, const std::string& spec);

@@ -271,6 +271,10 @@ TaskGraph SqliteTaskStore::graph(const std::string& spec) {
   return state_->readers.run([&](db::Database& database) { return query_graph(database, spec); });
 }
 
+std::map<TaskState, std::int64_t> SqliteTaskStore::counts() {
+  return state_->readers.run([](db::Database& database) { return query_counts(database); });
+}
+
 void SqliteTaskStore::on_ready(std::function<void()> listener) {
   const std::lock_guard lock(state_->listener_mutex);
   state_->listener = std::move(listener);

@@ -29,6 +29,7 @@ class SqliteTaskStore : public TaskStore {
   TasksetPage tasksets(const std::string& cursor, int limit) override;
   EventPage events(const EventQuery& query) override;
   TaskGraph graph(const std::string& spec) override;
+  std::map<TaskState, std::int64_t> counts() override;
   void on_ready(std::function<void()> listener) override;
   void check() override;
 

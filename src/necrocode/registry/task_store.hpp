@@ -7,6 +7,7 @@
 #include <chrono>
 #include <exception>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -192,6 +193,8 @@ class TaskStore {
   virtual TasksetPage tasksets(const std::string& cursor, int limit) = 0;
   virtual EventPage events(const EventQuery& query) = 0;
   virtual TaskGraph graph(const std::string& spec) = 0;
+  /// Of all tasks, by state; a state without tasks is 0.
+  virtual std::map<TaskState, std::int64_t> counts() = 0;
 
   /// `listener` is called after each commit that made a task ready, on a thread of the store's; it
   /// must return at once and not call the store.
