@@ -5,4 +5,5 @@
 #include "necrocode/base/errors.hpp"
 #include "necrocode/llm/client.hpp"
 #include "necrocode/pool/client.hpp"
+#include "necrocode/pool/slot_lease.hpp"
 #include "necrocode/registry/client.hpp"
