@@ -1,7 +1,11 @@
-// necrocode verify: makes all four clients and checks their documented defaults (SPEC section 4).
+// necrocode verify: makes all four clients and checks their documented defaults (SPEC section 4);
+// with --live it also calls every operation of the configured services.
+#include <array>
+#include <cstdio>
 #include <functional>
 
 #include "commands.hpp"
+#include "live_checks.hpp"
 #include "necrocode/base/text.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"
@@ -16,6 +20,7 @@ struct Check {
 };
 
 CommonOptions common;
+bool live = false;
 
 Check check(const std::string& name, const std::function<std::string()>& run) {
   try {
@@ -94,6 +99,36 @@ std::string configured_clients() {
   return {};
 }
 
+void print_check(bool ok, const std::string& what, const std::string& detail) {
+  if (common.json) return;
+  print_line(styled(ok ? "good" : "bad", ok ? "ok  " : "FAIL") + "  " + what + "  " +
+             presentable(detail));
+}
+
+std::string milliseconds(const LiveCheck& check) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%8.1f ms", check.duration.count());
+  return text.data();
+}
+
+/// The services as they are: false when an operation of one does not work.
+bool run_live(Json& list) {
+  const Runtime runtime(common);
+  const git::Git git(supervisor(), {});
+  bool ok = true;
+  for (const LiveCheck& one : check_live(runtime, git)) {
+    ok = ok && one.ok;
+    list.push_back(Json::object({{"service", one.service},
+                                 {"operation", one.operation},
+                                 {"ok", one.ok},
+                                 {"detail", one.detail},
+                                 {"duration_ms", one.duration.count()}}));
+    print_check(one.ok, milliseconds(one) + "  " + one.service + " " + one.operation, one.detail);
+  }
+  if (list.size() == 0) throw ConfigError("no service is configured: --live has nothing to call");
+  return ok;
+}
+
 int run() {
   const std::vector<Check> checks = {
       check("defaults of the service clients", service_defaults),
@@ -109,19 +144,26 @@ int run() {
   for (const Check& one : checks) {
     ok = ok && one.ok;
     list.push_back(Json::object({{"name", one.name}, {"ok", one.ok}, {"detail", one.detail}}));
-    if (!common.json)
-      print_line(styled(one.ok ? "good" : "bad", one.ok ? "ok  " : "FAIL") + "  " + one.name +
-                 "  " + presentable(one.detail));
+    print_check(one.ok, one.name, one.detail);
   }
-  if (common.json) print_json(Json::object({{"ok", ok}, {"checks", std::move(list)}}));
+  Json whole = Json::object({{"ok", ok}, {"checks", std::move(list)}});
+  if (live && ok) {
+    Json operations = Json::array();
+    ok = run_live(operations);
+    whole.set("ok", ok).set("operations", std::move(operations));
+  }
+  if (common.json) print_json(whole);
   return ok ? 0 : 1;
 }
 
 }  // namespace
 
 void declare_verify(Cli& cli) {
-  common.service_command(cli, "verify", "Make all four clients and check their documented defaults",
-                         kAllServices, run);
+  Cli& command = common.service_command(cli, "verify",
+                                        "Make all four clients and check their documented defaults",
+                                        kAllServices, run);
+  common.declare_llm(command);
+  command.flag("--live", live, "also call every operation of the configured services");
 }
 
 }  // namespace necrocode::app

@@ -234,10 +234,13 @@ LLMClient Runtime::llm() const {
   return LLMClient(std::move(llm));
 }
 
+bool Runtime::has_model() const {
+  return !config().llm_endpoint.starts_with("https://api.openai.com") ||
+         !credentials_.llm_api_key.empty();
+}
+
 void Runtime::require_model_key() const {
-  if (!config().llm_endpoint.starts_with("https://api.openai.com") ||
-      !credentials_.llm_api_key.empty())
-    return;
+  if (has_model()) return;
   throw ConfigError("no key is set for " + config().llm_endpoint +
                     ": put it into $OPENAI_API_KEY or $" + config().llm_api_key_env_var +
                     ", or name a service that needs none with --llm-endpoint");

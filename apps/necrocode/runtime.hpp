@@ -109,8 +109,9 @@ class Runtime {
   RepoPoolClient pool() const;
   ArtifactStoreClient artifacts() const;
   LLMClient llm() const;
-  /// Throws ConfigError when the endpoint is one that answers nobody without a key, and there is
-  /// none.
+  /// False when the endpoint is one that answers nobody without a key, and there is none.
+  bool has_model() const;
+  /// Throws ConfigError where has_model() is false.
   void require_model_key() const;
 
  private:

@@ -584,5 +584,59 @@ TEST_F(EndToEnd, DemoHoldsAllItsChecks) {
   }
 }
 
+TEST_F(Services, MetricsTellWhatIsServedAndWhatIsThere) {
+  submit(task());
+  registry_->get_task("e2e:1");
+  EXPECT_THROW(registry_->get_task("e2e:7"), NotFound);
+  net::HttpRequest request;
+  request.url = url_ + "/metrics";
+  const net::HttpResponse answer = net::shared_http_client()->send(request, {});
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.headers.get("Content-Type"), "text/plain; version=0.0.4; charset=utf-8");
+  for (const char* line :
+       {"necrocode_http_requests_total{method=\"GET\",route=\"/tasks/{id}\",status=\"200\"} 1",
+        "necrocode_http_requests_total{method=\"GET\",route=\"/tasks/{id}\",status=\"404\"} 1",
+        "necrocode_http_request_seconds_count{route=\"/tasksets\"} 1",
+        "necrocode_tasks{state=\"ready\"} 1", "necrocode_tasks{state=\"done\"} 0",
+        "necrocode_artifact_stored_bytes 0"}) {
+    EXPECT_THAT(answer.body, HasSubstr(std::string(line) + "\n"));
+  }
+}
+
+TEST_F(Services, VerifyLiveCallsEachOperationOfEachService) {
+  serve_model({raw_answer(200, Json::parse(R"({"choices":[{"finish_reason":"stop",
+      "message":{"role":"assistant","content":"ok"}}]})"),
+                          0)});
+  std::string output;
+  EXPECT_EQ(
+      run({"verify", "--live", "--url", url_, "--llm-endpoint", endpoint(), "--json"}, &output), 0)
+      << output << stderr_text();
+  const Json report = Json::parse(output);
+  std::map<std::string, int> operations;
+  for (const Json& one : report["operations"].items()) {
+    EXPECT_EQ(one["ok"], Json(true)) << one.dump();
+    ++operations[one["service"].string_or("")];
+  }
+  EXPECT_THAT(operations, testing::ElementsAre(
+                              testing::Pair("artifact-store", 8), testing::Pair("llm", 1),
+                              testing::Pair("repo-pool", 10), testing::Pair("task-registry", 17)));
+  EXPECT_EQ(leased_slots(), 0);
+}
+
+TEST_F(Services, VerifyLiveOfAServiceThatIsGoneSaysWhichOperationsFail) {
+  services_.reset();
+  std::string output;
+  write_file_atomic(path("config.yaml"), "network_retry_count: 0\n");
+  EXPECT_EQ(run({"verify", "--live", "--registry", url_, "--config", path("config.yaml").string(),
+                 "--json"},
+                &output),
+            1);
+  const Json report = Json::parse(output);
+  EXPECT_EQ(report["ok"], Json(false));
+  ASSERT_EQ(report["operations"].size(), 17U);
+  EXPECT_EQ(report["operations"].items()[1]["operation"], Json("submit"));
+  EXPECT_EQ(report["operations"].items()[2]["detail"], Json("not tried: what it needs has failed"));
+}
+
 }  // namespace
 }  // namespace necrocode::test

@@ -79,7 +79,7 @@ bool TaskReporter::finish(const RunResult& result, registry::TaskState state,
     // After what was told before, which may be kept: the end comes last.
     registry_->settle(claim_->task.id, context.within(kSettleTime));
     registry_->complete(claim_->task.id, completion, context.within(kCompleteTime));
-    if (registry_->settle(claim_->task.id, context)) return true;
+    if (registry_->settle(claim_->task.id, context.within(kSettleTime))) return true;
     log::error("the registry is out of reach; the end of the task is kept and told later",
                {{"task", claim_->task.id}, {"outcome", result.outcome()}});
     return false;
