@@ -1,0 +1,24 @@
+// A model's answer of any bytes: refused with one of two errors, or changes whose paths stay
+// inside.
+#include "fuzz/fuzz.hpp"
+#include "necrocode/base/errors.hpp"
+#include "necrocode/base/limits.hpp"
+#include "necrocode/llm/model.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace necrocode;
+  std::string explanation;
+  try {
+    const auto changes = llm::parse_code_changes(test::as_text(data, size), explanation);
+    FUZZ_CHECK(!changes.empty() && changes.size() <= limits::kCodeChanges);
+    for (const auto& change : changes) {
+      const std::string& path = change.file_path;
+      FUZZ_CHECK(!path.empty() && path.front() != '/' && path.size() <= limits::kPathBytes);
+      FUZZ_CHECK(("/" + path + "/").find("/../") == std::string::npos);
+      FUZZ_CHECK(path.find('\0') == std::string::npos && path.find('\n') == std::string::npos);
+    }
+  } catch (const ImplementationError&) {
+  } catch (const SecurityError&) {
+  }
+  return 0;
+}
