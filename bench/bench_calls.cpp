@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "necrocode/base/errors.hpp"
+#include "necrocode/base/memory.hpp"
 #include "necrocode/llm/client.hpp"
 #include "necrocode/net/service_caller.hpp"
 
@@ -71,6 +72,7 @@ long drive(const std::function<void()>& call, long calls, long threads) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  necrocode::keep_freed_memory();  // as the shipped binary does
   const std::string kind = argc == 5 ? argv[1] : "";
   if (kind != "service" && kind != "llm") {
     std::fputs("usage: bench_calls service|llm URL CALLS IN_FLIGHT\n", stderr);

@@ -73,7 +73,7 @@ inline constexpr std::size_t kHostGuards = 1024;
 // Calls kept until their service is back: a day of a busy worker.
 inline constexpr std::size_t kOutboxCalls = 100'000;
 inline constexpr std::size_t kOutboxBytes = 256 * kMiB;
-inline constexpr std::size_t kMetricSeries = 1000;  // of one name
+inline constexpr std::size_t kMetricSeries = 1000;              // of one name
 inline constexpr std::size_t kOutboxSetAsideBytes = 64 * kMiB;  // then one older file is kept
 inline constexpr std::size_t kHttpSpareHandles = 64;            // libcurl handles kept for reuse
 inline constexpr std::size_t kMultipartParts = 16;
@@ -138,7 +138,7 @@ inline constexpr std::size_t kPromptContextBytes = 64 * kKiB;  // related files 
 inline constexpr std::size_t kFailureOutputBytes = 8 * kKiB;   // test output shown to the model
 
 // Model service.
-inline constexpr std::size_t kModelMessageBytes = 500;  // of its words in an error
+inline constexpr std::size_t kModelMessageBytes = 500;     // of its words in an error
 inline constexpr std::size_t kModelHeadBytes = 16 * kKiB;  // looked at for them
 // Read while looking for JSON in prose.
 inline constexpr std::size_t kModelScanBytes = 4 * kModelAnswerBytes;

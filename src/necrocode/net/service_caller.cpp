@@ -169,7 +169,10 @@ ServiceCaller::ServiceCaller(std::string service, ServiceOptions options, millis
 
 HttpResponse ServiceCaller::call(const ServiceCall& call, const CallContext& context) const {
   RetryOutcome outcome = send(call, build(call, context), context);
-  if (!is_success(outcome.response.status)) throw_for(call, outcome);
+  // What an earlier attempt may have removed is not there any more.
+  const bool removed =
+      call.method == "DELETE" && outcome.response.status == 404 && outcome.maybe_accepted;
+  if (!is_success(outcome.response.status) && !removed) throw_for(call, outcome);
   return std::move(outcome.response);
 }
 

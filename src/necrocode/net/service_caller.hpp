@@ -67,7 +67,8 @@ class ServiceCaller {
   ServiceCaller(std::string service, ServiceOptions options,
                 std::chrono::milliseconds timeout = kDefaultTimeout);
 
-  /// The 2xx answer (or 304). Else throws NotFound (404), Unauthorized (401, 403), Conflict (409,
+  /// The 2xx answer (or 304); of a DELETE also the 404 after an attempt that may have been carried
+  /// out. Else throws NotFound (404), Unauthorized (401, 403), Conflict (409,
   /// 412), RateLimited (429, with retry_at), Unavailable (408, 425, 5xx),
   /// TaskContextValidationError (400, 413, 422, with the problem's fields), ServiceError (other),
   /// or what send_with_retries() throws, with service, operation, target, request id and the

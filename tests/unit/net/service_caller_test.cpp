@@ -122,6 +122,22 @@ TEST_F(ServiceCallerTest, KeepsTheKeyOverRetriesAndChangesItWithTheCall) {
   EXPECT_NE(seen[4].headers.get("Idempotency-Key"), seen[3].headers.get("Idempotency-Key"));
 }
 
+TEST_F(ServiceCallerTest, RemovalWhoseAnswerWasLostHasSucceeded) {
+  auto count = std::make_shared<std::atomic<int>>(0);
+  RawServer server([count](RawConnection& connection) {
+    while (connection.read_request()) {
+      if ((*count)++ == 0) return connection.reset();
+      connection.send(answer(404, "{}"));
+    }
+  });
+  ServiceCall removal = get_call();
+  removal.method = "DELETE";
+  EXPECT_EQ(caller(server.url()).call(removal, {}).status, 404);
+  EXPECT_THROW(caller(server.url()).call(removal, {}), NotFound) << "there was no earlier attempt";
+  *count = 0;
+  EXPECT_THROW(caller(server.url()).call(get_call(), {}), NotFound) << "only of a removal";
+}
+
 TEST_F(ServiceCallerTest, EveryMutatingMethodHasAKeyAndTheCallersWins) {
   RawServer server(plays({answer(200, "{}")}));
   const ServiceCaller caller = this->caller(server.url());
