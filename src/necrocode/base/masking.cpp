@@ -4,6 +4,9 @@
 // union is hidden. Whether a match begins at a position depends only on the character before and
 // the text after, so the outcome does not depend on how the text is cut: where the text ends too
 // early to decide, the position waits.
+//
+// Foreign text must cost in proportion to its length: a run of characters into which many positions
+// look ("-eyJ-eyJ…") is followed once, and what was seen of it kept (Run, KeyRun, EscapeRuns).
 #include "necrocode/base/masking.hpp"
 
 #include <algorithm>
@@ -12,6 +15,7 @@
 #include <cstdio>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "necrocode/base/base64.hpp"
 #include "necrocode/base/errors.hpp"
@@ -179,27 +183,34 @@ constexpr bool in_set(Set set, char c) {
   return false;
 }
 
+/// What follows a prefix.
+struct Value {
+  std::string_view text;
+  bool has_digit;
+  bool has_two_dots;
+};
+
 struct Shape {
   std::string_view prefix;
   Set set;
   std::size_t min;
   std::size_t max;     ///< of characters after the prefix; more is not part of a token
   bool at_word_start;  ///< not in the middle of a word: "task-…" is no "sk-…"
-  bool (*accept)(std::string_view value) = nullptr;
+  bool (*accept)(const Value& value) = nullptr;
   bool keep_prefix = false;  ///< only the value is hidden
   bool any_case = false;
 };
 
-bool has_digit(std::string_view value) {
-  return std::any_of(value.begin(), value.end(), is_ascii_digit);
+bool has_digit(const Value& value) {
+  return value.has_digit;
 }
 /// Three parts with dots between (RFC 7519); the last may be empty.
-bool is_jwt(std::string_view value) {
-  return std::count(value.begin(), value.end(), '.') >= 2 && has_digit(value);
+bool is_jwt(const Value& value) {
+  return value.has_two_dots && value.has_digit;
 }
 /// base64 of "user:password" (RFC 7617), so that "Basic authentication" stays a pair of words.
-bool is_basic(std::string_view value) {
-  const auto decoded = base64_decode(value);
+bool is_basic(const Value& value) {
+  const auto decoded = base64_decode(value.text);
   return decoded && decoded->find(':') != std::string::npos;
 }
 
@@ -242,7 +253,7 @@ constexpr bool in_pem(char c) {
 /// Whether something begins at a position.
 struct Verdict {
   enum Kind { kNothing, kMatch, kWait } kind = kNothing;
-  std::size_t begin = 0;  ///< what to hide, counted from the position
+  std::size_t begin = 0;  ///< what to hide
   std::size_t end = 0;
 };
 constexpr Verdict kWaiting{Verdict::kWait};
@@ -253,51 +264,105 @@ bool begins_with(std::string_view text, std::string_view prefix, bool any_case) 
                   : start == prefix.substr(0, start.size());
 }
 
-Verdict match_shape(const Shape& shape, std::string_view text, char before, bool final) {
-  if (shape.at_word_start && in_set(Set::kWord, before)) return {};
-  if (!begins_with(text, shape.prefix, shape.any_case)) return {};
-  if (text.size() < shape.prefix.size()) return final ? Verdict{} : kWaiting;
-  const std::string_view rest = text.substr(shape.prefix.size(), shape.max + 1);
-  const auto stop =
-      std::find_if_not(rest.begin(), rest.end(), [&shape](char c) { return in_set(shape.set, c); });
-  const auto length = static_cast<std::size_t>(stop - rest.begin());
-  if (stop == rest.end() && length <= shape.max && !final) return kWaiting;
-  // Keys of one exact length: a longer run is something else.
-  if (shape.min == shape.max && length > shape.max) return {};
-  const std::string_view value = rest.substr(0, std::min(length, shape.max));
-  if (value.size() < shape.min || (shape.accept != nullptr && !shape.accept(value))) return {};
-  return {Verdict::kMatch, shape.keep_prefix ? shape.prefix.size() : 0,
-          shape.prefix.size() + value.size()};
+// What is kept of the text ahead counts positions of the text held, of which `bytes` are let go at
+// times. An end is one past; 0 is none.
+void let_go_of(std::size_t& end, std::size_t bytes) {
+  end -= std::min(end, bytes);
 }
 
-Verdict match_pem(std::string_view text, bool final) {
-  if (!begins_with(text, kPemBegin, false)) return {};
-  if (text.size() < kPemBegin.size()) return final ? Verdict{} : kWaiting;
-  const std::string_view title = text.substr(kPemBegin.size(), kPemTitleBytes);
+/// The characters after one shape's prefix. Starts come in order, and so do the ends that the
+/// shape's maximum allows them: a start inside a run goes on where the one before it stopped, and
+/// needs to know only the last digit and the last dots so far.
+struct Run {
+  std::size_t end = 0;
+  std::size_t digit_end = 0;
+  std::size_t dot_end = 0;
+  std::size_t dot_before_end = 0;  ///< the last but one
+
+  void follow(Set set, std::string_view text, std::size_t start, std::size_t limit) {
+    end = std::max(end, start);
+    for (; end < limit && in_set(set, text[end]); ++end) {
+      if (is_ascii_digit(text[end])) digit_end = end + 1;
+      if (text[end] == '.') dot_before_end = std::exchange(dot_end, end + 1);
+    }
+  }
+  void let_go(std::size_t bytes) {
+    for (std::size_t* of : {&end, &digit_end, &dot_end, &dot_before_end}) let_go_of(*of, bytes);
+  }
+};
+
+Verdict match_shape(const Shape& shape, Run& run, std::string_view text, std::size_t at,
+                    char before, bool final) {
+  if (shape.at_word_start && in_set(Set::kWord, before)) return {};
+  if (!begins_with(text.substr(at), shape.prefix, shape.any_case)) return {};
+  const std::size_t start = at + shape.prefix.size();
+  if (text.size() < start) return final ? Verdict{} : kWaiting;
+  const std::size_t limit = start + shape.max;
+  run.follow(shape.set, text, start, std::min(text.size(), limit));
+  // Keys of one exact length: a longer run is something else.
+  const bool exact = shape.min == shape.max;
+  if (run.end == text.size() && (run.end < limit || exact) && !final) return kWaiting;
+  if (exact && run.end == limit && limit < text.size() && in_set(shape.set, text[limit])) return {};
+  const Value value{text.substr(start, run.end - start), run.digit_end > start,
+                    run.dot_before_end > start};
+  if (value.text.size() < shape.min) return {};
+  if (shape.accept != nullptr && !shape.accept(value)) return {};
+  return {Verdict::kMatch, shape.keep_prefix ? start : at, run.end};
+}
+
+/// The same for what follows the headers of key blocks.
+struct KeyRun {
+  std::size_t end = 0;
+  std::size_t solid_end = 0;      ///< without the blank at its end
+  std::size_t footer_end = 0;     ///< of the last kPemEnd found
+  std::size_t no_footer_end = 0;  ///< no other begins before this
+
+  void follow(std::string_view text, std::size_t body, std::size_t limit) {
+    end = std::max(end, body);
+    for (; end < limit && in_pem(text[end]); ++end) {
+      if (text[end] != '\n' && text[end] != ' ') solid_end = end + 1;
+    }
+  }
+  /// The end of the first kPemEnd after `body`, 0 when there is none.
+  std::size_t next_footer(std::string_view text, std::size_t body) {
+    if (footer_end >= body + kPemEnd.size()) return footer_end;
+    const std::size_t from = std::max(no_footer_end, body);
+    const std::size_t footer = text.substr(0, end).find(kPemEnd, from);
+    if (footer == std::string_view::npos) {
+      no_footer_end = std::max(from, end + 1 - std::min(end + 1, kPemEnd.size()));
+      return 0;
+    }
+    no_footer_end = footer + 1;
+    footer_end = footer + kPemEnd.size();
+    return footer_end;
+  }
+  void let_go(std::size_t bytes) {
+    for (std::size_t* of : {&end, &solid_end, &footer_end, &no_footer_end}) let_go_of(*of, bytes);
+  }
+};
+
+Verdict match_pem(KeyRun& run, std::string_view text, std::size_t at, bool final) {
+  const std::string_view block = text.substr(at, limits::kPemBytes);
+  if (!begins_with(block, kPemBegin, false)) return {};
+  if (block.size() < kPemBegin.size()) return final ? Verdict{} : kWaiting;
+  const std::string_view title = block.substr(kPemBegin.size(), kPemTitleBytes);
   const std::size_t title_end = title.find("-----");
   if (title_end == std::string_view::npos) {
     return title.size() == kPemTitleBytes || final ? Verdict{} : kWaiting;
   }
   if (title.substr(0, title_end).find(kPemKind) == std::string_view::npos) return {};
-  const std::size_t body = kPemBegin.size() + title_end + 5;
-  const std::string_view block = text.substr(0, limits::kPemBytes);
-  const std::size_t footer = block.find(kPemEnd, body);
-  const auto stop =
-      std::find_if_not(block.begin() + static_cast<std::ptrdiff_t>(body), block.end(), in_pem);
-  auto end = static_cast<std::size_t>(stop - block.begin());
+  const std::size_t body = at + kPemBegin.size() + title_end + 5;
+  const std::size_t limit = at + block.size();
   const bool more_may_come = block.size() < limits::kPemBytes && !final;
-  if (footer < end) {
-    const std::string_view footer_title = block.substr(footer + kPemEnd.size(), kPemTitleBytes);
+  run.follow(text, body, limit);
+  if (const std::size_t footer = run.next_footer(text, body); footer > 0) {
+    const std::string_view footer_title = block.substr(footer - at, kPemTitleBytes);
     const std::size_t footer_end = footer_title.find("-----");
-    if (footer_end != std::string_view::npos) {
-      return {Verdict::kMatch, 0, footer + kPemEnd.size() + footer_end + 5};
-    }
+    if (footer_end != std::string_view::npos) return {Verdict::kMatch, at, footer + footer_end + 5};
     if (footer_title.size() < kPemTitleBytes && more_may_come) return kWaiting;
   }
-  if (stop == block.end() && more_may_come) return kWaiting;
-  while (end > body && (block[end - 1] == '\n' || block[end - 1] == ' '))
-    --end;  // cut off: the rest
-  return {Verdict::kMatch, 0, end};
+  if (run.end == limit && more_may_come) return kWaiting;
+  return {Verdict::kMatch, at, std::max(body, run.solid_end)};  // cut off: the rest
 }
 
 /// The length of the escape sequence that `text` begins with (ECMA-48 CSI), 0 when it is none, or
@@ -311,6 +376,50 @@ std::optional<std::size_t> colour_length(std::string_view text, bool final) {
   if (final || text.size() >= kColourBytesMax) return 0;
   return std::nullopt;
 }
+
+/// Escape sequences without anything between them. A secret may begin with the letter at the end of
+/// each, so a run has as many starts as sequences.
+class EscapeRuns {
+ public:
+  /// Where the sequences that begin at `begin` end, or nothing when more text is needed to tell.
+  /// Beyond `limit` they are not followed to their end.
+  std::optional<std::size_t> end_of(std::size_t begin, std::size_t limit, std::string_view text,
+                                    bool final) {
+    const auto known = std::partition_point(
+        runs_.begin(), runs_.end(), [begin](const Stretch& run) { return run.end <= begin; });
+    const bool is_known = known != runs_.end() && known->begin <= begin;
+    std::size_t end = is_known ? known->end : begin;
+    std::optional<std::size_t> length = 0;
+    while (end <= limit && end < text.size() && text[end] == kEscape) {
+      length = colour_length(text.substr(end), final);
+      if (!length || *length == 0) break;
+      end += *length;
+    }
+    if (is_known) known->end = end;
+    if (!is_known && end > begin) runs_.insert(known, {begin, end});
+    if (!length && text.size() <= limit) return std::nullopt;
+    return length ? end : limit + 1;
+  }
+  void pass(std::size_t position) {
+    std::size_t passed = 0;
+    while (passed < runs_.size() && runs_[passed].end <= position) ++passed;
+    runs_.erase(runs_.begin(), runs_.begin() + static_cast<std::ptrdiff_t>(passed));
+  }
+  void let_go(std::size_t bytes) {
+    pass(bytes);
+    for (Stretch& run : runs_) {
+      let_go_of(run.begin, bytes);
+      let_go_of(run.end, bytes);
+    }
+  }
+
+ private:
+  struct Stretch {
+    std::size_t begin;
+    std::size_t end;
+  };
+  std::vector<Stretch> runs_;  ///< in order
+};
 
 }  // namespace
 
@@ -353,15 +462,16 @@ struct Masker::Patterns {
     }
   }
 
-  /// The longest form at the beginning of `text`.
-  Verdict match_form(std::string_view text, bool final) const {
+  /// The longest form that begins at `at`.
+  Verdict match_form(EscapeRuns& escapes, std::string_view text, std::size_t at, bool final) const {
     auto low = forms.begin();
     auto high = forms.end();
     std::size_t depth = 0;
+    std::size_t escape_bytes = Masker::kEscapeBytesMax;  // left
     Verdict best;
-    for (std::size_t i = 0;; ++i) {
+    for (std::size_t i = at;;) {
       if (low != high && low->size() == depth && depth > 0) {
-        best = {Verdict::kMatch, 0, i};
+        best = {Verdict::kMatch, at, i};
         ++low;
       }
       if (low == high) return best;
@@ -374,21 +484,35 @@ struct Masker::Patterns {
         return static_cast<unsigned char>(form[depth]) == c;
       });
       if (below == above && text[i] == kEscape && depth > 0) {
-        const auto colour = colour_length(text.substr(i), final);
-        if (!colour) return kWaiting;
-        if (*colour == 0) return best;
-        i += *colour - 1;
+        const auto end = escapes.end_of(i, i + escape_bytes, text, final);
+        if (!end) return kWaiting;
+        if (*end == i || *end > i + escape_bytes) return best;
+        escape_bytes -= *end - i;
+        i = *end;
         continue;
       }
       low = below;
       high = above;
       ++depth;
+      ++i;
     }
   }
 };
 
 // ---- scanning
 // ------------------------------------------------------------------------------------
+
+struct MaskingStream::Ahead {
+  std::array<Run, kShapes.size()> shapes;
+  KeyRun keys;
+  EscapeRuns escapes;
+
+  void let_go(std::size_t bytes) {
+    for (Run& run : shapes) run.let_go(bytes);
+    keys.let_go(bytes);
+    escapes.let_go(bytes);
+  }
+};
 
 /// Finds the spans of one text, beginning with what `stream` already knows of it.
 struct MaskScanner {
@@ -414,24 +538,33 @@ struct MaskScanner {
 
   /// False when the text ends too early.
   bool look(std::size_t i) {
-    const std::string_view rest = text.substr(i);
+    MaskingStream::Ahead& ahead = *stream.ahead_;
+    std::array<MaskingStream::Span, kShapes.size() + 2> found;
+    std::size_t count = 0;
+    const auto note = [&found, &count](const Verdict& verdict) {
+      if (verdict.kind == Verdict::kMatch) found[count++] = {verdict.begin, verdict.end};
+      return verdict.kind != Verdict::kWait;
+    };
+    ahead.escapes.pass(i);
+    if (!note(stream.patterns_->match_form(ahead.escapes, text, i, final))) return false;
+    if (text[i] == kPemBegin[0] && !note(match_pem(ahead.keys, text, i, final))) return false;
     const char before = i == 0 ? stream.before_ : text[i - 1];
-    const std::size_t spans = stream.spans_.size();
-    bool decided = note(i, stream.patterns_->match_form(rest, final));
-    if (rest[0] == kPemBegin[0]) decided = decided && note(i, match_pem(rest, final));
-    for (const Shape& shape : kShapes) {
-      if ((shape.any_case ? ascii_lower(rest[0]) : rest[0]) != shape.prefix[0]) continue;
-      decided = decided && note(i, match_shape(shape, rest, before, final));
+    for (std::size_t k = 0; k < kShapes.size(); ++k) {
+      const Shape& shape = kShapes[k];
+      if ((shape.any_case ? ascii_lower(text[i]) : text[i]) != shape.prefix[0]) continue;
+      if (!note(match_shape(shape, ahead.shapes[k], text, i, before, final))) return false;
     }
-    if (!decided) stream.spans_.resize(spans);
-    return decided;
+    for (std::size_t k = 0; k < count; ++k) hide(found[k]);
+    return true;
   }
 
-  bool note(std::size_t i, const Verdict& verdict) {
-    if (verdict.kind == Verdict::kMatch) {
-      stream.spans_.push_back({i + verdict.begin, i + verdict.end});
+  void hide(const MaskingStream::Span& span) {
+    std::vector<MaskingStream::Span>& spans = stream.spans_;
+    if (!spans.empty() && span.begin >= spans.back().begin && span.begin <= spans.back().end) {
+      spans.back().end = std::max(spans.back().end, span.end);
+    } else {
+      spans.push_back(span);
     }
-    return verdict.kind != Verdict::kWait;
   }
 };
 
@@ -472,7 +605,11 @@ std::string Masker::mask(std::string_view text) const {
   return stream.advance(text, true, done);
 }
 
-MaskingStream::MaskingStream(const Masker& masker) : patterns_(masker.patterns_) {}
+MaskingStream::MaskingStream(const Masker& masker)
+    : patterns_(masker.patterns_), ahead_(std::make_unique<Ahead>()) {}
+MaskingStream::MaskingStream(MaskingStream&&) noexcept = default;
+MaskingStream& MaskingStream::operator=(MaskingStream&&) noexcept = default;
+MaskingStream::~MaskingStream() = default;
 
 /// Lets go of the decided beginning of `text`: `done` bytes of it.
 std::string MaskingStream::advance(std::string_view text, bool final, std::size_t& done) {
@@ -493,8 +630,12 @@ std::string MaskingStream::advance(std::string_view text, bool final, std::size_
       after_mask_ = true;
       at = std::max(at, std::min(span.end, done));
     }
-    if (span.end > done) {
-      spans_[kept++] = {std::max(span.begin, done) - done, span.end - done};
+    if (span.end <= done) continue;
+    const Span rest{std::max(span.begin, done) - done, span.end - done};
+    if (kept > 0 && rest.begin <= spans_[kept - 1].end) {
+      spans_[kept - 1].end = std::max(spans_[kept - 1].end, rest.end);
+    } else {
+      spans_[kept++] = rest;
     }
   }
   spans_.resize(kept);
@@ -503,6 +644,7 @@ std::string MaskingStream::advance(std::string_view text, bool final, std::size_
     after_mask_ = false;
   }
   if (done > 0) before_ = text[done - 1];
+  ahead_->let_go(done);
   return out;
 }
 

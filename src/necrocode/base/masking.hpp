@@ -18,6 +18,9 @@ namespace necrocode {
 /// The secrets to look for. Immutable and thread-safe once made.
 class Masker {
  public:
+  /// Of escape sequences inside one secret; what has more is not taken for a secret.
+  static constexpr std::size_t kEscapeBytesMax = 1024;
+
   Masker();  ///< only the well-known shapes
   /// Throws SecurityError for a secret shorter than 8 bytes or over more than one line: masking it
   /// would either hide ordinary text or miss.
@@ -43,29 +46,38 @@ class Masker {
 };
 
 /// Masks a text that arrives in pieces: holds back what may be the beginning of a secret. Not
-/// thread-safe. Holds at most limits::kPemBytes and the longest form of a secret.
+/// thread-safe. Between two pushes it holds less than limits::kPemBytes of text (a key block), or,
+/// if that is more, less than the longest form of a secret and Masker::kEscapeBytesMax; each byte
+/// is looked at a bounded number of times, however the text is made or cut.
 class MaskingStream {
  public:
   explicit MaskingStream(const Masker& masker);
+  MaskingStream(MaskingStream&&) noexcept;
+  MaskingStream& operator=(MaskingStream&&) noexcept;
+  ~MaskingStream();
+
   /// What of the text so far can be let go.
   std::string push(std::string_view piece);
   /// The rest; the stream starts anew.
   std::string finish();
+  std::size_t held_bytes() const { return held_.size(); }  ///< taken, not yet decided
 
  private:
   struct Span {  ///< of held_
     std::size_t begin;
     std::size_t end;
   };
+  struct Ahead;
   friend class Masker;
   friend struct MaskScanner;
   std::string advance(std::string_view text, bool final, std::size_t& done);
 
   std::shared_ptr<const Masker::Patterns> patterns_;
   std::string held_;
-  std::vector<Span> spans_;  ///< found, not yet passed
-  char before_ = '\n';       ///< the character before held_
-  bool after_mask_ = false;  ///< the last thing let go was "***"
+  std::unique_ptr<Ahead> ahead_;  ///< what is known of held_, so that no scan is done twice
+  std::vector<Span> spans_;       ///< found, not yet passed
+  char before_ = '\n';            ///< the character before held_
+  bool after_mask_ = false;       ///< the last thing let go was "***"
 };
 
 }  // namespace necrocode
