@@ -54,13 +54,34 @@ void add_base64(std::string_view secret, std::size_t offset, std::set<std::strin
   }
 }
 
-std::string lower_hex_escapes(std::string text) {
-  for (std::size_t i = 0; i + 2 < text.size(); ++i) {
-    if (text[i] != '%') continue;
-    text[i + 1] = ascii_lower(text[i + 1]);
-    text[i + 2] = ascii_lower(text[i + 2]);
+struct UrlEncoder {
+  std::string_view kept;  ///< as it is, beside letters and digits
+  bool space_as_plus = false;
+};
+constexpr std::array kUrlEncoders = {
+    UrlEncoder{"-._~"},                  // RFC 3986 section 2.3
+    UrlEncoder{"-._~!*'()"},             // JavaScript's encodeURIComponent
+    UrlEncoder{"-._~!*'();/?:@&=+$,#"},  // JavaScript's encodeURI
+    UrlEncoder{"-._~/"},                 // Python's quote
+    UrlEncoder{"-._~", true},            // Python's quote_plus, Go's QueryEscape
+    UrlEncoder{"-._*", true},            // forms (WHATWG URL section 5.2), Java's URLEncoder
+    UrlEncoder{"-._", true},             // PHP's urlencode
+};
+
+std::string url_encode(std::string_view text, const UrlEncoder& encoder,
+                       std::string_view hex_digits) {
+  std::string out;
+  for (const char c : text) {
+    if (c == ' ' && encoder.space_as_plus) {
+      out += '+';
+    } else if (is_ascii_alnum(c) || encoder.kept.find(c) != std::string_view::npos) {
+      out += c;
+    } else {
+      const auto byte = static_cast<unsigned char>(c);
+      out += {'%', hex_digits[byte >> 4], hex_digits[byte & 15]};
+    }
   }
-  return text;
+  return out;
 }
 
 std::string json_body(std::string_view secret) {
@@ -131,10 +152,9 @@ void add_forms(std::string_view secret, std::set<std::string>& forms) {
   forms.insert(std::string(secret));
   for (const std::size_t offset : {0, 1, 2}) add_base64(secret, offset, forms);
 
-  const std::string encoded = percent_encode(secret);
-  for (const std::string& form : {encoded, replace_all(encoded, "%20", "+")}) {
-    forms.insert(form);
-    forms.insert(lower_hex_escapes(form));
+  for (const UrlEncoder& encoder : kUrlEncoders) {
+    forms.insert(url_encode(secret, encoder, "0123456789ABCDEF"));
+    forms.insert(url_encode(secret, encoder, "0123456789abcdef"));
   }
   const std::string json = json_body(secret);
   for (const std::string& form : {json, replace_all(json, "/", "\\/")}) {

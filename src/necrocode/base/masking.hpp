@@ -1,8 +1,9 @@
 // Masker: takes known secrets, and well-known token shapes, out of text before it leaves the
-// process. Known: raw, base64 (three alignments, also URL-safe), URL-encoded, JSON-escaped,
-// XML-escaped and hex forms (SPEC section 10), also with colour escapes (ANSI CSI) between their
-// characters. Shapes: GitHub, GitLab, Slack, npm, AWS, Google and model services' keys, JSON web
-// tokens, the values of Bearer and Basic authorization, private keys in PEM.
+// process. Known: raw, base64 (three alignments, also URL-safe), URL-encoded (as the usual encoders
+// do it), JSON-escaped, XML-escaped and hex forms (SPEC section 10), also with colour escapes (ANSI
+// CSI) between their characters. Shapes: GitHub, GitLab, Slack, npm, AWS, Google and model
+// services' keys, JSON web tokens, the values of Bearer and Basic authorization, private keys in
+// PEM.
 #pragma once
 
 #include <cstddef>

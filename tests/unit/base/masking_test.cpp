@@ -78,6 +78,30 @@ TEST(Masker, EncodedFormsAreHidden) {
   hidden("703473732F773072642B3C2226273E3D783F");
 }
 
+/// What each encoder leaves as it is; expected texts are of the encoders themselves.
+TEST(Masker, UrlEncodedFormsOfEveryEncoderAreHidden) {
+  const std::string secret = "k~1 !*'()/;?:@&=+$,#<\xc3\xb6";
+  const Masker masker = masker_for({secret});
+  for (const char* form : {
+           "k~1%20%21%2A%27%28%29%2F%3B%3F%3A%40%26%3D%2B%24%2C%23%3C%C3%B6",  // RFC 3986
+           "k~1%20!*'()%2F%3B%3F%3A%40%26%3D%2B%24%2C%23%3C%C3%B6",            // encodeURIComponent
+           "k~1%20!*'()/;?:@&=+$,#%3C%C3%B6",                                  // encodeURI
+           "k~1%20%21%2A%27%28%29/%3B%3F%3A%40%26%3D%2B%24%2C%23%3C%C3%B6",    // urllib quote
+           "k~1+%21%2A%27%28%29%2F%3B%3F%3A%40%26%3D%2B%24%2C%23%3C%C3%B6",    // urllib quote_plus
+           "k%7E1+%21*%27%28%29%2F%3B%3F%3A%40%26%3D%2B%24%2C%23%3C%C3%B6",    // URLSearchParams
+           "k%7E1+%21%2A%27%28%29%2F%3B%3F%3A%40%26%3D%2B%24%2C%23%3C%C3%B6",  // PHP urlencode
+       }) {
+    std::string lower(form);
+    for (std::size_t i = 0; i + 2 < lower.size(); ++i) {
+      if (lower[i] != '%') continue;
+      lower[i + 1] = ascii_lower(lower[i + 1]);
+      lower[i + 2] = ascii_lower(lower[i + 2]);
+    }
+    EXPECT_EQ(masker.mask("<" + std::string(form) + ">"), "<***>") << form;
+    EXPECT_EQ(masker.mask("<" + lower + ">"), "<***>") << lower;
+  }
+}
+
 TEST(Masker, NonAsciiSecretIsHiddenAsJsonEscapes) {
   const Masker masker = masker_for({"pässwörd-\xf0\x9f\x94\x91"});
   EXPECT_EQ(masker.mask("[p\\u00e4ssw\\u00f6rd-\\ud83d\\udd11]"), "[***]");
