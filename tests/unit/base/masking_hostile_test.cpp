@@ -321,6 +321,9 @@ TEST(MaskingStream, EscapesInsideASecretAreFollowedUpToTheirBound) {
   EXPECT_EQ(masker.mask("<" + head + most + tail + ">"), "<***>");
   const std::string over = "<" + head + most + "\x1b[m" + tail + ">";
   EXPECT_EQ(masker.mask(over), over);
+  const std::string in_two_places =
+      "<" + head + most + tail.substr(0, 2) + "\x1b[m" + tail.substr(2) + ">";
+  EXPECT_EQ(masker.mask(in_two_places), in_two_places);
 
   MaskingStream stream(masker);
   std::size_t held_max = 0;
