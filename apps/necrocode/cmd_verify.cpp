@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdio>
 #include <functional>
+#include <optional>
 
 #include "commands.hpp"
 #include "live_checks.hpp"
@@ -90,8 +91,8 @@ std::string llm_client() {
 }
 
 // The clients as the commands will make them: whatever is wrong is an error of one of these.
-std::string configured_clients() {
-  const Runtime runtime(common);
+std::string configured_clients(std::optional<Runtime>& made) {
+  const Runtime& runtime = made.emplace(common);
   runtime.llm();
   if (!runtime.config().task_registry_url.empty()) runtime.registry();
   if (!runtime.config().repo_pool_url.empty()) runtime.pool();
@@ -112,8 +113,7 @@ std::string milliseconds(const LiveCheck& check) {
 }
 
 /// The services as they are: false when an operation of one does not work.
-bool run_live(Json& list) {
-  const Runtime runtime(common);
+bool run_live(const Runtime& runtime, Json& list) {
   const git::Git git(supervisor(), {});
   bool ok = true;
   for (const LiveCheck& one : check_live(runtime, git)) {
@@ -130,6 +130,7 @@ bool run_live(Json& list) {
 }
 
 int run() {
+  std::optional<Runtime> runtime;  // one: it takes the credentials out of the environment
   const std::vector<Check> checks = {
       check("defaults of the service clients", service_defaults),
       check("defaults of LLMClient", llm_defaults),
@@ -137,7 +138,8 @@ int run() {
       check("TaskRegistryClient", service_client<TaskRegistryClient>),
       check("RepoPoolClient", service_client<RepoPoolClient>),
       check("ArtifactStoreClient", service_client<ArtifactStoreClient>),
-      check("configuration, and the clients made from it", configured_clients),
+      check("configuration, and the clients made from it",
+            [&] { return configured_clients(runtime); }),
   };
   bool ok = true;
   Json list = Json::array();
@@ -149,7 +151,7 @@ int run() {
   Json whole = Json::object({{"ok", ok}, {"checks", std::move(list)}});
   if (live && ok) {
     Json operations = Json::array();
-    ok = run_live(operations);
+    ok = run_live(*runtime, operations);
     whole.set("ok", ok).set("operations", std::move(operations));
   }
   if (common.json) print_json(whole);
@@ -163,7 +165,9 @@ void declare_verify(Cli& cli) {
                                         "Make all four clients and check their documented defaults",
                                         kAllServices, run);
   common.declare_llm(command);
-  command.flag("--live", live, "also call every operation of the configured services");
+  command.flag(
+      "--live", live,
+      "also call every operation of the configured services; not where workers wait for tasks");
 }
 
 }  // namespace necrocode::app

@@ -53,6 +53,7 @@ const std::map<std::string, Call>& calls() {
       {"registry add_event", [](Clients& c) { c.registry.add_event("a:1", "E"); }},
       {"registry add_artifact", [](Clients& c) { c.registry.add_artifact("a:1", "log", "u"); }},
       {"registry complete", [](Clients& c) { c.registry.complete("a:1", {}); }},
+      {"registry complete_or_keep", [](Clients& c) { c.registry.complete_or_keep("a:1", {}); }},
       {"registry submit",
        [](Clients& c) { c.registry.submit(Json::object({{"spec_name", "a"}})); }},
       {"registry claim", [](Clients& c) { c.registry.claim({}); }},

@@ -24,6 +24,7 @@ Read read(const Push& push) {
     reader.finish();
     read.whole = true;
   } catch (const InvalidResponse&) {
+    read.whole = false;
   }
   return read;
 }

@@ -96,8 +96,8 @@ Json find_answer(const Answer& answer) {
   std::string reason = "there is no JSON object in it";
   std::string broken;  // what is wrong with the first one that was meant to be the answer
   // The braces that close no JSON: an object in there, after the name, is what a file was to hold.
-  std::size_t wreck_begin = 0;
   std::size_t wreck_end = 0;
+  std::size_t wreck_name = 0;  // where the name first stands in it
   std::size_t scanned = 0;
   std::size_t at = text.find('{');
   while (at != std::string_view::npos && scanned < limits::kModelScanBytes) {
@@ -110,8 +110,7 @@ Json find_answer(const Answer& answer) {
       auto value = end == kNotClosed ? std::nullopt : Json::try_parse(piece);
       if (value) {
         next = at + end;
-        const std::string_view before = text.substr(0, at);
-        if (within && before.find(kListName, wreck_begin) != std::string_view::npos) {
+        if (within && wreck_name < at) {
           // Not the answer.
         } else if (!value->find(kListName)) {
           reason = "its JSON object has no \"code_changes\"";
@@ -122,8 +121,8 @@ Json find_answer(const Answer& answer) {
         }
       } else {
         if (!within) {
-          wreck_begin = at;
           wreck_end = at + piece.size();
+          wreck_name = text.find(kListName, at);
         }
         if (broken.empty() && piece.find(kListName) != std::string_view::npos) {
           broken = end == kNotClosed ? "its JSON is cut off" : syntax_error(piece);

@@ -110,7 +110,7 @@ class HttpClient {
   /// Blocks until the answer is whole. Any status is an answer; throws TransportError otherwise.
   /// The stop token ends it within 50 ms and closes the connection.
   virtual HttpResponse send(const HttpRequest& request, const CallContext& context) = 0;
-  /// What is known of the hosts' health; kept by the retry loop, shown by /metrics.
+  /// What is known of the hosts' health; kept by the retry loop.
   HostGuards& hosts() { return hosts_; }
 
  private:

@@ -219,7 +219,10 @@ void RetryLoop::tell_breaker(CircuitBreaker::Attempt& attempt, const TransportEr
   const bool host_failed = error.failure() == TransportFailure::kConnect ||
                            error.failure() == TransportFailure::kTimeout ||
                            error.failure() == TransportFailure::kReset;
-  if (host_failed && !is_stale_connection(error)) attempt.failed(now());
+  // A caller in a hurry says nothing about the host.
+  const bool hurried =
+      error.failure() == TransportFailure::kTimeout && context_.expired(*environment_.clock);
+  if (host_failed && !hurried && !is_stale_connection(error)) attempt.failed(now());
 }
 
 /// True when the answer stands; otherwise it has slept and another attempt is due.

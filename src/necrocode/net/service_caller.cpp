@@ -191,18 +191,25 @@ Json ServiceCaller::call_json(const ServiceCall& call, const CallContext& contex
   }
 }
 
-std::optional<Json> ServiceCaller::report(ServiceCall call, const CallContext& context) const {
+std::optional<Json> ServiceCaller::report(ServiceCall call, const CallContext& context,
+                                          bool urgent) const {
   CallSpool* const spool = options_.spool.get();
   if (spool == nullptr) return call_json(call, context);
   // Made here, so that the kept call is the same as the one that may have been carried out.
   if (call.idempotency_key.empty()) call.idempotency_key = uuid7();
-  if (!spool->holds(base_url_, call.target)) {
+  if (urgent || !spool->holds(base_url_, call.target)) {
+    const auto later = [&](const RunnerError& error) {
+      log::debug("a call is to be kept", {{"target", call.target}, {"error", error.what()}});
+    };
     try {
       return call_json(call, context);
-    } catch (const Unavailable&) {
-    } catch (const RateLimited&) {
+    } catch (const Unavailable& error) {
+      later(error);
+    } catch (const RateLimited& error) {
+      later(error);
     } catch (const TimeoutError& error) {
       if (error.info().end == CallEnd::kCancelled) throw;
+      later(error);
     }
   }
   spool->keep(service_, base_url_, call);

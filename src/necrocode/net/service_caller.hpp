@@ -78,8 +78,10 @@ class ServiceCaller {
   Json call_json(const ServiceCall& call, const CallContext& context) const;
   /// call_json() of a call that must not be lost while the service is down: with a spool it is kept
   /// there when no answer comes or the service asks to come later (408, 425, 429, 5xx), and also
-  /// while an earlier call about its target is kept. Nothing then. A cancelled call is not kept.
-  std::optional<Json> report(ServiceCall call, const CallContext& context) const;
+  /// while an earlier call about its target is kept, unless it is `urgent`. Nothing then. A
+  /// cancelled call is not kept.
+  std::optional<Json> report(ServiceCall call, const CallContext& context,
+                             bool urgent = false) const;
   /// Waits until no call about `target` is kept any more; false when the context ended first.
   bool settle(const std::string& target, const CallContext& context) const;
   /// GET /health, once, without retries: healthy when its `components` has `component` as "ok",

@@ -308,7 +308,9 @@ void Outbox::State::put_aside(const KeptCall& call, const RunnerError& refusal) 
   const fs::path path = folder / kSetAsideFile;
   std::error_code absent;
   if (fs::file_size(path, absent) > limits::kOutboxSetAsideBytes && !absent) {
-    fs::rename(path, path.string() + ".old");
+    std::error_code error;
+    fs::rename(path, path.string() + ".old", error);
+    if (error) throw StorageError("cannot rename " + path.string() + ": " + error.message());
   }
   const FileDescriptor out(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!out) throw_errno("cannot open", path.string());

@@ -89,7 +89,9 @@ void OutboxFile::remove_files(Opened opened) {
 
 db::Database& OutboxFile::own() {
   if (!own_) {
-    fs::create_directories(folder_);
+    std::error_code error;
+    fs::create_directories(folder_, error);
+    if (error) throw StorageError("cannot make " + folder_.string() + ": " + error.message());
     own_ = open(folder_ / (uuid7() + kSuffix), true);
     fsync_directory(folder_);
   }

@@ -234,12 +234,15 @@ registry::Task TaskRegistryClient::complete(const std::string& task_id,
                                             const CallContext& context) {
   ServiceCall call = call_for("complete", task_id, "POST", task_path(task_id, "/complete"));
   call.body = completion.to_json();
-  const auto answer = caller_.report(call, context);
-  if (answer) return registry::Task::from_json((*answer)["task"]);
-  registry::Task task;
-  task.id = task_id;
-  task.state = completion.status;
-  return task;
+  return registry::Task::from_json(caller_.call_json(call, context)["task"]);
+}
+
+bool TaskRegistryClient::complete_or_keep(const std::string& task_id,
+                                          const registry::Completion& completion,
+                                          const CallContext& context) {
+  ServiceCall call = call_for("complete_or_keep", task_id, "POST", task_path(task_id, "/complete"));
+  call.body = completion.to_json();
+  return caller_.report(call, context, true).has_value();
 }
 
 registry::Task TaskRegistryClient::cancel(const std::string& task_id, const std::string& reason,

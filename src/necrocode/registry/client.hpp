@@ -16,9 +16,9 @@ namespace necrocode {
 /// not as the protocol says.
 ///
 /// With ServiceOptions::spool, what a run tells about its task (update_task_status, add_event,
-/// add_artifact, complete) is kept there while the registry is out of reach, and counts as told: it
-/// is delivered later, in order, and what is returned is made from what was sent. settle() says
-/// whether all of it has gone out.
+/// add_artifact, complete_or_keep) is kept there while the registry is out of reach, and counts as
+/// told: it is delivered later, in order, and what is returned is made from what was sent. settle()
+/// says whether all of it has gone out.
 ///
 /// A task id is full ("app:1.1") or a bare number ("1.1") where that is
 /// unambiguous. `lease` is the token of the claim; while a task is leased, changes without it are a
@@ -77,6 +77,10 @@ class TaskRegistryClient {
   /// ready. Conflict when the lease is lost.
   registry::Task complete(const std::string& task_id, const registry::Completion& completion,
                           const CallContext& context = {});
+  /// The same, for who cannot wait: false when the registry is out of reach and the completion is
+  /// kept (ServiceOptions::spool). It is tried at once also while earlier reports are kept.
+  bool complete_or_keep(const std::string& task_id, const registry::Completion& completion,
+                        const CallContext& context = {});
   /// A task that nobody runs is cancelled at once; a running one gets `cancel_requested`. Conflict
   /// when it is done or has failed.
   registry::Task cancel(const std::string& task_id, const std::string& reason = {},

@@ -434,10 +434,11 @@ Response RegistryService::State::get_tasks(const Request& request) {
 
 Response RegistryService::State::post_taskset(const Request& request) {
   const Submission submission = read_submission(request.json());
-  return change_once(request, [&](TaskChanges& changes) {
-    const Submitted submitted = changes.submit(submission);
-    return Response::json(submitted.created ? 201 : 200, submitted.taskset.to_json());
-  });
+  // Told again it changes nothing, so its answer, which may be large, is neither kept nor made
+  // within the transaction.
+  const bool created =
+      store->change([&](TaskChanges& changes) { return changes.submit(submission); });
+  return Response::json(created ? 201 : 200, store->taskset(submission.spec_name).to_json());
 }
 
 Response RegistryService::State::get_tasksets(const Request& request) {

@@ -30,7 +30,7 @@ class SqliteChange final : public TaskChanges {
  public:
   SqliteChange(db::Database& database, SystemTime now);
 
-  Submitted submit(const Submission& submission) override;
+  bool submit(const Submission& submission) override;
   Task set_status(const std::string& task_id, const StatusChange& change) override;
   Event add_event(const std::string& task_id, const NewEvent& event) override;
   ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) override;

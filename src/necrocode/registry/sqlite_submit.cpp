@@ -5,7 +5,6 @@
 
 #include "necrocode/base/text.hpp"
 #include "necrocode/registry/sqlite_changes.hpp"
-#include "necrocode/registry/sqlite_queries.hpp"
 
 namespace necrocode::registry {
 
@@ -40,7 +39,7 @@ struct SqliteChange::Submitting {
   }
 };
 
-Submitted SqliteChange::submit(const Submission& submission) {
+bool SqliteChange::submit(const Submission& submission) {
   Submitting submitting(submission);
   const bool created = open_taskset(submitting);
   for (std::size_t i = 0; i < submission.tasks.size(); ++i) put_task(submitting, i);
@@ -59,7 +58,7 @@ Submitted SqliteChange::submit(const Submission& submission) {
         .bind(submitting.spec_id)
         .run();
   }
-  return {query_taskset(database_, submission.spec_name), created};
+  return created;
 }
 
 bool SqliteChange::open_taskset(Submitting& submitting) {

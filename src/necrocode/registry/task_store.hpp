@@ -125,7 +125,8 @@ class TaskChanges {
   virtual ~TaskChanges() = default;
   /// TaskContextValidationError also for a dependency that does not exist or closes a cycle
   /// (named).
-  virtual Submitted submit(const Submission& submission) = 0;
+  /// True when the taskset is new.
+  virtual bool submit(const Submission& submission) = 0;
   /// Conflict for an illegal transition or without the lease's token; LostUpdate. The final state
   /// told again by the last holder changes nothing.
   virtual Task set_status(const std::string& task_id, const StatusChange& change) = 0;

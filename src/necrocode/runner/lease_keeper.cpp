@@ -106,7 +106,7 @@ void LeaseKeeper::renew(const Batch& batch, const std::stop_token& stop) {
     time = std::min(time, entry->lease / 3);
     names.push_back(entry->name);
   }
-  std::vector<LeaseNews> news;
+  News news;
   try {
     news = renew_(names, context.within(time));
   } catch (const std::exception& error) {
@@ -115,13 +115,12 @@ void LeaseKeeper::renew(const Batch& batch, const std::stop_token& stop) {
   }
   const auto now = real_clock().steady_now();
   for (std::size_t i = 0; i < batch.size(); ++i) {
-    settle(*batch[i], i < news.size() ? &news[i] : nullptr, now);
+    settle(*batch[i], i < news.size() ? news[i] : std::nullopt, now);
   }
 }
 
-/// `answer` null: none came.
-void LeaseKeeper::settle(Entry& entry, const LeaseNews* answer, SteadyTime now) {
-  LeaseNews news = answer ? *answer : LeaseNews::kRenewed;
+void LeaseKeeper::settle(Entry& entry, const std::optional<LeaseNews>& answer, SteadyTime now) {
+  LeaseNews news = answer.value_or(LeaseNews::kRenewed);
   bool tell = false;
   {
     const std::lock_guard lock(mutex_);
@@ -140,7 +139,7 @@ LeaseKeeper::Renew renew_tasks(TaskRegistryClient& registry) {
   return [&registry](const std::vector<LeaseName>& leases, const CallContext& context) {
     std::vector<registry::LeaseRef> asked;
     for (const LeaseName& lease : leases) asked.push_back({lease.id, lease.token});
-    std::vector<LeaseNews> news;
+    LeaseKeeper::News news;
     for (const auto& answer : registry.heartbeats(asked, context)) {
       news.push_back(!answer                    ? LeaseNews::kLost
                      : answer->cancel_requested ? LeaseNews::kCancelRequested
@@ -152,7 +151,7 @@ LeaseKeeper::Renew renew_tasks(TaskRegistryClient& registry) {
 
 LeaseKeeper::Renew renew_slots(RepoPoolClient& pool) {
   return [&pool](const std::vector<LeaseName>& leases, const CallContext& context) {
-    std::vector<LeaseNews> news;
+    LeaseKeeper::News news;
     for (const LeaseName& lease : leases) {
       try {
         pool.heartbeat(SlotId{lease.id}, lease.token, context);
@@ -161,6 +160,9 @@ LeaseKeeper::Renew renew_slots(RepoPoolClient& pool) {
         news.push_back(LeaseNews::kLost);
       } catch (const NotFound&) {
         news.push_back(LeaseNews::kLost);
+      } catch (const RunnerError& error) {
+        log::warn("a slot's lease is not renewed", {{"slot", lease.id}, {"error", error.what()}});
+        news.push_back(std::nullopt);  // of this one; the others are asked all the same
       }
     }
     return news;

@@ -9,6 +9,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -32,10 +33,10 @@ struct LeaseName {
 
 class LeaseKeeper {
  public:
-  /// Asks the service once for all of them; one news each, in order. Throws when it cannot be
-  /// reached: then they are tried again sooner.
-  using Renew =
-      std::function<std::vector<LeaseNews>(const std::vector<LeaseName>&, const CallContext&)>;
+  /// Asks the service once for all of them; one news each, in order, nothing for a lease that was
+  /// not answered: it is tried again sooner, as all are when this throws.
+  using News = std::vector<std::optional<LeaseNews>>;
+  using Renew = std::function<News(const std::vector<LeaseName>&, const CallContext&)>;
   /// Called once, on the keeper's thread, with kLost or kCancelRequested.
   using Tell = std::function<void(LeaseNews)>;
 
@@ -66,7 +67,7 @@ class LeaseKeeper {
   void work(const std::stop_token& stop);
   Batch due_now(SteadyTime now) const;
   void renew(const Batch& batch, const std::stop_token& stop);
-  void settle(Entry& entry, const LeaseNews* news, SteadyTime now);
+  void settle(Entry& entry, const std::optional<LeaseNews>& answer, SteadyTime now);
 
   const Renew renew_;
   std::mutex mutex_;

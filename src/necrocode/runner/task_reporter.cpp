@@ -29,7 +29,7 @@ void TaskReporter::send(const std::string& event_type, const Json& data, const L
                         const CallContext& context) {
   try {
     registry_->add_event(claim_->task.id, event_type, data, lease, context);
-  } catch (const RunnerError& error) {
+  } catch (const std::exception& error) {
     log::warn("event not recorded", {{"event_type", event_type}, {"error", error.what()}});
   }
 }
@@ -76,14 +76,14 @@ bool TaskReporter::finish(const RunResult& result, registry::TaskState state,
                                            result.failure->retry_at};
   }
   try {
-    // After what was told before, which may be kept: the end comes last.
+    // After what was told before, if that can still go out.
     registry_->settle(claim_->task.id, context.within(kSettleTime));
-    registry_->complete(claim_->task.id, completion, context.within(kCompleteTime));
-    if (registry_->settle(claim_->task.id, context.within(kSettleTime))) return true;
+    if (registry_->complete_or_keep(claim_->task.id, completion, context.within(kCompleteTime)))
+      return true;
     log::error("the registry is out of reach; the end of the task is kept and told later",
                {{"task", claim_->task.id}, {"outcome", result.outcome()}});
     return false;
-  } catch (const RunnerError& error) {
+  } catch (const std::exception& error) {
     log::error("the registry did not take the end of the task",
                {{"task", claim_->task.id}, {"outcome", result.outcome()}, {"error", error.what()}});
     return false;

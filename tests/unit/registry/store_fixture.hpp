@@ -72,7 +72,8 @@ class OpenStore final : public SqliteTaskStore {
  public:
   using SqliteTaskStore::SqliteTaskStore;
   Submitted submit(const Submission& whole) {
-    return change([&](TaskChanges& changes) { return changes.submit(whole); });
+    const bool created = change([&](TaskChanges& changes) { return changes.submit(whole); });
+    return {taskset(whole.spec_name), created};
   }
   Task set_status(const std::string& id, const StatusChange& status) {
     return change([&](TaskChanges& changes) { return changes.set_status(id, status); });

@@ -11,8 +11,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-std::vector<LeaseNews> all(const std::vector<LeaseName>& leases, LeaseNews news) {
-  return std::vector<LeaseNews>(leases.size(), news);
+LeaseKeeper::News all(const std::vector<LeaseName>& leases, LeaseNews news) {
+  return LeaseKeeper::News(leases.size(), news);
 }
 
 TEST(LeaseKeeper, HeldLeaseThenRenewedWithinItsTime) {
@@ -47,7 +47,7 @@ TEST(LeaseKeeper, LostLeaseThenToldOnceAndTheOthersGoOn) {
   std::promise<void> gone_on;
   std::atomic<int> after = 0;
   LeaseKeeper keeper([&](const std::vector<LeaseName>& leases, const CallContext&) {
-    std::vector<LeaseNews> news;
+    LeaseKeeper::News news;
     for (const LeaseName& lease : leases)
       news.push_back(lease.id == "a:1" ? LeaseNews::kLost : LeaseNews::kRenewed);
     if (leases.size() == 1 && leases[0].id == "a:2" && ++after == 2) gone_on.set_value();
@@ -65,7 +65,7 @@ TEST(LeaseKeeper, ServiceOutOfReachThenLostOnlyAfterTheWholeLease) {
   std::promise<void> told;
   std::atomic<int> tries = 0;
   const auto started = std::chrono::steady_clock::now();
-  LeaseKeeper keeper([&](const auto&, const CallContext&) -> std::vector<LeaseNews> {
+  LeaseKeeper keeper([&](const auto&, const CallContext&) -> LeaseKeeper::News {
     ++tries;
     throw Unavailable("down");
   });
