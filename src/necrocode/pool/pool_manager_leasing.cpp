@@ -135,6 +135,7 @@ void PoolManager::State::end_lease(const SharedPool& pool, SlotEntry& slot,
   store_->end_lease(slot.lease->slot_id, reason, now, forget_key);
   const auto used =
       std::chrono::duration_cast<std::chrono::milliseconds>(now - slot.lease->acquired_at);
+  if (forget_key) --slot.record.allocations;
   slot.record.use_ms += std::max<std::int64_t>(0, used.count());
   const std::string slot_id = slot.lease->slot_id;
   slot.lease.reset();

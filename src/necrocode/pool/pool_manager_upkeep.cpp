@@ -73,6 +73,7 @@ void PoolManager::State::adopt(LeaseRecord lease) {
       slot->second.lease = std::move(lease);
       return;
     }
+    if (slot != pool->slots.end()) --slot->second.record.allocations;
   }
   store_->end_lease(lease.slot_id, "lost", clock_.system_now(), true);
 }

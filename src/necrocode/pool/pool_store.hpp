@@ -61,7 +61,8 @@ class PoolStore {
 
   /// Takes the slot's next generation, fills in `lease.slot_id` and counts the allocation.
   virtual void begin_lease(LeaseRecord& lease) = 0;
-  /// Also adds the time of use to the slot. `forget_key`: the holder never learned of it.
+  /// Also adds the time of use to the slot. `forget_key`: the holder never learned of it,
+  /// so that it was no allocation.
   virtual void end_lease(const std::string& slot_id, const std::string& reason, SystemTime when,
                          bool forget_key) = 0;
   virtual void set_lease_seconds(const std::string& slot_id, std::int64_t seconds) = 0;

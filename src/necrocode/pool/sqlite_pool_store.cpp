@@ -217,6 +217,12 @@ class SqlitePoolStore final : public PoolStore {
         .bind(slot_id)
         .run();
     if (forget_key) {
+      database_
+          .prepare(
+              "UPDATE slots SET allocations = allocations - 1 WHERE (pool, number) = "
+              "(SELECT pool, number FROM leases WHERE slot_id = ?)")
+          .bind(slot_id)
+          .run();
       database_.prepare("UPDATE leases SET idempotency_key = NULL WHERE slot_id = ?")
           .bind(slot_id)
           .run();

@@ -198,6 +198,8 @@ TEST_F(PoolManagerTest, AnUndeliveredLeaseIsTakenBack) {
   EXPECT_EQ(gone.get().slot_id, "app-1.1");
   EXPECT_EQ(take().slot_id, "app-1.2");
   EXPECT_EQ(state("app-1.1"), "undelivered");
+  const Json status = manager().slot_status("app-1.2");
+  EXPECT_EQ(status["statistics"]["allocations"].as_int(), 1) << "it was no allocation";
 }
 
 TEST_F(PoolManagerTest, PoolGrowsOnDemandUpToItsLimit) {
