@@ -22,17 +22,17 @@ namespace fs = std::filesystem;
 
 constexpr const char* kSetAsideFile = "set-aside.jsonl";
 
-enum class Delivery { kDone, kRefused, kLater, kNoAnswer };
+enum class Verdict { kDone, kRefused, kLater, kNoAnswer };
 
 /// What an error says about the call: whether it, or anything to that service, is worth another
 /// try.
-Delivery judge(const RunnerError& error) {
+Verdict judge(const RunnerError& error) {
   const int status = error.info().status;
   // Without these a call cannot be told from a good one: its credentials may be mended.
   const bool may_change =
       status == 401 || status == 403 || status == 408 || status == 425 || status == 429;
-  if (status >= 400 && status < 500 && !may_change) return Delivery::kRefused;
-  return status == 0 ? Delivery::kNoAnswer : Delivery::kLater;
+  if (status >= 400 && status < 500 && !may_change) return Verdict::kRefused;
+  return status == 0 ? Verdict::kNoAnswer : Verdict::kLater;
 }
 
 net::ServiceCall to_service_call(const KeptCall& kept) {
@@ -41,7 +41,8 @@ net::ServiceCall to_service_call(const KeptCall& kept) {
   call.target = kept.target;
   call.method = kept.method;
   call.path = kept.path;
-  if (!kept.body.empty()) call.body = Json::parse(kept.body, "a kept call");
+  call.raw_body = kept.body;
+  if (!kept.body.empty()) call.headers.set("Content-Type", "application/json");
   call.idempotency_key = kept.idempotency_key;
   return call;
 }
@@ -59,6 +60,10 @@ struct Outbox::State {
       std::size_t bytes = 0;
       SystemTime kept_at;
     };
+    bool holds(const std::string& target) const {
+      return std::any_of(calls.begin(), calls.end(),
+                         [&](const auto& call) { return call.second.target == target; });
+    }
     std::map<std::int64_t, Waiting> calls;  // in the order of keeping
     std::shared_ptr<const net::ServiceCaller> caller;
     SteadyTime due{};  // not before that
@@ -84,8 +89,8 @@ struct Outbox::State {
   void work(const std::stop_token& stop);
   Queue* next_due(std::optional<SteadyTime>& due);
   void deliver_queue(std::unique_lock<std::mutex>& lock, Queue& queue, const std::stop_token& stop);
-  Delivery deliver(const net::ServiceCaller& caller, const KeptCall& call,
-                   const std::stop_token& stop);
+  Verdict deliver(const net::ServiceCaller& caller, const KeptCall& call,
+                  const std::stop_token& stop);
   void put_aside(const KeptCall& call, const RunnerError& refusal);
   void pause(Queue& queue);
 };
@@ -148,28 +153,18 @@ void Outbox::keep(const std::string& service, const std::string& base_url,
 bool Outbox::holds(const std::string& base_url, const std::string& target) const {
   const std::lock_guard lock(state_->mutex);
   const auto queue = state_->queues.find(base_url);
-  if (queue == state_->queues.end()) return false;
-  const auto& calls = queue->second.calls;
-  return std::any_of(calls.begin(), calls.end(),
-                     [&](const auto& call) { return call.second.target == target; });
+  return queue != state_->queues.end() && queue->second.holds(target);
 }
 
 bool Outbox::settle(const std::string& base_url, const std::string& target,
                     const CallContext& context) {
-  {
-    const std::lock_guard lock(state_->mutex);
-    state_->queues[base_url].due = {};
-  }
-  state_->changed.notify_all();
   std::unique_lock lock(state_->mutex);
-  const auto settled = [&] {
-    const auto& calls = state_->queues[base_url].calls;
-    return std::none_of(calls.begin(), calls.end(),
-                        [&](const auto& call) { return call.second.target == target; });
-  };
+  State::Queue& queue = state_->queues[base_url];  // keeps its place
+  queue.due = {};
+  state_->changed.notify_all();
   // A deadline of "never" would overflow in the clock's arithmetic.
   const auto wait = std::min<std::chrono::nanoseconds>(context.remaining(), std::chrono::hours(24));
-  return state_->changed.wait_for(lock, context.stop, wait, settled);
+  return state_->changed.wait_for(lock, context.stop, wait, [&] { return !queue.holds(target); });
 }
 
 OutboxStatus Outbox::status() const {
@@ -237,25 +232,26 @@ void Outbox::State::deliver_queue(std::unique_lock<std::mutex>& lock, Queue& que
   const auto caller = queue.caller;
   std::set<std::string> held_back;  // targets whose turn is not over
   bool no_answer = false;
-  std::vector<std::int64_t> ids;
-  for (const auto& [id, waiting] : queue.calls) ids.push_back(id);
-  for (const std::int64_t id : ids) {
+  std::vector<std::pair<std::int64_t, std::string>> turns;
+  for (const auto& [id, waiting] : queue.calls) turns.emplace_back(id, waiting.target);
+  for (const auto& [id, target] : turns) {
     if (stop.stop_requested() || no_answer) break;
+    if (held_back.contains(target)) continue;
     try {
       const auto call = file.load(id);
-      if (!call || held_back.contains(call->target)) continue;
+      if (!call) continue;
       lock.unlock();
-      const Delivery delivery = deliver(*caller, *call, stop);
+      const Verdict verdict = deliver(*caller, *call, stop);
       lock.lock();
-      if (delivery == Delivery::kDone || delivery == Delivery::kRefused) {
+      if (verdict == Verdict::kDone || verdict == Verdict::kRefused) {
         file.remove(id);
         forget(queue, id);
         queue.pause = milliseconds{0};
         changed.notify_all();
         continue;
       }
-      held_back.insert(call->target);
-      no_answer = delivery == Delivery::kNoAnswer;
+      held_back.insert(target);
+      no_answer = verdict == Verdict::kNoAnswer;
     } catch (const std::exception& error) {
       if (!lock.owns_lock()) lock.lock();
       log::error("a kept call cannot be delivered", {{"error", error.what()}});
@@ -272,19 +268,19 @@ void Outbox::State::pause(Queue& queue) {
                                        static_cast<double>(queue.pause.count())));
 }
 
-Delivery Outbox::State::deliver(const net::ServiceCaller& caller, const KeptCall& call,
-                                const std::stop_token& stop) {
+Verdict Outbox::State::deliver(const net::ServiceCaller& caller, const KeptCall& call,
+                               const std::stop_token& stop) {
   CallContext context;
   context.stop = stop;
   try {
     caller.call(to_service_call(call), context);
     log::info("a kept call is delivered",
               {{"service", call.service}, {"operation", call.operation}, {"target", call.target}});
-    return Delivery::kDone;
+    return Verdict::kDone;
   } catch (const RunnerError& error) {
-    const Delivery delivery = judge(error);
-    if (delivery == Delivery::kRefused) put_aside(call, error);
-    return delivery;
+    const Verdict verdict = judge(error);
+    if (verdict == Verdict::kRefused) put_aside(call, error);
+    return verdict;
   }
 }
 

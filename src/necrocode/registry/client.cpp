@@ -77,6 +77,14 @@ std::optional<std::string> next_cursor(const Json& page) {
   throw InvalidResponse("the answer is not as the protocol says: " + why, std::move(info));
 }
 
+ServiceCall completing(std::string operation, const std::string& task_id,
+                       const registry::Completion& completion) {
+  ServiceCall call =
+      call_for(std::move(operation), task_id, "POST", task_path(task_id, "/complete"));
+  call.body = completion.to_json();
+  return call;
+}
+
 registry::HeartbeatAnswer read_heartbeat(const Json& answer, const ServiceCall& call) {
   JsonFields fields(answer);
   registry::HeartbeatAnswer heartbeat;
@@ -232,17 +240,15 @@ std::vector<std::optional<registry::HeartbeatAnswer>> TaskRegistryClient::heartb
 registry::Task TaskRegistryClient::complete(const std::string& task_id,
                                             const registry::Completion& completion,
                                             const CallContext& context) {
-  ServiceCall call = call_for("complete", task_id, "POST", task_path(task_id, "/complete"));
-  call.body = completion.to_json();
+  const ServiceCall call = completing("complete", task_id, completion);
   return registry::Task::from_json(caller_.call_json(call, context)["task"]);
 }
 
 bool TaskRegistryClient::complete_or_keep(const std::string& task_id,
                                           const registry::Completion& completion,
                                           const CallContext& context) {
-  ServiceCall call = call_for("complete_or_keep", task_id, "POST", task_path(task_id, "/complete"));
-  call.body = completion.to_json();
-  return caller_.report(call, context, true).has_value();
+  return caller_.report(completing("complete_or_keep", task_id, completion), context, true)
+      .has_value();
 }
 
 registry::Task TaskRegistryClient::cancel(const std::string& task_id, const std::string& reason,

@@ -35,10 +35,6 @@ struct Submission {
   std::optional<Json> metadata;
   bool replace = false;  ///< removes tasks that are not named and have not begun
 };
-struct Submitted {
-  Taskset taskset;
-  bool created = false;
-};
 
 struct StatusChange {
   TaskState status = TaskState::kReady;

@@ -268,5 +268,23 @@ TEST_F(OutboxTest, UnreadableFileIsLeftWhereItIs) {
   EXPECT_EQ(box->status().kept, 1U);
 }
 
+TEST_F(OutboxTest, FolderThatCannotBeMadeIsAStorageError) {
+  write_file_atomic(folder_.path() / "outbox", "a file");
+  const auto box = open();
+  EXPECT_THROW(reporter(box).report(call(1), {}), StorageError);
+  EXPECT_EQ(box->status().kept, 0U);
+}
+
+TEST_F(OutboxTest, UrgentCallIsTriedWhileOthersOfItsTargetAreKept) {
+  const auto box = open();
+  const net::ServiceCaller reports = reporter(box);
+  EXPECT_EQ(reports.report(call(1), {}), std::nullopt);
+  down_ = false;
+  EXPECT_NE(reports.report(call(2), {}, true), std::nullopt);
+  EXPECT_THAT(done(), ElementsAre("2"));
+  set_status("3", 409);
+  EXPECT_THROW(reports.report(call(3), {}, true), Conflict);
+}
+
 }  // namespace
 }  // namespace necrocode::outbox

@@ -67,6 +67,11 @@ inline Submission submission(const std::string& spec, std::vector<TaskSpec> task
   return whole;
 }
 
+struct Submitted {
+  Taskset taskset;
+  bool created = false;
+};
+
 /// A store whose changes are each a transaction of its own.
 class OpenStore final : public SqliteTaskStore {
  public:
