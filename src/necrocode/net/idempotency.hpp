@@ -13,7 +13,7 @@ namespace necrocode::net {
 
 /// What tells one request from another.
 struct IdempotencyKey {
-  std::string name;  ///< principal, method, route and the caller's key: what it is found by
+  std::string name;  ///< method, route and the caller's key: what it is found by
   /// SHA-256 of target and body: what it must be the same by. Empty while a streamed body is not
   /// yet known.
   std::string fingerprint;

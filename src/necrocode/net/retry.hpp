@@ -73,11 +73,10 @@ using RetryDecision = std::function<bool(const HttpResponse&)>;
 /// call waits for the breaker as for a retry, and ends as kBreakerOpen where it has none left or
 /// cannot wait that long.
 ///
-/// Throws, with
-/// ErrorInfo::end, attempts, maybe_accepted, retry_at and the cause:
-///  - TimeoutError: kDeadline (also when the next attempt could not begin before the deadline; a
-///  hint
-///    beyond the deadline sets retry_at) or kCancelled;
+/// Throws, with ErrorInfo::end, attempts, maybe_accepted, retry_at and the cause:
+///  - TimeoutError: kDeadline (also when the next attempt could not begin before it: a hint beyond
+///    the deadline sets retry_at) or kCancelled. What ran out of the caller's own deadline says
+///    nothing to the host's breaker;
 ///  - Unavailable: no answer came; kExhausted, kBreakerOpen (with retry_at) or kPermanent (TLS,
 ///    invalid request);
 ///  - InvalidResponse: too large or malformed (kPermanent).

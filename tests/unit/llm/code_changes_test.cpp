@@ -282,5 +282,12 @@ TEST(ParseCodeChanges, KeyInTheAnswerIsShownInNoPart) {
   }
 }
 
+TEST(ParseCodeChanges, ManyObjectsWithinAnOpenBraceTakeTimeInProportion) {
+  // Four million bytes: where each object looked back to the brace, this took an hour.
+  std::string text = R"({"a": )";
+  while (text.size() < 4 * limits::kMiB) text += R"({"c":1})";
+  EXPECT_THAT(rejection(text), HasSubstr("no \"code_changes\""));
+}
+
 }  // namespace
 }  // namespace necrocode::llm

@@ -393,6 +393,17 @@ TEST_F(RetryLoopTest, OpensNoBreakerForAHostThatAnswersOrSteers) {
   }
 }
 
+TEST_F(RetryLoopTest, OpensNoBreakerForACallerInAHurry) {
+  policy_.retries = 0;
+  ScriptedClient client({Fault{TransportFailure::kTimeout}});
+  client.on_send = [&] { clock_.advance(1s); };
+  for (int call = 0; call < 50; ++call) {
+    const auto error = error_of<TimeoutError>(client, CallContext{}.within(1s, clock_));
+    EXPECT_EQ(error.info().end, CallEnd::kDeadline);
+  }
+  EXPECT_THAT(client.requests, SizeIs(50));
+}
+
 TEST_F(RetryLoopTest, GivesTheProbeBackWhateverEndsIt) {
   policy_.retries = 0;
   ScriptedClient client({Fault{TransportFailure::kTimeout}});

@@ -61,6 +61,19 @@ TEST(LeaseKeeper, LostLeaseThenToldOnceAndTheOthersGoOn) {
   EXPECT_EQ(gone_on.get_future().wait_for(10s), std::future_status::ready);
 }
 
+TEST(LeaseKeeper, LeaseThatIsNotAnsweredThenOnlyThatOneIsLost) {
+  std::promise<void> told;
+  LeaseKeeper keeper([&](const std::vector<LeaseName>& leases, const CallContext&) {
+    LeaseKeeper::News news;
+    for (const LeaseName& lease : leases)
+      news.push_back(lease.id == "a:1" ? std::nullopt : std::optional(LeaseNews::kRenewed));
+    return news;
+  });
+  const auto one = keeper.hold(100ms, {"a:1", {}}, [&](LeaseNews) { told.set_value(); });
+  const auto two = keeper.hold(100ms, {"a:2", {}}, [](LeaseNews) { ADD_FAILURE(); });
+  EXPECT_EQ(told.get_future().wait_for(10s), std::future_status::ready);
+}
+
 TEST(LeaseKeeper, ServiceOutOfReachThenLostOnlyAfterTheWholeLease) {
   std::promise<void> told;
   std::atomic<int> tries = 0;
