@@ -40,6 +40,16 @@ class Outage : public EndToEnd {
                   "--config", path("config.yaml").string(), "--data", path("data").string(),
                   "--out", path("out-" + task["task_id"].string_or("")).string()});
   }
+  /// That run within its tests, with a phase that the registry has not heard of.
+  std::unique_ptr<Program> start_run_and_lose_registry(const Json& task) {
+    auto run = start_run(task);
+    EXPECT_TRUE(run->read_until("\"prepare\"").has_value()) << stderr_text();
+    proxy_->set_down(true);
+    // Told one after the other: when this phase has begun, the one before it has been kept.
+    EXPECT_TRUE(run->read_until("\"test\"").has_value()) << stderr_text();
+    EXPECT_THAT(kept_files(), testing::Not(IsEmpty()));
+    return run;
+  }
   std::string state_of(const std::string& id) {
     return std::string(registry::to_string(registry_->get_task(id).state));
   }
@@ -59,20 +69,16 @@ class Outage : public EndToEnd {
     return names;
   }
 
+  static constexpr const char* kNeverEnds = "tail -f /dev/null";
   std::string url_;
   std::unique_ptr<FaultProxy> proxy_;
   std::unique_ptr<TaskRegistryClient> registry_;
 };
 
 TEST_F(Outage, RunWhoseRegistryIsGoneThenTheNextProcessTellsItsEnd) {
-  const Json first = submit("1", "sleep 60");
+  const Json first = submit("1", kNeverEnds);
   const Json second = submit("2", "grep -q good file.txt");
-  auto one = start_run(first);
-  ASSERT_TRUE(one->read_until("\"prepare\"").has_value()) << stderr_text();
-  proxy_->set_down(true);
-  // Told one after the other: when this phase has begun, the one before it has been kept.
-  ASSERT_TRUE(one->read_until("\"test\"").has_value()) << stderr_text();
-  EXPECT_THAT(kept_files(), testing::Not(IsEmpty()));
+  const auto one = start_run_and_lose_registry(first);
   one->signal(SIGTERM);
   EXPECT_EQ(one->wait(), 5) << stderr_text();
   EXPECT_EQ(state_of("e2e:1"), "running");
@@ -87,14 +93,9 @@ TEST_F(Outage, RunWhoseRegistryIsGoneThenTheNextProcessTellsItsEnd) {
 }
 
 TEST_F(Outage, RunKilledWhileItsReportsAreKeptThenTheNextProcessTellsThem) {
-  const Json first = submit("1", "sleep 60");
+  const Json first = submit("1", kNeverEnds);
   const Json second = submit("2", "grep -q good file.txt");
-  auto one = start_run(first);
-  ASSERT_TRUE(one->read_until("\"prepare\"").has_value()) << stderr_text();
-  proxy_->set_down(true);
-  // Told one after the other: when this phase has begun, the one before it has been kept.
-  ASSERT_TRUE(one->read_until("\"test\"").has_value()) << stderr_text();
-  EXPECT_THAT(kept_files(), testing::Not(IsEmpty()));
+  const auto one = start_run_and_lose_registry(first);
   one->signal(SIGKILL);
   one->wait();
   proxy_->set_down(false);

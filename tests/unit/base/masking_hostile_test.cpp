@@ -9,22 +9,16 @@
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/masking.hpp"
 #include "necrocode/base/text.hpp"
+#include "unit/base/masking_fixture.hpp"
 
 namespace necrocode {
 namespace {
 
+using test::masker_for;
 // Put together here, so that no scanner takes this file for a leak.
 const std::string kPemHeader = std::string("-----BEGIN PRIV") + "ATE KEY-----";
 const std::string kPemFooter = std::string("-----END PRIV") + "ATE KEY-----";
 const std::string kSecret = "mzmssm-[zm";  // like escape sequences, never in base64 or hex
-
-Masker masker_for(const std::vector<std::string>& texts) {
-  std::vector<Secret> secrets;
-  for (const std::string& text : texts) secrets.emplace_back(text);
-  std::vector<const Secret*> pointers;
-  for (const Secret& secret : secrets) pointers.push_back(&secret);
-  return Masker(pointers);
-}
 
 std::string repeated(std::string_view text, std::size_t bytes) {
   std::string out;

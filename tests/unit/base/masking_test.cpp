@@ -7,10 +7,12 @@
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "unit/base/masking_fixture.hpp"
 
 namespace necrocode {
 namespace {
 
+using test::masker_for;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -20,14 +22,6 @@ std::string token(std::string_view prefix, std::size_t size) {
   std::string text(prefix);
   for (std::size_t i = 0; i < size; ++i) text += kAlphabet[i % kAlphabet.size()];
   return text;
-}
-
-Masker masker_for(const std::vector<std::string>& texts) {
-  std::vector<Secret> secrets;
-  for (const std::string& text : texts) secrets.emplace_back(text);
-  std::vector<const Secret*> pointers;
-  for (const Secret& secret : secrets) pointers.push_back(&secret);
-  return Masker(pointers);
 }
 
 std::string in_pieces(const Masker& masker, std::string_view text, std::size_t size) {
