@@ -188,7 +188,9 @@ void write_double(std::string& out, double value) {
 void write(std::string& out, const Json& value, int indent, int level) {
   NECROCODE_CHECK(level < 1000);
   const auto new_line = [&](int at) {
-    if (indent >= 0) out.append("\n").append(static_cast<std::size_t>(indent * at), ' ');
+    if (indent >= 0) {
+      out.append("\n").append(static_cast<std::size_t>(indent) * static_cast<std::size_t>(at), ' ');
+    }
   };
   if (value.is_null()) {
     out += "null";

@@ -186,6 +186,7 @@ void GivenClone::log_move(const std::string& branch, const std::string& commit,
                           const std::string& identity) const {
   const FileDescriptor folder(
       ::open((git_dir_ / "logs").c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!folder) return;
   const FileDescriptor file(
       ::openat(folder.get(), "HEAD", O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat status{};
