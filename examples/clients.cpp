@@ -26,7 +26,7 @@ void registry_example(TaskRegistryClient& registry) {
   registry.add_event("example:1.1", "TaskProgress", Json::object({{"percent", 50}}));
   const registry::Task task = registry.get_task("example:1.1");
   std::cout << "registry   " << task.id << " is " << registry::to_string(task.state) << ", with "
-            << registry.events(task.id).items.size() << " events\n";
+            << registry.events({.task_id = task.id}).items.size() << " events\n";
 }
 
 // A language model: a plain question, then code changes.

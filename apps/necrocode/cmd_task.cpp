@@ -25,6 +25,7 @@ struct TaskArguments {
   std::string repo;
   std::string reason;
   std::string format = "json";
+  std::string after;
   ListLimit limit;
 };
 
@@ -158,23 +159,66 @@ int show() {
   return 0;
 }
 
+void print_event(const registry::Event& event) {
+  if (arguments.common.json) return print_json_line(event.to_json());
+  print_line(to_rfc3339(event.recorded_at) + "  " + event.task_id + "  " +
+             printable(event.event_type) + "  " + printable(event.data.dump()));
+}
+
 int events() {
   Runtime runtime(arguments.common);
   TaskRegistryClient client = runtime.registry();
   std::int64_t after = 0;
   while (true) {
-    const registry::EventPage page = client.events(arguments.id, after);
+    const registry::EventPage page = client.events({.task_id = arguments.id, .after = after});
     for (const registry::Event& event : page.items) {
       after = event.id;
-      if (arguments.common.json) {
-        print_json_line(event.to_json());
-      } else {
-        print_line(to_rfc3339(event.recorded_at) + "  " + printable(event.event_type) + "  " +
-                   printable(event.data.dump()));
-      }
+      print_event(event);
     }
     if (!page.next_cursor || page.items.empty()) return 0;
   }
+}
+
+bool may_end_a_task(const registry::Event& event) {
+  return event.event_type == "TaskCompleted" || event.event_type == "TaskFailed" ||
+         event.event_type == "TaskCancelled";
+}
+
+// Whether all that is watched is done, when all of it has ended and every event of it is seen.
+std::optional<bool> watched_end(TaskRegistryClient& client, const registry::EventFilter& seen) {
+  std::vector<registry::TaskState> states;
+  if (!seen.task_id.empty()) {
+    states.push_back(client.get_task(seen.task_id).state);
+  } else {
+    for (const registry::Task& task : client.get_taskset(seen.spec).tasks)
+      states.push_back(task.state);
+  }
+  if (!std::all_of(states.begin(), states.end(), registry::is_final)) return std::nullopt;
+  if (!client.events(seen, 1).items.empty()) return std::nullopt;
+  return std::all_of(states.begin(), states.end(),
+                     [](registry::TaskState state) { return state == registry::TaskState::kDone; });
+}
+
+int watch() {
+  Runtime runtime(arguments.common);
+  TaskRegistryClient client = runtime.registry();
+  registry::EventFilter seen;
+  (TaskId::parse(arguments.id) ? seen.task_id : seen.spec) = arguments.id;
+  if (!arguments.after.empty()) {
+    const auto after = parse_int(arguments.after);
+    if (!after || *after < 0) throw ConfigError("--after takes an event's id, as --json shows it");
+    seen.after = *after;
+  }
+  std::optional<bool> end = watched_end(client, seen);
+  if (!end) {
+    client.watch(seen, [&](const registry::Event& event) {
+      seen.after = event.id;
+      print_event(event);
+      if (may_end_a_task(event)) end = watched_end(client, seen);
+      return !end;
+    });
+  }
+  return end.value_or(false) ? 0 : 1;
 }
 
 void report(const registry::Task& task) {
@@ -231,6 +275,10 @@ void declare_task(Cli& cli) {
   arguments.limit.declare(listing);
   sub(task, "show", "One task, whole", show).positional("id", arguments.id, "SPEC:NUMBER");
   sub(task, "events", "A task's history", events).positional("id", arguments.id, "SPEC:NUMBER");
+  sub(task, "watch",
+      "Events as they come, until the task has ended, or all tasks of the spec: 0 when done", watch)
+      .positional("id", arguments.id, "SPEC:NUMBER or SPEC")
+      .option("--after", arguments.after, "go on after this event's id");
   sub(task, "cancel", "Cancel a task, also a running one", cancel)
       .positional("id", arguments.id, "SPEC:NUMBER")
       .option("--reason", arguments.reason, "kept with the event");

@@ -152,7 +152,7 @@ Finding events_complete(DemoSubject& subject) {
   std::size_t count = 0;
   for (const registry::Task& task : subject.tasks) {
     std::vector<std::string> types;
-    for (const registry::Event& event : subject.registry.events(task.id).items)
+    for (const registry::Event& event : subject.registry.events({.task_id = task.id}).items)
       types.push_back(event.event_type);
     count += types.size();
     auto from = types.begin();

@@ -121,7 +121,13 @@ void check_registry(Checks& checks, TaskRegistryClient registry) {
   });
   checks.run("events", [&](Context context) {
     checks.need(taskset);
-    checks.expect(!registry.events(first, 0, 100, context).items.empty(), "there is no event");
+    checks.expect(!registry.events({.task_id = first}, 100, context).items.empty(),
+                  "there is no event");
+  });
+  checks.run("watch", [&](Context context) {
+    checks.need(taskset);
+    const auto enough = [](const registry::Event&) { return false; };
+    checks.expect(registry.watch({.task_id = first}, enough, context), "no event came");
   });
   checks.run("complete", [&](Context context) {
     registry::Completion completion;

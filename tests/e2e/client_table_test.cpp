@@ -63,7 +63,7 @@ const std::map<std::string, Call>& calls() {
       {"registry retry", [](Clients& c) { c.registry.retry("a:1"); }},
       {"registry get_task", [](Clients& c) { c.registry.get_task("a:1"); }},
       {"registry list", [](Clients& c) { c.registry.list(); }},
-      {"registry events", [](Clients& c) { c.registry.events("a:1"); }},
+      {"registry events", [](Clients& c) { c.registry.events({.task_id = "a:1"}); }},
       {"registry get_taskset", [](Clients& c) { c.registry.get_taskset("a"); }},
       {"registry list_tasksets", [](Clients& c) { c.registry.list_tasksets(); }},
       {"registry graph", [](Clients& c) { c.registry.graph("a"); }},

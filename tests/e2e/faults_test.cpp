@@ -82,7 +82,7 @@ TEST_F(Faults, TwoThousandChangingCallsHaveEachTheirEffectOnce) {
   TaskRegistryClient direct(options(url_));
   std::multiset<std::int64_t> counted;
   for (std::int64_t after = 0;;) {
-    const registry::EventPage page = direct.events("e2e:1", after);
+    const registry::EventPage page = direct.events({.task_id = "e2e:1", .after = after});
     for (const registry::Event& event : page.items) {
       if (event.event_type == "Counted") counted.insert(*event.data["n"].as_int());
       after = event.id;

@@ -409,7 +409,8 @@ TEST_F(Services, ServicesKilledAndRestartedKeepWhatTheyAcknowledged) {
   TaskRegistryClient again(std::move(options));
   EXPECT_EQ(again.get_task("e2e:1").state, registry::TaskState::kReady);
   bool found = false;
-  for (const auto& event : again.events("e2e:1").items) found = found || event.event_type == "Note";
+  for (const auto& event : again.events({.task_id = "e2e:1"}).items)
+    found = found || event.event_type == "Note";
   EXPECT_TRUE(found);
 }
 

@@ -16,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/json.hpp"
@@ -89,6 +90,17 @@ class RawClient {
     const bool none = head || answer.status < 200 || answer.status == 204 || answer.status == 304;
     answer.whole = none || read_body(answer);
     return answer;
+  }
+  /// Of a body that does not end: what came up to `text`, with it; all that came at the end of the
+  /// connection.
+  std::string read_until(std::string_view text) {
+    std::size_t at = std::string::npos;
+    while ((at = buffer_.find(text)) == std::string::npos) {
+      if (!fill()) return std::exchange(buffer_, {});
+    }
+    std::string read = buffer_.substr(0, at + text.size());
+    buffer_.erase(0, read.size());
+    return read;
   }
   RawAnswer call(std::string_view request) {
     send(request);

@@ -100,6 +100,19 @@ Outcome run_producer(const BodyProducer& producer) {
   return outcome;
 }
 
+Outcome run_feed(const FeedBody& feed, const std::function<void()>& start) {
+  Outcome outcome;
+  outcome.broken = true;
+  run_guarded([&] {
+    if (start) start();
+    FeedBody::Piece piece = feed.next();
+    outcome.response.body = std::move(piece.bytes);
+    outcome.more = piece.more;
+    outcome.broken = false;
+  });
+  return outcome;
+}
+
 void run_guarded(const std::function<void()>& call) {
   try {
     if (call) call();

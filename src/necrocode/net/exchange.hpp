@@ -70,7 +70,8 @@ class ParkedAnswer final : public Parked {
 struct Outcome {
   Response response;
   std::shared_ptr<ParkedAnswer> parked;
-  bool broken = false;  // a producer threw
+  bool broken = false;  // what makes the body threw
+  bool more = false;    // of a feed: there is more already
 };
 
 // One request on its way. Shared with the pool's threads, which may outlast the connection.
@@ -99,6 +100,8 @@ Outcome run_handler(const std::function<Response()>& make, const Exchange& excha
                     const std::function<void()>& wake);
 /// Runs on a pool thread: the next piece of a body.
 Outcome run_producer(const BodyProducer& producer);
+/// The same of a feed, with `start` called before.
+Outcome run_feed(const FeedBody& feed, const std::function<void()>& start);
 /// For callbacks that have no answer: an exception is logged.
 void run_guarded(const std::function<void()>& call);
 /// A problem with Retry-After: 1.

@@ -1,6 +1,6 @@
 // HttpConnection: one accepted socket, served from its first request to its end; ConnectionHost:
-// what the connections of one server share. Between http_server.cpp and http_connection.cpp, the
-// only files with Asio and coroutines; nothing else includes it. No Asio header here: a connection
+// what the connections of one server share. Between http_server.cpp and http_connection.cpp;
+// nothing else includes it. No Asio header here: a connection
 // is handed over as a descriptor.
 //
 // On the I/O thread nothing may block and no code of a handler may run. Other threads reach a

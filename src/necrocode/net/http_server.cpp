@@ -1,8 +1,9 @@
 // The HTTP server: it listens, accepts, keeps the number of connections within its limit, starts
-// and stops. One I/O thread; what happens on a connection is in http_connection.cpp. These two are
-// the only files with Asio and coroutines. Beast is left out: its parser takes forms that we must
-// refuse (folded lines, several equal lengths in one field …), and a second parser in front of it
-// would only be two readers of the same bytes; http1.cpp is the one reader.
+// and stops. One I/O thread; what happens on a connection is in http_connection.cpp, how it waits
+// and moves bytes in http_socket.cpp. These three are the only files with Asio and coroutines.
+// Beast is left out: its parser takes forms that we must refuse (folded lines, several equal
+// lengths in one field …), and a second parser in front of it would only be two readers of the same
+// bytes; http1.cpp is the one reader.
 #include "necrocode/net/http_server.hpp"
 
 #include <signal.h>

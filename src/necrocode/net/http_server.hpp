@@ -1,5 +1,5 @@
-// HttpServer: routes to handlers on a bounded pool; Asio and coroutines stay in http_server.cpp and
-// http_connection.cpp.
+// HttpServer: routes to handlers on a bounded pool; Asio and coroutines stay in http_server.cpp,
+// http_connection.cpp and http_socket.
 //
 // A handler gets a Request and returns a Response. It runs on a pool thread and may block for short
 // (a database transaction, a file). An answer that has to wait for something is *parked*: the
@@ -84,6 +84,21 @@ struct FileBody {
 /// socket can take more; empty at the end.
 using BodyProducer = std::function<std::string()>;
 
+/// A body without an end: what comes is sent as it comes, and no thread waits in between. The
+/// functions run on a pool's thread, one at a time. It ends when the client goes or the server
+/// stops, and is then let go of, on any thread; whoever reads on must say with its next request
+/// what it has seen.
+struct FeedBody {
+  struct Piece {
+    std::string bytes;
+    bool more = false;  ///< there is more already
+  };
+  /// First: gets what to call, from any thread, when `next` may have something.
+  std::function<void(std::function<void()> news)> start;
+  std::function<Piece()> next;  ///< what has come; a throw cuts the connection off
+  std::string silence;          ///< sent after limits::kHttpFeedSilence of nothing else
+};
+
 /// Made by a handler in place of an answer. `start` gets the handle right after parking (on the
 /// handler's thread); `on_timeout` makes the answer when `timeout` passes first; `on_gone` is
 /// called when the client disconnects first. Both run on a pool thread. When the server stops
@@ -99,7 +114,8 @@ struct Response {
   int status = 200;
   Headers headers;
   /// A HEAD request gets the headers that GET would have, and no body; the server sees to it.
-  std::variant<std::string, std::shared_ptr<FileBody>, BodyProducer, std::shared_ptr<ParkRequest>>
+  std::variant<std::string, std::shared_ptr<FileBody>, BodyProducer, std::shared_ptr<FeedBody>,
+               std::shared_ptr<ParkRequest>>
       body;
 
   static Response json(int status, const Json& value);

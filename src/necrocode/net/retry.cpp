@@ -107,6 +107,14 @@ double uniform_of_this_thread() {
   return std::uniform_real_distribution<double>(0.0, 1.0)(generator);
 }
 
+}  // namespace
+
+double random_of(const RetryEnvironment& environment) {
+  return environment.random ? environment.random() : uniform_of_this_thread();
+}
+
+namespace {
+
 /// One call of send_with_retries().
 class RetryLoop {
  public:
@@ -141,7 +149,7 @@ class RetryLoop {
   void begin_again();
   ErrorInfo info(CallEnd end) const;
   SteadyTime now() const { return environment_.clock->steady_now(); }
-  double random() { return environment_.random ? environment_.random() : uniform_of_this_thread(); }
+  double random() { return random_of(environment_); }
   HttpRequest& own_request() {
     if (!own_request_) own_request_ = *request_;
     request_ = &*own_request_;

@@ -46,6 +46,9 @@ struct RetryEnvironment {
       random;  ///< uniform in [0, 1); empty: a seeded generator of the thread's own
 };
 
+/// The environment's next random number.
+double random_of(const RetryEnvironment& environment);
+
 /// The final answer of all attempts, of whatever status, and how it came about.
 struct RetryOutcome {
   HttpResponse response;

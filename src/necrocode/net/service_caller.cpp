@@ -216,6 +216,33 @@ std::optional<Json> ServiceCaller::report(ServiceCall call, const CallContext& c
   return std::nullopt;
 }
 
+void ServiceCaller::follow(const std::function<ServiceCall()>& make,
+                           const std::function<milliseconds()>& pause,
+                           const CallContext& context) const {
+  while (true) {
+    ServiceCall stream = make();
+    bool moved = false;
+    stream.on_body = [&moved, take = std::move(stream.on_body)](std::string_view piece) {
+      moved = true;
+      return take(piece);
+    };
+    try {
+      const HttpResponse response = call(stream, context);
+      const std::string type = response.headers.get_or("Content-Type", "");
+      if (!moved || !iequals(trim(split(type, ';').front()), "text/event-stream")) {
+        throw InvalidResponse("the answer is not a stream of events",
+                              with_call({}, service_, stream));
+      }
+    } catch (const Unavailable&) {
+      if (!moved) throw;
+    }
+    const Clock& clock = *options_.environment.clock;
+    const double share = random_of(options_.environment);
+    const auto wait = std::chrono::duration_cast<std::chrono::nanoseconds>(share * pause());
+    clock.sleep_until(std::min(context.deadline, clock.steady_now() + wait), context.stop);
+  }
+}
+
 bool ServiceCaller::settle(const std::string& target, const CallContext& context) const {
   return !options_.spool || options_.spool->settle(base_url_, target, context);
 }

@@ -84,6 +84,14 @@ class ServiceCaller {
                              bool urgent = false) const;
   /// Waits until no call about `target` is kept any more; false when the context ended first.
   bool settle(const std::string& target, const CallContext& context) const;
+  /// Reads a stream that has no end (text/event-stream): sends the call that `make` describes, and
+  /// another one when its stream ended or was cut, so that `make` can say where to go on and its
+  /// on_body may end one that is too much at a time. In between it waits up to `pause`, by chance,
+  /// so that clients do not come back in step. Ends by a throw: what call() throws, also when a
+  /// call brought no byte, InvalidResponse for an answer of another type.
+  [[noreturn]] void follow(const std::function<ServiceCall()>& make,
+                           const std::function<std::chrono::milliseconds()>& pause,
+                           const CallContext& context) const;
   /// GET /health, once, without retries: healthy when its `components` has `component` as "ok",
   /// whatever the other services of the address say; without `components`, by the status. Never
   /// throws.

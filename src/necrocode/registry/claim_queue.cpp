@@ -82,7 +82,8 @@ struct ClaimQueue::State {
 
 ClaimQueue::ClaimQueue(TaskStore& store, const Clock& clock, Answer answer)
     : state_(std::make_shared<State>(store, clock, std::move(answer))) {
-  store.on_ready([state = std::weak_ptr(state_)] {
+  store.on_commit([state = std::weak_ptr(state_)](const CommitNews& news) {
+    if (!news.became_ready) return;
     if (const auto alive = state.lock()) alive->tell_news();
   });
   state_->thread = std::thread([state = state_.get()] { state->work(); });

@@ -284,12 +284,11 @@ registry::TaskPage TaskRegistryClient::list(const registry::TaskQuery& query,
   return page;
 }
 
-registry::EventPage TaskRegistryClient::events(const std::string& task_id, std::int64_t after,
-                                               int limit, const CallContext& context) {
+registry::EventPage TaskRegistryClient::events(const registry::EventFilter& filter, int limit,
+                                               const CallContext& context) {
   const std::string path =
-      task_path(task_id, "/events") +
-      query_text({{"after", std::to_string(after)}, {"limit", std::to_string(limit)}});
-  const Json answer = caller_.call_json(call_for("events", task_id, "GET", path), context);
+      filter.path() + "&after=" + std::to_string(filter.after) + "&limit=" + std::to_string(limit);
+  const Json answer = caller_.call_json(call_for("events", filter.task_id, "GET", path), context);
   registry::EventPage page;
   for (const Json& item : items_of(answer, "items"))
     page.items.push_back(registry::Event::from_json(item));

@@ -2,6 +2,7 @@
 // nothing is repeated here: it answers, or says why not.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "necrocode/base/call_context.hpp"
@@ -91,9 +92,16 @@ class TaskRegistryClient {
   registry::Task retry(const std::string& task_id, const CallContext& context = {});
   /// One page of the tasks that `query` selects.
   registry::TaskPage list(const registry::TaskQuery& query = {}, const CallContext& context = {});
-  /// The task's events in order; `after` is the last seen event's id (0: from the first).
-  registry::EventPage events(const std::string& task_id, std::int64_t after = 0, int limit = 1000,
+  /// One page of the events that `filter` selects, in order.
+  registry::EventPage events(const registry::EventFilter& filter, int limit = 1000,
                              const CallContext& context = {});
+  /// Gives `on_event` each of them, and then each new one as it comes, in order, none left out and
+  /// none twice, over restarts of the registry too; on the caller's thread, so that it may call
+  /// this client. True when it said false (enough), false when the context ended. Throws what it
+  /// throws, and what any call does: Unavailable when the registry is not back within its retries.
+  bool watch(const registry::EventFilter& filter,
+             const std::function<bool(const registry::Event&)>& on_event,
+             const CallContext& context = {});
   /// {"nodes","edges","levels"} as the registry gives it; or dot / mermaid text as a JSON string.
   Json graph(const std::string& spec, const std::string& format = "json",
              const CallContext& context = {});

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 
 namespace necrocode::registry {
@@ -284,6 +285,11 @@ Event Event::from_json(const Json& json) {
   event.attempt = static_cast<int>(fields.integer("attempt", 0, INT32_MAX).value_or(0));
   finish_answer(fields, "an event");
   return event;
+}
+
+std::string EventFilter::path() const {
+  const std::string of_task = task_id.empty() ? "" : "/tasks/" + percent_encode(task_id);
+  return of_task + "/events?spec=" + percent_encode(spec) + "&type=" + percent_encode(type);
 }
 
 Json Failure::to_json() const {

@@ -170,6 +170,15 @@ struct TaskPage {
   std::vector<Task> items;
   std::optional<std::string> next_cursor;  ///< nothing: this was the last
 };
+/// Which events to read; empty fields select all.
+struct EventFilter {
+  std::string task_id{};
+  std::string spec{};
+  std::string type{};
+  std::int64_t after = 0;  ///< the last seen event's id; 0: from the first
+  /// "/tasks/{id}/events?…" or "/events?…", without `after`.
+  std::string path() const;
+};
 /// One page of events, oldest first.
 struct EventPage {
   std::vector<Event> items;

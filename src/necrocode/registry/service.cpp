@@ -7,6 +7,7 @@
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/registry/claim_queue.hpp"
+#include "necrocode/registry/event_feeds.hpp"
 #include "necrocode/registry/graph.hpp"
 
 namespace necrocode::registry {
@@ -106,6 +107,25 @@ std::int64_t read_after(const Request& request) {
   const auto after = parse_int(*text);
   if (!after || *after < 0) refuse_query("after", "must be an event's id");
   return *after;
+}
+
+/// `Last-Event-ID`, which wins over `after`: a reader that comes back asks for the same address.
+std::int64_t read_last_event_id(const Request& request, std::int64_t after) {
+  const auto text = request.headers.get("Last-Event-ID");
+  if (!text || trim(*text).empty()) return after;
+  const auto id = parse_int(trim(*text));
+  if (!id || *id < 0) throw HttpError(400, "Last-Event-ID must be an event's id");
+  return *id;
+}
+
+/// Named by the client; for who takes anything a page is meant.
+bool wants_feed(const Request& request) {
+  const std::string accepted = request.headers.get_or("Accept", "");
+  for (const std::string_view range : split(accepted, ',')) {
+    const std::string_view type = trim(range.substr(0, range.find(';')));
+    if (iequals(type, "text/event-stream")) return true;
+  }
+  return false;
 }
 
 TaskQuery read_task_query(const Request& request) {
@@ -328,11 +348,15 @@ Response claim_response(const ClaimOutcome& outcome) {
 
 struct RegistryService::State {
   State(std::unique_ptr<TaskStore> task_store, const Clock& time)
-      : store(std::move(task_store)), clock(time), claims(*store, clock, claim_response) {}
+      : store(std::move(task_store)),
+        clock(time),
+        claims(*store, clock, claim_response),
+        feeds(*store) {}
 
   std::unique_ptr<TaskStore> store;
   const Clock& clock;
   ClaimQueue claims;
+  EventFeeds feeds;
 
   /// The answer to a changing request: its first one when it is told again with its
   /// Idempotency-Key, else what `make` answers, in one transaction with what it changes.
@@ -400,6 +424,14 @@ Response RegistryService::State::post_event(const Request& request) {
 Response RegistryService::State::get_events(const Request& request, const std::string& task_id) {
   EventQuery query = read_event_query(request);
   query.task_id = task_id;
+  if (wants_feed(request)) {
+    for (const char* name : {"limit", "until"}) {
+      if (request.query_value(name))
+        refuse_query(name, "does not go with a feed, which has no end");
+    }
+    query.after = read_last_event_id(request, query.after);
+    return feeds.open(std::move(query));
+  }
   const EventPage page = store->events(query);
   Json::Array items;
   for (const Event& event : page.items) items.push_back(event.to_json());

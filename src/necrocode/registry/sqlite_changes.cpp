@@ -158,7 +158,7 @@ void SqliteChange::save(TaskRow& row, TaskState previous) {
   if (row.state == previous) return;
   count(row.spec_id, previous, -1);
   count(row.spec_id, row.state, 1);
-  if (row.state == TaskState::kReady) effects_.became_ready = true;
+  if (row.state == TaskState::kReady) effects_.news.became_ready = true;
 }
 
 void SqliteChange::count(std::int64_t spec_id, TaskState state, int change) {
@@ -207,6 +207,8 @@ Event SqliteChange::insert_event(const TaskRow& row, const NewEvent& event, int 
       .bind(now_ms_)
       .bind(attempt)
       .run();
+  auto& told = effects_.news.events_of;
+  if (told.empty() || told.back() != row.id) told.push_back(row.id);
   Event recorded;
   recorded.id = database_.last_insert_id();
   recorded.task_id = row.id;

@@ -23,7 +23,7 @@ struct Effects {
   std::vector<Lease> leases_started;
   std::vector<std::string> leases_ended;      ///< tokens
   std::vector<std::string> cancel_requested;  ///< tokens of running tasks that are to stop
-  bool became_ready = false;
+  CommitNews news;
 };
 
 class SqliteChange final : public TaskChanges {

@@ -120,16 +120,18 @@ std::string cursor_after(const Order& order, const TaskRow& row, std::int64_t pr
 /// Ends a page in time: after its items, or before one that would make it too large to be read.
 class PageLimit {
  public:
-  explicit PageLimit(int items) : items_(items) {}
+  explicit PageLimit(int items, std::size_t bytes_max = limits::kPageBytes)
+      : items_(items), bytes_max_(bytes_max) {}
   /// False when `bytes` more of stored text do not go into the page; the first item always does.
   bool take(std::size_t bytes) {
     bytes_ += bytes;
     ++taken_;
-    return taken_ == 1 || (taken_ <= items_ && bytes_ <= limits::kPageBytes);
+    return taken_ == 1 || (taken_ <= items_ && bytes_ <= bytes_max_);
   }
 
  private:
   int items_;
+  std::size_t bytes_max_;
   int taken_ = 0;
   std::size_t bytes_ = 0;
 };
@@ -259,7 +261,7 @@ EventPage query_events(db::Database& database, const EventQuery& query) {
           where.text() + " ORDER BY id LIMIT " + std::to_string(query.limit + 1));
   where.bind(statement);
   EventPage page;
-  PageLimit limit(query.limit);
+  PageLimit limit(query.limit, query.bytes_max);
   while (statement.step()) {
     const std::string data = statement.text(3);
     if (!limit.take(data.size())) {
@@ -276,6 +278,13 @@ EventPage query_events(db::Database& database, const EventQuery& query) {
     event.attempt = static_cast<int>(statement.integer(6));
   }
   return page;
+}
+
+std::int64_t query_newest_event(db::Database& database) {
+  db::Statement& query = database.prepare("SELECT coalesce(max(id), 0) FROM events");
+  std::int64_t newest = 0;
+  while (query.step()) newest = query.integer(0);  // to its end, or its snapshot stays open
+  return newest;
 }
 
 TaskGraph query_graph(db::Database& database, const std::string& spec) {

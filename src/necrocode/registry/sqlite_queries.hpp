@@ -12,6 +12,7 @@ Taskset query_taskset(db::Database& database, const std::string& spec);
 std::map<TaskState, std::int64_t> query_counts(db::Database& database);
 TasksetPage query_tasksets(db::Database& database, const std::string& cursor, int limit);
 EventPage query_events(db::Database& database, const EventQuery& query);
+std::int64_t query_newest_event(db::Database& database);
 TaskGraph query_graph(db::Database& database, const std::string& spec);
 
 }  // namespace necrocode::registry

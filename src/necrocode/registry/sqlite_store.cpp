@@ -155,7 +155,7 @@ struct SqliteTaskStore::State {
   Readers readers;
   LeaseTimes leases;
   std::mutex listener_mutex;
-  std::function<void()> listener;
+  std::vector<std::function<void(const CommitNews&)>> listeners;
   std::optional<GroupWriter> writer;  // last: ends before what its changes use
 
   static std::unique_ptr<db::Database> migrated(const std::filesystem::path& path) {
@@ -188,9 +188,9 @@ struct SqliteTaskStore::State {
 
   void apply(const Effects& effects) {
     leases.apply(effects, clock.steady_now());
-    if (!effects.became_ready) return;
+    if (!effects.news.became_ready && effects.news.events_of.empty()) return;
     const std::lock_guard guard(listener_mutex);
-    if (listener) listener();
+    for (const auto& listener : listeners) listener(effects.news);
   }
 };
 
@@ -267,6 +267,10 @@ EventPage SqliteTaskStore::events(const EventQuery& query) {
   return state_->readers.run([&](db::Database& database) { return query_events(database, query); });
 }
 
+std::int64_t SqliteTaskStore::newest_event() {
+  return state_->readers.run([](db::Database& database) { return query_newest_event(database); });
+}
+
 TaskGraph SqliteTaskStore::graph(const std::string& spec) {
   return state_->readers.run([&](db::Database& database) { return query_graph(database, spec); });
 }
@@ -275,9 +279,9 @@ std::map<TaskState, std::int64_t> SqliteTaskStore::counts() {
   return state_->readers.run([](db::Database& database) { return query_counts(database); });
 }
 
-void SqliteTaskStore::on_ready(std::function<void()> listener) {
+void SqliteTaskStore::on_commit(std::function<void(const CommitNews&)> listener) {
   const std::lock_guard lock(state_->listener_mutex);
-  state_->listener = std::move(listener);
+  state_->listeners.push_back(std::move(listener));
 }
 
 void SqliteTaskStore::check() {

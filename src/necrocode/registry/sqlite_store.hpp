@@ -28,9 +28,10 @@ class SqliteTaskStore : public TaskStore {
   Taskset taskset(const std::string& spec) override;
   TasksetPage tasksets(const std::string& cursor, int limit) override;
   EventPage events(const EventQuery& query) override;
+  std::int64_t newest_event() override;
   TaskGraph graph(const std::string& spec) override;
   std::map<TaskState, std::int64_t> counts() override;
-  void on_ready(std::function<void()> listener) override;
+  void on_commit(std::function<void(const CommitNews&)> listener) override;
   void check() override;
 
  private:

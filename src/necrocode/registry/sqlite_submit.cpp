@@ -158,7 +158,7 @@ void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRo
   save(row, row.state);
   record(row, "TaskUpdated", Json::object({{"fields", true}}));
   // A waiting claim may match the task now.
-  if (row.state == TaskState::kReady) effects_.became_ready = true;
+  if (row.state == TaskState::kReady) effects_.news.became_ready = true;
 }
 
 void SqliteChange::find_unnamed(Submitting& submitting) {

@@ -93,6 +93,13 @@ struct EventQuery {
   std::optional<SystemTime> until;  ///< recorded before
   std::int64_t after = 0;           ///< the last seen event's id
   int limit = static_cast<int>(limits::kPageSizeDefault);
+  std::size_t bytes_max = limits::kPageBytes;  ///< of stored text; the first event always comes
+};
+
+/// What others may go on with after a commit.
+struct CommitNews {
+  bool became_ready = false;           ///< a task
+  std::vector<std::string> events_of;  ///< the tasks that have new events; more than once for many
 };
 
 struct TasksetPage {
@@ -189,13 +196,15 @@ class TaskStore {
   /// By name; `cursor` is the last seen name.
   virtual TasksetPage tasksets(const std::string& cursor, int limit) = 0;
   virtual EventPage events(const EventQuery& query) = 0;
+  /// The id of the newest event; 0: there is none. A lower one never comes later.
+  virtual std::int64_t newest_event() = 0;
   virtual TaskGraph graph(const std::string& spec) = 0;
   /// Of all tasks, by state; a state without tasks is 0.
   virtual std::map<TaskState, std::int64_t> counts() = 0;
 
-  /// `listener` is called after each commit that made a task ready, on a thread of the store's; it
-  /// must return at once and not call the store.
-  virtual void on_ready(std::function<void()> listener) = 0;
+  /// `listener` is called after each commit that has news, on a thread of the store's; it must
+  /// return at once and not call the store.
+  virtual void on_commit(std::function<void(const CommitNews&)> listener) = 0;
   /// Throws StorageError when the store cannot work.
   virtual void check() = 0;
 };

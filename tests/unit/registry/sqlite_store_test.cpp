@@ -622,13 +622,18 @@ TEST_F(StoreTest, WideGraphsUnblockWhole) {
   EXPECT_EQ(finished, kWide + 1);
 }
 
-TEST_F(StoreTest, ListenerHearsOfReadyTasksOnly) {
+TEST_F(StoreTest, ListenersHearOfReadyTasksAndOfWhoseEventsCame) {
   std::atomic<int> heard{0};
-  store->on_ready([&] { ++heard; });
+  std::vector<std::string> events_of;
+  store->on_commit([&](const CommitNews& news) { heard += news.became_ready ? 1 : 0; });
+  store->on_commit([&](const CommitNews& news) { events_of = news.events_of; });
   store->submit(submission("app", {task_spec("1"), task_spec("2", {"1"})}));
   EXPECT_EQ(heard, 1);
+  EXPECT_EQ(std::set<std::string>(events_of.begin(), events_of.end()),
+            (std::set<std::string>{"app:1", "app:2"}));
   const ClaimedTask claimed = claim_one();
   EXPECT_EQ(heard, 1);
+  EXPECT_EQ(events_of, std::vector<std::string>{"app:1"});
   complete(claimed);
   EXPECT_EQ(heard, 2);
 }

@@ -1,0 +1,48 @@
+// EventStreamReader: server-sent events out of the bytes of a text/event-stream, as WHATWG HTML
+// section 9.2.6 reads them. No sockets; who connects anew is somebody else's matter.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "necrocode/base/limits.hpp"
+
+namespace necrocode::net {
+
+struct StreamEvent {
+  std::string name;  ///< empty: none was given
+  std::string data;  ///< lines joined with LF; the bytes as they came, so not always UTF-8
+  std::string id;    ///< the last one given, what a reader resumes from; empty: none yet
+};
+
+/// One stream from its first byte; not thread-safe.
+class EventStreamReader {
+ public:
+  using Sink = std::function<void(StreamEvent)>;
+  explicit EventStreamReader(std::size_t bytes_max = limits::kEventStreamBytes)
+      : bytes_max_(bytes_max) {}
+
+  /// Hands over each event that is whole now, in order. Comments, unknown fields and events without
+  /// data are passed over; what stands unfinished at the stream's end is no event. Throws
+  /// InvalidResponse when one event takes more than `bytes_max`.
+  void take(std::string_view bytes, const Sink& sink);
+  /// The last `retry:`, bounded to a minute.
+  std::optional<std::chrono::milliseconds> retry() const { return retry_; }
+
+ private:
+  void end_line(std::string_view line, const Sink& sink);
+  void keep(std::string& part, std::string_view bytes);
+
+  const std::size_t bytes_max_;
+  bool at_start_ = true;  // where a byte order mark may stand
+  bool after_cr_ = false;
+  std::string line_;  // its beginning, of earlier bytes
+  std::string name_, data_, id_;
+  bool has_data_ = false;
+  std::optional<std::chrono::milliseconds> retry_;
+};
+
+}  // namespace necrocode::net
