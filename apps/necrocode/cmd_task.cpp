@@ -210,11 +210,13 @@ int watch() {
     seen.after = *after;
   }
   std::optional<bool> end = watched_end(client, seen);
+  bool ending = false;  // from then on each event may be the last
   if (!end) {
     client.watch(seen, [&](const registry::Event& event) {
       seen.after = event.id;
       print_event(event);
-      if (may_end_a_task(event)) end = watched_end(client, seen);
+      ending = ending || may_end_a_task(event);
+      if (ending) end = watched_end(client, seen);
       return !end;
     });
   }

@@ -64,6 +64,10 @@ const std::map<std::string, Call>& calls() {
       {"registry get_task", [](Clients& c) { c.registry.get_task("a:1"); }},
       {"registry list", [](Clients& c) { c.registry.list(); }},
       {"registry events", [](Clients& c) { c.registry.events({.task_id = "a:1"}); }},
+      {"registry watch",
+       [](Clients& c) {
+         c.registry.watch({.task_id = "a:1"}, [](const registry::Event&) { return false; });
+       }},
       {"registry get_taskset", [](Clients& c) { c.registry.get_taskset("a"); }},
       {"registry list_tasksets", [](Clients& c) { c.registry.list_tasksets(); }},
       {"registry graph", [](Clients& c) { c.registry.graph("a"); }},

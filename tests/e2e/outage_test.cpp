@@ -56,7 +56,7 @@ class Outage : public EndToEnd {
   /// The phases that the registry was told, in its order.
   std::vector<std::string> phases_of(const std::string& id) {
     std::vector<std::string> phases;
-    for (const registry::Event& event : registry_->events(id).items) {
+    for (const registry::Event& event : registry_->events({.task_id = id}).items) {
       if (event.event_type == "TaskProgress") phases.push_back(event.data["phase"].string_or(""));
     }
     return phases;

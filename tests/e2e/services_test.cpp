@@ -83,6 +83,31 @@ TEST_F(Services, FailingTestsFailTheTaskReleaseTheSlotAndKeepTheArtifacts) {
   EXPECT_EQ(leased_slots(), 0);
 }
 
+TEST_F(Services, WatchThenEventsUntilTheEndAndItsStatus) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  submit(task());
+  auto watching = start({"task", "watch", "e2e:1", "--url", url_, "--json"});
+  auto all = start({"task", "watch", "e2e", "--url", url_});
+  ASSERT_TRUE(watching->read_until("TaskCreated").has_value()) << stderr_text();
+  auto one = worker("worker");
+  std::string output;
+  EXPECT_EQ(watching->wait(&output), 0) << stderr_text();
+  EXPECT_THAT(output, HasSubstr("\"event_type\":\"TaskCompleted\""));
+  output.clear();
+  EXPECT_EQ(all->wait(&output), 0) << stderr_text();
+  EXPECT_THAT(output, HasSubstr("e2e:1  TaskCompleted"));
+  EXPECT_EQ(run({"task", "watch", "e2e:1", "--url", url_, "--after", "1"}), 0) << stderr_text();
+
+  Json cancelled = task();
+  cancelled.set("task_id", "e2e:2");
+  submit(cancelled);
+  registry_->cancel("e2e:2");
+  EXPECT_EQ(run({"task", "watch", "e2e:2", "--url", url_}), 1) << stderr_text();
+  EXPECT_EQ(run({"task", "watch", "e2e", "--url", url_}), 1) << stderr_text();
+  EXPECT_EQ(run({"task", "watch", "e2e:9", "--url", url_}), 3) << stderr_text();
+  EXPECT_EQ(run({"task", "watch", "e2e:1", "--url", url_, "--after", "x"}), 2) << stderr_text();
+}
+
 TEST_F(Services, FileThatDiffersFromTheRegistryThenNothingIsClaimed) {
   serve_model({});
   submit(task());
