@@ -225,6 +225,10 @@ void check_artifacts(Checks& checks, ArtifactStoreClient store) {
     checks.expect(store.download(checks.need(info).uri, context) == content,
                   "other bytes come back");
   });
+  checks.run("download_part", [&](Context context) {
+    checks.expect(store.download_part(checks.need(info).uri, 5, 2, context) == content.substr(5, 2),
+                  "other bytes come back");
+  });
   checks.run("download_to", [&](Context context) {
     store.download_to(checks.need(info).uri, folder.path() / "artifact", context);
   });

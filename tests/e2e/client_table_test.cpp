@@ -82,6 +82,8 @@ const std::map<std::string, Call>& calls() {
       {"pool remove_pool", [](Clients& c) { c.pool.remove_pool("a"); }},
       {"artifacts upload", [](Clients& c) { c.artifacts.upload("log", "x"); }},
       {"artifacts download", [](Clients& c) { c.artifacts.download("/artifacts/a"); }},
+      {"artifacts download_part",
+       [](Clients& c) { c.artifacts.download_part("/artifacts/a", 0, 1); }},
       {"artifacts get_metadata", [](Clients& c) { c.artifacts.get_metadata("/artifacts/a"); }},
       {"artifacts list", [](Clients& c) { c.artifacts.list(); }},
       {"artifacts remove", [](Clients& c) { c.artifacts.remove("a"); }},

@@ -644,8 +644,8 @@ TEST_F(Services, VerifyLiveCallsEachOperationOfEachService) {
     ++operations[one["service"].string_or("")];
   }
   EXPECT_THAT(operations, testing::ElementsAre(
-                              testing::Pair("artifact-store", 8), testing::Pair("llm", 1),
-                              testing::Pair("repo-pool", 10), testing::Pair("task-registry", 17)));
+                              testing::Pair("artifact-store", 9), testing::Pair("llm", 1),
+                              testing::Pair("repo-pool", 10), testing::Pair("task-registry", 18)));
   EXPECT_EQ(leased_slots(), 0);
 }
 
@@ -659,7 +659,7 @@ TEST_F(Services, VerifyLiveOfAServiceThatIsGoneSaysWhichOperationsFail) {
             1);
   const Json report = Json::parse(output);
   EXPECT_EQ(report["ok"], Json(false));
-  ASSERT_EQ(report["operations"].size(), 17U);
+  ASSERT_EQ(report["operations"].size(), 18U);
   EXPECT_EQ(report["operations"].items()[1]["operation"], Json("submit"));
   EXPECT_EQ(report["operations"].items()[2]["detail"], Json("not tried: what it needs has failed"));
 }

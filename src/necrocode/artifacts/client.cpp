@@ -94,6 +94,13 @@ ArtifactInfo send_form(const net::ServiceCaller& caller, const std::string& oper
   return answer;
 }
 
+std::shared_ptr<net::BodySource> whole_file(FileDescriptor fd, const std::string& name) {
+  struct stat found{};
+  if (::fstat(fd.get(), &found) != 0) throw_errno("cannot look at", name);
+  if (!S_ISREG(found.st_mode)) throw StorageError(name + " is not a regular file");
+  return net::file_body(std::move(fd), 0, static_cast<std::uint64_t>(found.st_size));
+}
+
 // The path to ask the store for. Refused before anything is sent: whatever is not this store's.
 // Nothing but the path is taken from the uri, so a request cannot go anywhere else.
 std::string path_in_store(const std::string& base_url, const std::string& uri,
@@ -136,21 +143,28 @@ net::ServiceCall download_call(const std::string& base_url, const std::string& u
   return call;
 }
 
-void check_download(const net::HttpResponse& response, const std::string& sha256,
-                    const net::ServiceCall& call) {
-  const auto fail = [&](const std::string& why) {
-    ErrorInfo info = error_info(call.operation, call.target);
-    info.status = response.status;
-    throw InvalidResponse(why, std::move(info));
-  };
-  if (response.status != 200) fail("the store did not answer with the bytes");
-  const auto field = response.headers.get("Content-Digest");
-  if (!field) return;
-  const auto announced = sha256_from_digest_header(*field);
+[[noreturn]] void refuse_download(const net::HttpResponse& response, const net::ServiceCall& call,
+                                  const std::string& why) {
+  ErrorInfo info = error_info(call.operation, call.target);
+  info.status = response.status;
+  throw InvalidResponse(why, std::move(info));
+}
+
+// `sha256`: of the whole artifact.
+void check_digest(const net::HttpResponse& response, const std::string& sha256,
+                  const net::ServiceCall& call) {
+  auto field = response.headers.get("Repr-Digest");
+  // Of this message's bytes, which are all of it only then.
+  if (!field && response.status == 200) field = response.headers.get("Content-Digest");
+  const auto announced = field ? sha256_from_digest_header(*field) : std::nullopt;
   if (announced && *announced != sha256) {
-    fail("the downloaded bytes have SHA-256 " + sha256 + ", announced was " + *announced);
+    refuse_download(
+        response, call,
+        "the downloaded bytes have SHA-256 " + sha256 + ", announced was " + *announced);
   }
 }
+
+constexpr const char* kNotTheBytes = "the store did not answer with the bytes";
 
 // A file that appears under its name only when it is whole.
 class DownloadFile {
@@ -168,17 +182,32 @@ class DownloadFile {
     if (!committed_) ::unlink(temporary_.c_str());
   }
 
-  // On the client's I/O thread; what it throws is what the call throws.
+  // On the client's I/O thread; what they throw is what the call throws.
+  // An answer begins: with the rest that was asked for, or from the first byte.
+  void begin(const net::HttpResponse& head) {
+    const std::string rest = "bytes " + std::to_string(size_) + "-";
+    goes_on_ = head.status == 206 && !etag_.empty() &&
+               head.headers.get_or("Content-Range", "").starts_with(rest);
+    if (goes_on_) return;
+    etag_ = head.status == 200 ? head.headers.get_or("ETag", "") : "";
+    if (etag_.starts_with("W/")) etag_.clear();  // other bytes may have it, too
+    if (size_ > 0) restart();
+  }
   bool take(std::string_view piece) {
     write_all(file_.get(), piece);
     hash_.update(piece);
+    size_ += piece.size();
     return true;
   }
-  void restart() {
-    hash_ = Sha256();
-    if (::ftruncate(file_.get(), 0) != 0 || ::lseek(file_.get(), 0, SEEK_SET) != 0) {
-      throw_errno("cannot begin again", temporary_.string());
-    }
+
+  // The rest, of the same bytes, if it is known which they were.
+  void ask_for_rest(net::Headers& headers) const {
+    if (etag_.empty()) return;
+    headers.set("Range", "bytes=" + std::to_string(size_) + "-");
+    headers.set("If-Range", etag_);
+  }
+  bool is_whole(const net::HttpResponse& response) const {
+    return response.status == 200 || (response.status == 206 && goes_on_);
   }
   std::string sha256() { return hash_.finish_hex(); }
 
@@ -192,11 +221,22 @@ class DownloadFile {
   }
 
  private:
+  void restart() {
+    hash_ = Sha256();
+    size_ = 0;
+    if (::ftruncate(file_.get(), 0) != 0 || ::lseek(file_.get(), 0, SEEK_SET) != 0) {
+      throw_errno("cannot begin again", temporary_.string());
+    }
+  }
+
   const fs::path target_;
   const fs::path folder_;
   const fs::path temporary_;
   FileDescriptor file_;
   Sha256 hash_;
+  std::uint64_t size_ = 0;  // so far
+  std::string etag_;        // of the bytes so far; empty: unknown
+  bool goes_on_ = false;    // the answer is the rest
   bool committed_ = false;
 };
 
@@ -269,12 +309,24 @@ std::string ArtifactStoreClient::upload_file(const std::string& type, const fs::
                                              const Json& metadata, const CallContext& context) {
   FileDescriptor fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) throw_errno("cannot open", file.string());
-  struct stat found{};
-  if (::fstat(fd.get(), &found) != 0) throw_errno("cannot look at", file.string());
-  if (!S_ISREG(found.st_mode)) throw StorageError(file.string() + " is not a regular file");
-  auto body = net::file_body(std::move(fd), 0, static_cast<std::uint64_t>(found.st_size));
-  return send_form(caller_, "upload_file", type, file.filename().string(), std::move(body),
+  return send_form(caller_, "upload_file", type, file.filename().string(),
+                   whole_file(std::move(fd), file.string()), metadata, context)
+      .uri;
+}
+
+std::string ArtifactStoreClient::upload_fd(const std::string& type, int fd, const Json& metadata,
+                                           const CallContext& context) {
+  FileDescriptor own(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!own) throw_errno("cannot use", "the descriptor");
+  return send_form(caller_, "upload_fd", type, "file", whole_file(std::move(own), "the descriptor"),
                    metadata, context)
+      .uri;
+}
+
+std::string ArtifactStoreClient::upload_stream(const std::string& type,
+                                               std::shared_ptr<net::BodySource> content,
+                                               const Json& metadata, const CallContext& context) {
+  return send_form(caller_, "upload_stream", type, "file", std::move(content), metadata, context)
       .uri;
 }
 
@@ -287,7 +339,26 @@ ArtifactInfo ArtifactStoreClient::put(const std::string& type, std::string_view 
 std::string ArtifactStoreClient::download(const std::string& uri, const CallContext& context) {
   const net::ServiceCall call = download_call(base_url(), uri, "download");
   net::HttpResponse response = caller_.call(call, context);
-  check_download(response, sha256_hex(response.body), call);
+  if (response.status != 200) refuse_download(response, call, kNotTheBytes);
+  check_digest(response, sha256_hex(response.body), call);
+  return std::move(response.body);
+}
+
+std::string ArtifactStoreClient::download_part(const std::string& uri, std::uint64_t offset,
+                                               std::uint64_t size, const CallContext& context) {
+  net::ServiceCall call = download_call(base_url(), uri, "download_part");
+  if (size == 0) return {};
+  const std::string first = std::to_string(offset);
+  // The last byte that a range can name.
+  const std::uint64_t last =
+      offset + std::min(size - 1, INT64_MAX - std::min<std::uint64_t>(offset, INT64_MAX));
+  call.headers.set("Range", "bytes=" + first + "-" + std::to_string(last));
+  net::HttpResponse response = caller_.call(call, context);
+  const std::string range = response.headers.get_or("Content-Range", "");
+  if (response.status != 206 || !range.starts_with("bytes " + first + "-") ||
+      response.body.size() > size) {
+    refuse_download(response, call, "the store did not answer with the part that was asked for");
+  }
   return std::move(response.body);
 }
 
@@ -299,10 +370,12 @@ void ArtifactStoreClient::download_to(const std::string& uri, const fs::path& fi
                                       const CallContext& context) {
   net::ServiceCall call = download_call(base_url(), uri, "download_to");
   DownloadFile target(file);
+  call.on_head = [&target](const net::HttpResponse& head) { target.begin(head); };
   call.on_body = [&target](std::string_view piece) { return target.take(piece); };
-  call.on_restart = [&target] { target.restart(); };
+  call.on_restart = [&target](net::Headers& headers) { target.ask_for_rest(headers); };
   const net::HttpResponse response = caller_.call(call, context);
-  check_download(response, target.sha256(), call);
+  if (!target.is_whole(response)) refuse_download(response, call, kNotTheBytes);
+  check_digest(response, target.sha256(), call);
   target.commit();
 }
 

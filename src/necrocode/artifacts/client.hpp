@@ -65,6 +65,13 @@ class ArtifactStoreClient {
   /// A regular file of any size, streamed. StorageError when it cannot be read.
   std::string upload_file(const std::string& type, const std::filesystem::path& file,
                           const Json& metadata = Json::object(), const CallContext& context = {});
+  /// The regular file behind `fd`, whole, whatever its position; the caller keeps it. `metadata`
+  /// may give its name.
+  std::string upload_fd(const std::string& type, int fd, const Json& metadata = Json::object(),
+                        const CallContext& context = {});
+  /// What `content` gives, at flat memory; it is rewound before every further attempt.
+  std::string upload_stream(const std::string& type, std::shared_ptr<net::BodySource> content,
+                            const Json& metadata = Json::object(), const CallContext& context = {});
   /// Like upload(), with all that the store answered.
   ArtifactInfo put(const std::string& type, std::string_view content,
                    const Json& metadata = Json::object(), const CallContext& context = {});
@@ -76,8 +83,13 @@ class ArtifactStoreClient {
   std::string download(const std::string& uri, const CallContext& context = {});
   /// The same; the bytes are not checked to be UTF-8.
   std::string download_text(const std::string& uri, const CallContext& context = {});
-  /// Like download(), of any size; the file appears whole or not at all. StorageError when it
-  /// cannot be written.
+  /// `size` bytes from `offset` on, fewer at the artifact's end; ServiceError (416) when it ends
+  /// before `offset`, InvalidResponse from a store that knows no ranges.
+  std::string download_part(const std::string& uri, std::uint64_t offset, std::uint64_t size,
+                            const CallContext& context = {});
+  /// Like download(), of any size; the file appears whole or not at all. After a cut only the rest
+  /// is asked for, if the store named the bytes it was sending (ETag). StorageError when it cannot
+  /// be written.
   void download_to(const std::string& uri, const std::filesystem::path& file,
                    const CallContext& context = {});
   /// Of the artifact with that uri; only its path is compared.

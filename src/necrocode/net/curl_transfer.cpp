@@ -385,6 +385,13 @@ void Transfer::check_header_block() {
   if (!lengths_agree(response.headers)) {
     return fail(TransportFailure::kMalformed, "the answer has two lengths");
   }
+  if (body_goes_to_sink() && request->on_head) {
+    try {
+      request->on_head(response);
+    } catch (...) {
+      return fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
+    }
+  }
   const auto length = parse_uint(response.headers.get_or("Content-Length", ""));
   if (!length || body_goes_to_sink() || request->method == "HEAD") return;
   if (*length > request->response_bytes_max) {

@@ -39,6 +39,13 @@ struct HttpTimeouts {
       30'000};  ///< this one attempt, 0: none; the deadline may be sooner
 };
 
+/// A whole answer, after the redirects that were followed; informational ones (1xx) are left out.
+struct HttpResponse {
+  int status = 0;
+  Headers headers;
+  std::string body;  ///< empty when on_body took it
+};
+
 /// What to send, and how to take the answer. Not changed by send(), which copies what it needs
 /// longer; what the functions and the body source refer to must live until it returns.
 struct HttpRequest {
@@ -55,18 +62,14 @@ struct HttpRequest {
   /// When set, gets the body of 2xx answers piece by piece on the I/O thread (response_bytes_max
   /// does not apply to it); must not block for long; false or a throw aborts the request.
   std::function<bool(std::string_view piece)> on_body;
+  /// The head of the 2xx answer whose body on_body gets, before that; on the I/O thread.
+  std::function<void(const HttpResponse& head)> on_head;
   /// Called by the retry loop before another attempt when on_body has had pieces of the last one:
-  /// the receiver starts anew. Without it such an attempt is the last.
-  std::function<void()> on_restart;
+  /// the receiver starts anew, or asks for the rest by the headers of that attempt and the next.
+  /// Without it such an attempt is the last.
+  std::function<void(Headers& headers)> on_restart;
   /// Not over a kept-alive connection: for the attempt after one of them turned out to be stale.
   bool fresh_connection = false;
-};
-
-/// A whole answer, after the redirects that were followed; informational ones (1xx) are left out.
-struct HttpResponse {
-  int status = 0;
-  Headers headers;
-  std::string body;  ///< empty when on_body took it
 };
 
 /// How far an attempt came; tells whether the other side may have acted.

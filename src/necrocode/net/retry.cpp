@@ -339,7 +339,7 @@ void RetryLoop::sleep(milliseconds wait) {
 
 void RetryLoop::begin_again() {
   if (request_->body_source) request_->body_source->rewind();
-  if (sink_has_pieces_ && request_->on_restart) request_->on_restart();
+  if (sink_has_pieces_ && request_->on_restart) request_->on_restart(own_request().headers);
   sink_has_pieces_ = false;
 }
 

@@ -289,6 +289,7 @@ HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& con
   }
   request.body_source = call.body_source;
   request.on_body = call.on_body;
+  request.on_head = call.on_head;
   request.on_restart = call.on_restart;
   request.response_bytes_max = call.response_bytes_max;
   request.redirects_max = call.redirects_max;

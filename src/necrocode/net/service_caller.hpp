@@ -51,7 +51,8 @@ struct ServiceCall {
   std::string raw_body;  ///< instead of `body`, with its Content-Type in `headers`
   std::shared_ptr<BodySource> body_source;
   std::function<bool(std::string_view)> on_body;  ///< see HttpRequest
-  std::function<void()> on_restart;
+  std::function<void(const HttpResponse&)> on_head;
+  std::function<void(Headers&)> on_restart;
   std::chrono::milliseconds extra_time{0};  ///< added to the timeout: the server may wait that long
   std::size_t response_bytes_max = limits::kHttpResponseBodyBytes;
   std::size_t redirects_max = 0;  ///< same-origin redirects of a GET to follow; see HttpRequest

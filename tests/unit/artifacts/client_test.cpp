@@ -3,12 +3,18 @@
 
 #include <gmock/gmock.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <fstream>
+#include <mutex>
 
+#include "necrocode/artifacts/content_headers.hpp"
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/net/body_sources.hpp"
 #include "support/raw_server.hpp"
 #include "unit/artifacts/running_service.hpp"
 
@@ -318,6 +324,126 @@ TEST(ArtifactStoreClient, DownloadThatBreaksOffBeginsAnew) {
   ArtifactStoreClient(quick(server.url())).download_to("/artifacts/1", folder.path() / "out");
   EXPECT_EQ(read_file(folder.path() / "out", 100), "one two ");
   EXPECT_EQ(requests, 2);
+}
+
+// Sends `whole` and cuts the connection after `cut` bytes of each answer, as long as that is less.
+class CuttingStore {
+ public:
+  CuttingStore(std::string whole, std::size_t cut, std::string etag)
+      : whole_(std::move(whole)), etag_(std::move(etag)) {
+    server_.route("GET", "/artifacts/{id}", [this, cut](const net::Request& request) {
+      const std::lock_guard lock(mutex_);
+      ranges.push_back(request.headers.get_or("Range", "-"));
+      const bool holds = request.headers.get_or("If-Range", "") == etag_ && !etag_.empty();
+      ByteRange range{ByteRange::Kind::kWhole, 0, whole_.size()};
+      if (holds) range = parse_range(request.headers.get_or("Range", ""), whole_.size());
+      net::Response response;
+      if (!etag_.empty()) response.headers.set("ETag", etag_);
+      if (range.kind == ByteRange::Kind::kPart) {
+        response.status = 206;
+        response.headers.set("Content-Range", content_range(range, whole_.size()));
+      }
+      const std::string bytes = whole_.substr(range.offset);
+      if (changes_to) {
+        whole_ = *std::exchange(changes_to, std::nullopt);
+        etag_ = "\"changed\"";
+      }
+      response.body = net::BodyProducer([bytes, cut, sent = false]() mutable -> std::string {
+        if (std::exchange(sent, true)) {
+          if (bytes.size() > cut) throw StorageError("cut on purpose");
+          return "";
+        }
+        return bytes.substr(0, cut);
+      });
+      return response;
+    });
+    server_.start();
+  }
+  ~CuttingStore() { server_.stop(); }
+  std::string url() const { return server_.url(); }
+
+  std::vector<std::string> ranges;
+  std::optional<std::string> changes_to;  // after the first answer
+
+ private:
+  std::mutex mutex_;
+  std::string whole_;
+  std::string etag_;
+  net::HttpServer server_;
+};
+
+TEST(ArtifactStoreClient, DownloadThatIsCutGoesOnWhereItStopped) {
+  CuttingStore store("0123456789", 4, "\"v1\"");
+  const TemporaryDirectory folder;
+  ArtifactStoreClient(quick(store.url())).download_to("/artifacts/1", folder.path() / "out");
+  EXPECT_EQ(read_file(folder.path() / "out", 100), "0123456789");
+  EXPECT_THAT(store.ranges, ElementsAre("-", "bytes=4-", "bytes=8-"));
+}
+
+TEST(ArtifactStoreClient, DownloadWhoseBytesChangedMeanwhileBeginsAnew) {
+  CuttingStore store("0123456789", 6, "\"v1\"");
+  store.changes_to = "other";
+  const TemporaryDirectory folder;
+  ArtifactStoreClient(quick(store.url())).download_to("/artifacts/1", folder.path() / "out");
+  EXPECT_EQ(read_file(folder.path() / "out", 100), "other");
+}
+
+TEST(ArtifactStoreClient, DownloadOfBytesWithoutAStrongNameBeginsAnew) {
+  for (const char* etag : {"", "W/\"v1\""}) {
+    CuttingStore store("0123456789", 4, etag);
+    const TemporaryDirectory folder;
+    EXPECT_THROW(
+        ArtifactStoreClient(quick(store.url())).download_to("/artifacts/1", folder.path() / "out"),
+        Unavailable);
+    EXPECT_THAT(store.ranges, ElementsAre("-", "-", "-", "-"));
+    EXPECT_TRUE(fs::is_empty(folder.path()));
+  }
+}
+
+TEST(ArtifactStoreClient, PartOfADownload) {
+  RunningService service;
+  ArtifactStoreClient client(quick(service.url()));
+  const std::string uri = client.upload("log", "0123456789");
+  EXPECT_EQ(client.download_part(uri, 2, 3), "234");
+  EXPECT_EQ(client.download_part(uri, 8, 100), "89");
+  EXPECT_EQ(client.download_part(uri, 8, UINT64_MAX), "89");
+  EXPECT_EQ(client.download_part(uri, 0, 0), "");
+  try {
+    client.download_part(uri, 10, 1);
+    FAIL() << "there is nothing";
+  } catch (const ServiceError& error) {
+    EXPECT_EQ(error.info().status, 416);
+  }
+  net::HttpServer knows_no_ranges;
+  knows_no_ranges.route("GET", "/artifacts/{id}",
+                        [](const net::Request&) { return net::Response::text(200, "0123456789"); });
+  knows_no_ranges.start();
+  EXPECT_THROW(
+      ArtifactStoreClient(quick(knows_no_ranges.url())).download_part("/artifacts/1", 2, 3),
+      InvalidResponse);
+}
+
+TEST(ArtifactStoreClient, UploadsFromADescriptorOrAStream) {
+  RunningService service;
+  ArtifactStoreClient client(quick(service.url()));
+  const TemporaryDirectory folder;
+  write_file_atomic(folder.path() / "log", "of a file");
+  const FileDescriptor file(::open((folder.path() / "log").c_str(), O_RDONLY | O_CLOEXEC));
+  char first = 0;
+  ASSERT_EQ(::read(file.get(), &first, 1), 1);
+  const std::string uri = client.upload_fd("log", file.get(), Json::object({{"name", "my.log"}}));
+  EXPECT_EQ(client.download(uri), "of a file") << "whole, whatever its position";
+  EXPECT_EQ(client.get_metadata(uri).name, "my.log");
+  EXPECT_EQ(::read(file.get(), &first, 1), 1) << "it stays open";
+  EXPECT_EQ(first, 'f');
+  int pipe[2];
+  ASSERT_EQ(::pipe2(pipe, O_CLOEXEC), 0);
+  const FileDescriptor reader(pipe[0]);
+  const FileDescriptor writer(pipe[1]);
+  EXPECT_THROW(client.upload_fd("log", reader.get()), StorageError);
+  EXPECT_THROW(client.upload_fd("log", -1), StorageError);
+  EXPECT_EQ(client.download(client.upload_stream("log", net::memory_body("of a stream"))),
+            "of a stream");
 }
 
 TEST(ArtifactStoreClient, PartInsteadOfTheWholeIsRefused) {

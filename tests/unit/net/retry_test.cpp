@@ -546,7 +546,7 @@ TEST_F(RetryOverSockets, TellsASinkToStartAnew) {
     got += piece;
     return true;
   };
-  request.on_restart = [&] { got.clear(); };
+  request.on_restart = [&](Headers&) { got.clear(); };
   EXPECT_EQ(run(request).attempts, 2);
   EXPECT_EQ(got, "abcdef");
 }
