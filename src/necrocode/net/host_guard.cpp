@@ -50,7 +50,7 @@ std::string_view to_string(BreakerState state) {
 }
 
 CircuitBreaker::Attempt::~Attempt() {
-  if (breaker_ && probe_) breaker_->abandon_probe();
+  if (breaker_ && probe_ != 0) breaker_->abandon(probe_);
 }
 
 void CircuitBreaker::Attempt::succeeded() {
@@ -64,35 +64,38 @@ void CircuitBreaker::Attempt::failed(SteadyTime now) {
 CircuitBreaker::Admission CircuitBreaker::admit(SteadyTime now) {
   const std::lock_guard lock(mutex_);
   if (open_ && now < open_until_) return {std::nullopt, open_until_ - now};
-  if (open_ && probing_) return {std::nullopt, limits::kBreakerProbeWait};
-  probing_ = open_;
-  return {Attempt(this, open_)};
+  if (open_ && probing_ != 0) return {std::nullopt, limits::kBreakerProbeWait};
+  if (open_) probing_ = ++probes_;
+  return {Attempt(this, probing_)};
 }
 
 void CircuitBreaker::succeeded() {
   const std::lock_guard lock(mutex_);
   failures_ = 0;
-  open_ = probing_ = false;
+  open_ = false;
+  probing_ = 0;
   open_for_ = limits::kBreakerOpenMin;
 }
 
-void CircuitBreaker::failed(SteadyTime now, bool probe) {
+void CircuitBreaker::failed(SteadyTime now, std::uint64_t number) {
   const std::lock_guard lock(mutex_);
+  // A probe whose breaker has closed meanwhile decides nothing any more.
+  const bool probe = number != 0 && number == probing_;
   if (open_ && !probe) return;  // began before it opened, and says nothing new
   if (failures_++ == 0) first_failure_ = now;
   const bool sustained =
       failures_ >= limits::kBreakerFailures && now - first_failure_ >= limits::kBreakerSpan;
   if (!probe && !sustained) return;
   open_ = true;
-  probing_ = false;
+  probing_ = 0;
   open_until_ = now + open_for_;
   open_for_ = std::min<nanoseconds>(2 * open_for_, limits::kBreakerOpenMax);
   ++times_opened_;
 }
 
-void CircuitBreaker::abandon_probe() {
+void CircuitBreaker::abandon(std::uint64_t probe) {
   const std::lock_guard lock(mutex_);
-  probing_ = false;
+  if (probing_ == probe) probing_ = 0;
 }
 
 BreakerState CircuitBreaker::state(SteadyTime now) const {

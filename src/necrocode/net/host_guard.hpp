@@ -57,9 +57,9 @@ class CircuitBreaker {
 
    private:
     friend class CircuitBreaker;
-    Attempt(CircuitBreaker* breaker, bool probe) : breaker_(breaker), probe_(probe) {}
+    Attempt(CircuitBreaker* breaker, std::uint64_t probe) : breaker_(breaker), probe_(probe) {}
     CircuitBreaker* breaker_;
-    bool probe_;
+    std::uint64_t probe_;  // its number; 0: it is none
   };
   struct Admission {
     std::optional<Attempt> attempt;
@@ -72,8 +72,8 @@ class CircuitBreaker {
 
  private:
   void succeeded();
-  void failed(SteadyTime now, bool probe);
-  void abandon_probe();
+  void failed(SteadyTime now, std::uint64_t probe);
+  void abandon(std::uint64_t probe);
 
   mutable std::mutex mutex_;
   std::size_t failures_ = 0;  // in a row
@@ -81,7 +81,8 @@ class CircuitBreaker {
   bool open_ = false;  // or half-open, from open_until_ on
   SteadyTime open_until_{};
   std::chrono::nanoseconds open_for_ = limits::kBreakerOpenMin;  // the next time
-  bool probing_ = false;
+  std::uint64_t probes_ = 0;                                     // so far
+  std::uint64_t probing_ = 0;  // the one that decides; 0: none is under way
   std::uint64_t times_opened_ = 0;
 };
 

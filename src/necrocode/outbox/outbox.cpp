@@ -66,7 +66,8 @@ struct Outbox::State {
     }
     std::map<std::int64_t, Waiting> calls;  // in the order of keeping
     std::shared_ptr<const net::ServiceCaller> caller;
-    SteadyTime due{};  // not before that
+    SteadyTime due{};    // not before that
+    bool hurry = false;  // somebody waits, since the pass under way began
     milliseconds pause{0};
   };
 
@@ -91,7 +92,7 @@ struct Outbox::State {
   void deliver_queue(std::unique_lock<std::mutex>& lock, Queue& queue, const std::stop_token& stop);
   Verdict deliver(const net::ServiceCaller& caller, const KeptCall& call,
                   const std::stop_token& stop);
-  void put_aside(const KeptCall& call, const RunnerError& refusal);
+  bool put_aside(const KeptCall& call, const RunnerError& refusal);
   void pause(Queue& queue);
 };
 
@@ -161,6 +162,7 @@ bool Outbox::settle(const std::string& base_url, const std::string& target,
   std::unique_lock lock(state_->mutex);
   State::Queue& queue = state_->queues[base_url];  // keeps its place
   queue.due = {};
+  queue.hurry = true;
   state_->changed.notify_all();
   // A deadline of "never" would overflow in the clock's arithmetic.
   const auto wait = std::min<std::chrono::nanoseconds>(context.remaining(), std::chrono::hours(24));
@@ -230,6 +232,7 @@ void Outbox::State::work(const std::stop_token& stop) {
 void Outbox::State::deliver_queue(std::unique_lock<std::mutex>& lock, Queue& queue,
                                   const std::stop_token& stop) {
   const auto caller = queue.caller;
+  queue.hurry = false;
   std::set<std::string> held_back;  // targets whose turn is not over
   bool no_answer = false;
   std::vector<std::pair<std::int64_t, std::string>> turns;
@@ -258,7 +261,9 @@ void Outbox::State::deliver_queue(std::unique_lock<std::mutex>& lock, Queue& que
       break;
     }
   }
-  if (!queue.calls.empty()) pause(queue);
+  if (queue.calls.empty()) return;
+  pause(queue);
+  if (queue.hurry) queue.due = {};
 }
 
 void Outbox::State::pause(Queue& queue) {
@@ -279,17 +284,19 @@ Verdict Outbox::State::deliver(const net::ServiceCaller& caller, const KeptCall&
     return Verdict::kDone;
   } catch (const RunnerError& error) {
     const Verdict verdict = judge(error);
-    if (verdict == Verdict::kRefused) put_aside(call, error);
-    return verdict;
+    if (verdict != Verdict::kRefused) return verdict;
+    return put_aside(call, error) ? verdict : Verdict::kLater;
   }
 }
 
-/// On disk before the call is forgotten.
-void Outbox::State::put_aside(const KeptCall& call, const RunnerError& refusal) {
+/// On disk before the call is forgotten; false when it cannot be written.
+bool Outbox::State::put_aside(const KeptCall& call, const RunnerError& refusal) try {
   log::error("a kept call was refused and is set aside", {{"service", call.service},
                                                           {"operation", call.operation},
                                                           {"target", call.target},
                                                           {"error", refusal.what()}});
+  Json body = Json::try_parse(call.body).value_or(Json());
+  if (body.is_object()) body.erase("lease_token");  // of no use any more, to its owner at least
   const Json line = Json::object({{"time", to_rfc3339(clock.system_now())},
                                   {"kept_at", to_rfc3339(call.kept_at)},
                                   {"service", call.service},
@@ -298,7 +305,7 @@ void Outbox::State::put_aside(const KeptCall& call, const RunnerError& refusal) 
                                   {"target", call.target},
                                   {"method", call.method},
                                   {"path", call.path},
-                                  {"body", Json::try_parse(call.body).value_or(Json())},
+                                  {"body", std::move(body)},
                                   {"idempotency_key", call.idempotency_key},
                                   {"error", refusal.what()}});
   const fs::path path = folder / kSetAsideFile;
@@ -314,6 +321,10 @@ void Outbox::State::put_aside(const KeptCall& call, const RunnerError& refusal) 
   if (::fdatasync(out.get()) != 0) throw_errno("cannot sync", path.string());
   const std::lock_guard lock(mutex);
   ++set_aside;
+  return true;
+} catch (const StorageError& error) {
+  log::error("a refused call cannot be set aside", {{"error", error.what()}});
+  return false;
 }
 
 }  // namespace necrocode::outbox

@@ -39,6 +39,19 @@ struct Served {
   std::vector<LeaseRef> leases;           ///< begun for it
 };
 
+/// The answer that the claim was given before. Of leases that have all ended since it says nothing:
+/// who asks so late gets no task, and claims anew.
+std::optional<net::Response> kept_answer(const net::IdempotencyKey& key, TaskChanges& changes) {
+  std::optional<net::Response> kept = find_kept(changes.answers(), key);
+  if (!kept || kept->status != 200) return kept;
+  const Json body = Json::parse(std::get<std::string>(kept->body));
+  for (const Json& task : body["tasks"].items()) {
+    const LeaseToken token{task["lease_token"].string_or("")};
+    if (changes.lives({task["id"].string_or(""), token})) return kept;
+  }
+  return net::Response::empty(204);
+}
+
 }  // namespace
 
 struct ClaimQueue::State {
@@ -258,7 +271,7 @@ std::vector<Served> ClaimQueue::State::claim_all(const std::vector<Claim>& claim
     std::vector<std::size_t> places;
     for (std::size_t i = 0; i < claims.size(); ++i) {
       try {
-        if (claims[i].key) results[i].response = find_kept(changes.answers(), *claims[i].key);
+        if (claims[i].key) results[i].response = kept_answer(*claims[i].key, changes);
       } catch (const net::HttpError&) {  // of another request
         results[i].response = net::key_of_another_request();
       }

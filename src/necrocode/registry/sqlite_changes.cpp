@@ -474,6 +474,14 @@ ClaimedTask SqliteChange::hold_lease(const TaskRow& row) {
   return claimed;
 }
 
+bool SqliteChange::lives(const LeaseRef& lease) {
+  db::Statement& query =
+      database_.prepare("SELECT 1 FROM tasks WHERE id = ? AND lease_token = ? AND state = 2");
+  const bool found = query.bind(lease.task_id).bind(lease.token.value).step();
+  query.reset();
+  return found;
+}
+
 void SqliteChange::give_back(const std::vector<LeaseRef>& leases) {
   for (const LeaseRef& lease : leases) give_back(lease);
 }

@@ -35,6 +35,7 @@ class SqliteChange final : public TaskChanges {
   Event add_event(const std::string& task_id, const NewEvent& event) override;
   ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) override;
   std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) override;
+  bool lives(const LeaseRef& lease) override;
   void give_back(const std::vector<LeaseRef>& leases) override;
   Completed complete(const std::string& task_id, const Completion& completion,
                      const NextClaim& next, const VersionCondition& expected) override;

@@ -142,6 +142,8 @@ class TaskChanges {
   /// task, or an ambiguous one, is refused alone: NotFound, Conflict or TaskContextValidationError
   /// in its outcome.
   virtual std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) = 0;
+  /// True when that lease has not ended.
+  virtual bool lives(const LeaseRef& lease) = 0;
   /// Undoes a claim whose answer never reached its claimant: no attempt is counted. Nothing happens
   /// when the lease has ended meanwhile.
   virtual void give_back(const std::vector<LeaseRef>& leases) = 0;

@@ -112,6 +112,32 @@ TEST_F(CircuitBreakerTest, StaysOpenLongerAfterEachFailedProbe) {
   EXPECT_EQ(breaker_.admit(begin + limits::kBreakerSpan).wait, limits::kBreakerOpenMin);
 }
 
+TEST_F(CircuitBreakerTest, ProbeOfAnEarlierTimeDecidesNothing) {
+  auto late = breaker_.admit(kBegin);  // from before it opens
+  const SteadyTime later = open() + limits::kBreakerOpenMin;
+  auto probe = breaker_.admit(later);
+  ASSERT_TRUE(probe.attempt);
+  late.attempt->succeeded();
+  EXPECT_EQ(breaker_.state(later), BreakerState::kClosed);
+  probe.attempt->failed(later);
+  EXPECT_EQ(breaker_.state(later), BreakerState::kClosed) << "one failure opens no closed breaker";
+}
+
+TEST_F(CircuitBreakerTest, AbandonedProbeOfAnEarlierTimeMakesNoRoomForASecond) {
+  auto late = breaker_.admit(kBegin);
+  const SteadyTime later = open() + limits::kBreakerOpenMin;
+  std::optional<CircuitBreaker::Admission> old(breaker_.admit(later));
+  ASSERT_TRUE(old->attempt);
+  late.attempt->succeeded();
+  for (std::size_t i = 1; i < limits::kBreakerFailures; ++i) fail(later);
+  fail(later + limits::kBreakerSpan);
+  const SteadyTime again = later + limits::kBreakerSpan + limits::kBreakerOpenMax;
+  auto probe = breaker_.admit(again);
+  ASSERT_TRUE(probe.attempt);
+  old.reset();
+  EXPECT_FALSE(breaker_.admit(again).attempt) << "one probe at a time";
+}
+
 TEST_F(CircuitBreakerTest, TakesAnotherProbeWhenOneEndsWithoutNews) {
   const SteadyTime later = open() + limits::kBreakerOpenMin;
   {

@@ -202,6 +202,25 @@ TEST_F(OutboxTest, RefusedCallIsSetAsideAndTheQueueMovesOn) {
   EXPECT_THAT(line["error"].string_or(""), HasSubstr("422"));
 }
 
+TEST_F(OutboxTest, RefusedCallThatCannotBeSetAsideIsKeptAndTheOthersGoOut) {
+  const auto box = open();
+  const net::ServiceCaller reports = reporter(box);
+  const std::filesystem::path place = folder_.path() / "outbox/set-aside.jsonl";
+  std::filesystem::create_directories(place);
+  for (int i = 1; i <= 2; ++i) reports.report(call(i), {});
+  reports.report(call(3, "b:1"), {});
+  set_status("1", 422);
+  down_ = false;
+  box->deliver_through(caller());
+  EXPECT_TRUE(box->settle(server_.url(""), "b:1", CallContext{}.within(10s)));
+  EXPECT_FALSE(box->settle(server_.url(""), "a:1", CallContext{}.within(50ms)));
+  EXPECT_EQ(box->status().kept, 2U);
+  std::filesystem::remove(place);
+  EXPECT_TRUE(box->settle(server_.url(""), "a:1", CallContext{}.within(10s)));
+  EXPECT_EQ(box->status().set_aside, 1U);
+  EXPECT_THAT(done(), ElementsAre("3", "2"));
+}
+
 TEST_F(OutboxTest, CallThatTheServiceFailsOnHoldsBackOnlyItsTarget) {
   const auto box = open();
   const net::ServiceCaller reports = reporter(box);

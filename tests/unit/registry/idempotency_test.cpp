@@ -117,6 +117,23 @@ TEST_F(IdempotentRegistry, ClaimToldAgainGetsTheSameLease) {
   EXPECT_EQ(call("POST", "/tasks/claim", R"({"runner_id":"s"})", "k1").status, 422);
 }
 
+TEST_F(IdempotentRegistry, ClaimToldAgainAfterItsLeaseEndedGetsNoDeadLease) {
+  const std::string body = R"({"runner_id":"r","max":2})";
+  const RawAnswer first = call("POST", "/tasks/claim", body, "k1");
+  ASSERT_EQ(first.json()["tasks"].size(), 2u);
+  const auto complete = [&](std::size_t i) {
+    const Json task = first.json()["tasks"].items()[i];
+    call("POST", "/tasks/" + task["id"].string_or("") + "/complete",
+         Json::object({{"status", "done"}, {"lease_token", task["lease_token"]}}).dump());
+  };
+  complete(0);
+  EXPECT_EQ(call("POST", "/tasks/claim", body, "k1").body, first.body) << "one lease lives";
+  complete(1);
+  call("POST", "/tasksets", R"({"spec_name":"app","tasks":[{"id":"3","title":"c"}]})");
+  EXPECT_EQ(call("POST", "/tasks/claim", body, "k1").status, 204);
+  EXPECT_EQ(get("/tasks?state=ready")["items"].size(), 1u) << "and takes no other task";
+}
+
 TEST_F(IdempotentRegistry, ClaimThatFoundNothingIsAskedAnew) {
   const std::string body = R"({"runner_id":"r"})";
   call("POST", "/tasks/claim", R"({"max":2})");
