@@ -97,6 +97,7 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
              {"route", record.route},
              {"status", record.status},
              {"request_id", record.request_id},
+             {"traceparent", record.traceparent},
              {"bytes_in", record.bytes_in},
              {"bytes_out", record.bytes_out},
              {"duration_ms", std::chrono::duration<double, std::milli>(record.duration).count()}});

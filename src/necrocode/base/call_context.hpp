@@ -16,7 +16,7 @@ struct CallContext {
   SteadyTime deadline = SteadyTime::max();
   /// Ends the call with a TimeoutError whose end is CallEnd::kCancelled.
   std::stop_token stop;
-  /// W3C `traceparent` to hand on, or empty.
+  /// W3C `traceparent` of the span on whose behalf the call is made (trace_context.hpp), or empty.
   std::string traceparent;
 
   /// The same, ending no later than `timeout` from now.

@@ -27,6 +27,7 @@
 #include "necrocode/base/clock.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/base/trace_context.hpp"
 #include "necrocode/net/http_connection.hpp"
 #include "necrocode/observe/log.hpp"
 
@@ -239,6 +240,8 @@ void ConnectionHost::report(const Exchange& exchange, int status) {
   record.target = exchange.request.target;
   record.request_id = exchange.request.request_id;
   record.remote_address = exchange.request.remote_address;
+  const auto trace = exchange.request.headers.get("traceparent");
+  if (trace && TraceContext::parse(*trace)) record.traceparent = *trace;
   record.status = status;
   record.bytes_in = exchange.bytes_in;
   record.bytes_out = exchange.bytes_out;

@@ -177,6 +177,7 @@ struct HttpServerOptions {
 /// and metrics. Status 499: the client was gone before the answer.
 struct AccessRecord {
   std::string method, route, target, request_id, remote_address;
+  std::string traceparent;  ///< as sent, if it can be read
   int status = 0;
   std::uint64_t bytes_in = 0, bytes_out = 0;
   std::chrono::nanoseconds duration{0};

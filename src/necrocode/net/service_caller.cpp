@@ -5,6 +5,7 @@
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/base/trace_context.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::net {
@@ -117,42 +118,56 @@ ErrorInfo with_call(ErrorInfo info, const std::string& service, const ServiceCal
   return info;
 }
 
-/// What one call cost, told in one record however it ends.
+/// The one record of a call: its log line, and the report for who counts or traces.
 class CallRecord {
  public:
-  CallRecord(const std::string& service, const ServiceCall& call, const Clock& clock)
-      : service_(service), call_(call), clock_(clock), begin_(clock.steady_now()) {}
+  CallRecord(const std::string& service, const ServiceCall& call, const ServiceOptions& options,
+             const CallContext& context)
+      : options_(options), begin_(options.environment.clock->steady_now()) {
+    report.service = service;
+    report.operation = call.operation;
+    report.method = call.method;
+    report.began = options.environment.clock->system_now();
+    const auto parent = TraceContext::parse(context.traceparent);
+    if (!parent) return;
+    span_ = parent->child();
+    report.trace_id = span_->trace_id;
+    report.span_id = span_->span_id;
+    report.parent_span_id = parent->span_id;
+  }
   ~CallRecord() {
+    report.duration = options_.environment.clock->steady_now() - begin_;
+    if (options_.on_call) options_.on_call(report);
     if (!log::enabled(log::Level::kDebug)) return;
-    const auto duration = std::chrono::duration<double, std::milli>(clock_.steady_now() - begin_);
-    log::debug("service call", {{"service", service_},
-                                {"operation", call_.operation},
-                                {"method", call_.method},
-                                {"status", status},
-                                {"attempts", attempts},
-                                {"end", to_string(end)},
+    const auto duration = std::chrono::duration<double, std::milli>(report.duration);
+    log::debug("service call", {{"service", report.service},
+                                {"operation", report.operation},
+                                {"method", report.method},
+                                {"status", report.status},
+                                {"attempts", report.attempts},
+                                {"end", to_string(report.end)},
                                 {"duration_ms", duration.count()},
-                                {"bytes", bytes}});
+                                {"bytes", report.bytes},
+                                {"trace_id", report.trace_id},
+                                {"span_id", report.span_id}});
   }
   CallRecord(const CallRecord&) = delete;
   CallRecord& operator=(const CallRecord&) = delete;
 
+  /// What the service is to take as its parent; empty without a trace.
+  std::string traceparent() const { return span_ ? span_->traceparent() : std::string(); }
   void failed(const ErrorInfo& info) {
-    status = info.status;
-    attempts = info.attempts;
-    end = info.end;
+    report.status = info.status;
+    report.attempts = info.attempts;
+    report.end = info.end;
   }
 
-  int status = 0;
-  int attempts = 0;
-  CallEnd end = CallEnd::kNone;
-  std::size_t bytes = 0;
+  CallReport report;
 
  private:
-  const std::string& service_;
-  const ServiceCall& call_;
-  const Clock& clock_;
+  const ServiceOptions& options_;
   const SteadyTime begin_;
+  std::optional<TraceContext> span_;
 };
 
 }  // namespace
@@ -168,7 +183,7 @@ ServiceCaller::ServiceCaller(std::string service, ServiceOptions options, millis
 }
 
 HttpResponse ServiceCaller::call(const ServiceCall& call, const CallContext& context) const {
-  RetryOutcome outcome = send(call, build(call, context), context);
+  RetryOutcome outcome = send(call, build(call), context);
   // What an earlier attempt may have removed is not there any more.
   const bool removed =
       call.method == "DELETE" && outcome.response.status == 404 && outcome.maybe_accepted;
@@ -278,7 +293,7 @@ HttpRequest ServiceCaller::bare_request(std::string_view path) const {
   return request;
 }
 
-HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& context) const {
+HttpRequest ServiceCaller::build(const ServiceCall& call) const {
   HttpRequest request = bare_request(call.path);
   request.method = call.method;
   if (!call.body.is_null()) {
@@ -298,7 +313,6 @@ HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& con
     request.headers.set("Idempotency-Key",
                         call.idempotency_key.empty() ? uuid7() : call.idempotency_key);
   }
-  if (!context.traceparent.empty()) request.headers.set("traceparent", context.traceparent);
   for (const auto& [name, value] : call.headers) request.headers.set(name, value);
 
   const milliseconds time = timeout_ + call.extra_time;
@@ -313,9 +327,11 @@ HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& con
   return request;
 }
 
-RetryOutcome ServiceCaller::send(const ServiceCall& call, const HttpRequest& request,
+RetryOutcome ServiceCaller::send(const ServiceCall& call, HttpRequest request,
                                  const CallContext& context) const {
-  CallRecord record(service_, call, *options_.environment.clock);
+  CallRecord record(service_, call, options_, context);
+  const std::string traceparent = record.traceparent();
+  if (!traceparent.empty()) request.headers.set("traceparent", traceparent);
   const auto fill = [&](const RunnerError& error) {
     record.failed(error.info());
     return with_call(error.info(), service_, call);
@@ -323,10 +339,10 @@ RetryOutcome ServiceCaller::send(const ServiceCall& call, const HttpRequest& req
   try {
     RetryOutcome outcome =
         send_with_retries(*http_, request, options_.retry, context, options_.environment);
-    record.status = outcome.response.status;
-    record.attempts = outcome.attempts;
-    record.end = outcome.end;
-    record.bytes = outcome.response.body.size();
+    record.report.status = outcome.response.status;
+    record.report.attempts = outcome.attempts;
+    record.report.end = outcome.end;
+    record.report.bytes = outcome.response.body.size();
     return outcome;
   } catch (const TimeoutError& error) {
     throw TimeoutError(error.summary(), fill(error));

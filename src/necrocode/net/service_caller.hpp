@@ -24,6 +24,21 @@ struct HealthStatus {
   std::chrono::milliseconds latency{0};  ///< of the one call
 };
 
+/// One finished call, for metrics and traces. Nothing of its bodies, no secret.
+struct CallReport {
+  std::string service;    ///< "task-registry"
+  std::string operation;  ///< the client's method
+  std::string method;     ///< of HTTP
+  int status = 0;         ///< of the last answer; 0: none came
+  int attempts = 0;
+  CallEnd end = CallEnd::kNone;  ///< kNone: it succeeded
+  SystemTime began;
+  std::chrono::nanoseconds duration{0};
+  std::size_t bytes = 0;  ///< of the answer's body, unless it was streamed
+  /// The call's span and the one of its context; empty when that has none.
+  std::string trace_id, span_id, parent_span_id;
+};
+
 /// How a service client is made. What is wrong in it is a ConfigError of the client's constructor.
 struct ServiceOptions {
   std::string base_url;  ///< http(s)://host[:port][/prefix], no credentials
@@ -38,6 +53,8 @@ struct ServiceOptions {
   std::shared_ptr<HttpClient> http;                 ///< the shared one when null
   std::shared_ptr<CallSpool> spool;                 ///< of report(); null: nothing is kept
   RetryEnvironment environment;                     ///< time and chance, for tests
+  /// Gets each call but health_check() when it has ended, on its thread. Must not throw or wait.
+  std::function<void(const CallReport&)> on_call;
 };
 
 /// One call, as the client describes it.
@@ -102,10 +119,9 @@ class ServiceCaller {
   const std::string& service() const { return service_; }
 
  private:
-  HttpRequest build(const ServiceCall& call, const CallContext& context) const;
+  HttpRequest build(const ServiceCall& call) const;
   HttpRequest bare_request(std::string_view path) const;
-  RetryOutcome send(const ServiceCall& call, const HttpRequest& request,
-                    const CallContext& context) const;
+  RetryOutcome send(const ServiceCall& call, HttpRequest request, const CallContext& context) const;
   [[noreturn]] void throw_for(const ServiceCall& call, const RetryOutcome& outcome) const;
   std::string health_words(const HttpResponse& response, std::string_view component) const;
   std::string own_words(const HttpResponse& response) const;

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "necrocode/base/text.hpp"
+#include "necrocode/base/trace_context.hpp"
 #include "necrocode/net/body_sources.hpp"
 #include "necrocode/observe/log.hpp"
 #include "support/fake_clock.hpp"
@@ -89,8 +90,47 @@ TEST_F(ServiceCallerTest, SendsJsonWithTokenAndKey) {
   EXPECT_EQ(seen.headers.get("Content-Type"), "application/json");
   EXPECT_EQ(seen.headers.get("Accept"), "application/json");
   EXPECT_EQ(seen.headers.get("Authorization"), "Bearer token-12345678");
-  EXPECT_EQ(seen.headers.get("traceparent"), context.traceparent);
+  const auto trace = TraceContext::parse(seen.headers.get_or("traceparent", ""));
+  ASSERT_TRUE(trace);
+  EXPECT_EQ(trace->trace_id, "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_NE(trace->span_id, "b7ad6b7169203331") << "the call is a span of its own";
   EXPECT_THAT(seen.headers.get_or("Idempotency-Key", ""), SizeIs(36));
+}
+
+TEST_F(ServiceCallerTest, ReportsEachCallOnceHoweverItEnds) {
+  RawServer server(plays({answer(503, "later"), answer(200, "{}"), answer(404, "none")}));
+  std::vector<CallReport> reports;
+  ServiceOptions reporting = options(server.url(""));
+  reporting.retry.base = 0ms;
+  reporting.on_call = [&](const CallReport& report) { reports.push_back(report); };
+  const ServiceCaller caller("task-registry", std::move(reporting));
+  CallContext context;
+  context.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  caller.call(get_call(), context);
+  context.traceparent = "nonsense";
+  EXPECT_THROW(caller.call(get_call(), context), NotFound);
+  CallContext cancelled;
+  std::stop_source stop;
+  stop.request_stop();
+  cancelled.stop = stop.get_token();
+  EXPECT_THROW(caller.call(get_call(), cancelled), TimeoutError);
+
+  ASSERT_EQ(reports.size(), 3u);
+  EXPECT_EQ(reports[0].service, "task-registry");
+  EXPECT_EQ(reports[0].operation, get_call().operation);
+  EXPECT_EQ(reports[0].method, "GET");
+  EXPECT_EQ(reports[0].status, 200);
+  EXPECT_EQ(reports[0].attempts, 2);
+  EXPECT_EQ(reports[0].end, CallEnd::kNone);
+  EXPECT_EQ(reports[0].bytes, 2u);
+  EXPECT_EQ(reports[0].trace_id, "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_EQ(reports[0].parent_span_id, "b7ad6b7169203331");
+  EXPECT_EQ(reports[1].status, 404);
+  EXPECT_EQ(reports[1].end, CallEnd::kPermanent);
+  EXPECT_EQ(reports[1].trace_id, "") << "what is no trace is not handed on";
+  EXPECT_FALSE(server.requests().back().headers.get("traceparent"));
+  EXPECT_EQ(reports[2].status, 0);
+  EXPECT_EQ(reports[2].end, CallEnd::kCancelled);
 }
 
 TEST_F(ServiceCallerTest, SendsNeitherKeyNorTokenWhereNoneIsDue) {

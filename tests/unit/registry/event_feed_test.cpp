@@ -145,8 +145,10 @@ TEST_F(EventFeedTest, WhatCannotBeFedIsRefused) {
 TEST_F(EventFeedTest, TooManyThen503AndRoomAgainWhenTheyLeave) {
   submit("app");
   std::vector<RawClient> open;
-  for (std::size_t i = 0; i < limits::kEventFeeds; ++i) open.push_back(feed("/events"));
-  for (RawClient& raw : open) ASSERT_THAT(raw.read_until("retry"), HasSubstr("200 OK"));
+  for (std::size_t i = 0; i < limits::kEventFeeds; ++i) {
+    open.push_back(feed("/events"));
+    ASSERT_THAT(open.back().read_until("retry"), HasSubstr("200 OK"));
+  }
   const RawAnswer refused = feed("/events").read_answer();
   EXPECT_EQ(refused.status, 503);
   EXPECT_EQ(refused.headers.get_or("Retry-After", ""), "10");
