@@ -1,5 +1,6 @@
 // necrocode task: the Task Registry from the command line.
 #include <algorithm>
+#include <map>
 
 #include "commands.hpp"
 #include "necrocode/base/text.hpp"
@@ -181,45 +182,60 @@ int events() {
 
 bool may_end_a_task(const registry::Event& event) {
   return event.event_type == "TaskCompleted" || event.event_type == "TaskFailed" ||
-         event.event_type == "TaskCancelled";
+         event.event_type == "TaskCancelled" || event.data["removed"] == Json(true);
 }
 
-// Whether all that is watched is done, when all of it has ended and every event of it is seen.
-std::optional<bool> watched_end(TaskRegistryClient& client, const registry::EventFilter& seen) {
-  std::vector<registry::TaskState> states;
-  if (!seen.task_id.empty()) {
-    states.push_back(client.get_task(seen.task_id).state);
+// Whether all is done, once nothing more will happen by itself. A blocked task whose spec has a
+// failed or cancelled one waits for a person.
+std::optional<bool> end_of(TaskRegistryClient& client, const registry::EventFilter& watched) {
+  using registry::TaskState;
+  std::map<TaskState, int> states;
+  if (!watched.task_id.empty()) {
+    ++states[client.get_task(watched.task_id).state];
   } else {
-    for (const registry::Task& task : client.get_taskset(seen.spec).tasks)
-      states.push_back(task.state);
+    for (const registry::Task& task : client.get_taskset(watched.spec).tasks) ++states[task.state];
   }
-  if (!std::all_of(states.begin(), states.end(), registry::is_final)) return std::nullopt;
-  if (!client.events(seen, 1).items.empty()) return std::nullopt;
-  return std::all_of(states.begin(), states.end(),
-                     [](registry::TaskState state) { return state == registry::TaskState::kDone; });
+  const bool failed = states[TaskState::kFailed] + states[TaskState::kCancelled] > 0;
+  if (states[TaskState::kReady] + states[TaskState::kRunning] > 0) return std::nullopt;
+  if (states[TaskState::kBlocked] > 0 && !failed) return std::nullopt;
+  return !failed;
+}
+
+registry::EventFilter read_watched(TaskRegistryClient& client) {
+  registry::EventFilter watched;
+  (TaskId::parse(arguments.id) ? watched.task_id : watched.spec) = arguments.id;
+  if (arguments.after.empty()) return watched;
+  const auto after = parse_int(arguments.after);
+  if (!after || *after < 1) throw ConfigError("--after takes an event's id, as --json shows it");
+  const registry::EventPage page = client.events({.after = *after - 1}, 1);
+  if (page.items.empty() || page.items.front().id != *after) {
+    throw ConfigError("--after: the registry has no event " + arguments.after);
+  }
+  watched.after = *after;
+  return watched;
 }
 
 int watch() {
   Runtime runtime(arguments.common);
   TaskRegistryClient client = runtime.registry();
-  registry::EventFilter seen;
-  (TaskId::parse(arguments.id) ? seen.task_id : seen.spec) = arguments.id;
-  if (!arguments.after.empty()) {
-    const auto after = parse_int(arguments.after);
-    if (!after || *after < 0) throw ConfigError("--after takes an event's id, as --json shows it");
-    seen.after = *after;
-  }
-  std::optional<bool> end = watched_end(client, seen);
-  bool ending = false;  // from then on each event may be the last
-  if (!end) {
-    client.watch(seen, [&](const registry::Event& event) {
-      seen.after = event.id;
-      print_event(event);
-      ending = ending || may_end_a_task(event);
-      if (ending) end = watched_end(client, seen);
-      return !end;
-    });
-  }
+  registry::EventFilter seen = read_watched(client);
+  std::optional<bool> end = end_of(client, seen);
+  bool ending = end.has_value();  // from then on each event may be the last
+  const auto all_seen = [&] { return client.events(seen, 1).items.empty(); };
+  if (ending && all_seen()) return *end ? 0 : 1;
+  client.watch(seen, [&](const registry::Event& event) {
+    seen.after = event.id;
+    print_event(event);
+    ending = ending || may_end_a_task(event);
+    end.reset();
+    if (!ending || !all_seen()) return true;
+    try {
+      end = end_of(client, seen);
+    } catch (const NotFound&) {  // removed
+      end = false;
+    }
+    return !end;
+  });
   return end.value_or(false) ? 0 : 1;
 }
 

@@ -106,6 +106,27 @@ TEST_F(Services, WatchThenEventsUntilTheEndAndItsStatus) {
   EXPECT_EQ(run({"task", "watch", "e2e", "--url", url_}), 1) << stderr_text();
   EXPECT_EQ(run({"task", "watch", "e2e:9", "--url", url_}), 3) << stderr_text();
   EXPECT_EQ(run({"task", "watch", "e2e:1", "--url", url_, "--after", "x"}), 2) << stderr_text();
+  EXPECT_EQ(run({"task", "watch", "e2e:1", "--url", url_, "--after", "99999"}), 2) << stderr_text();
+  // What comes after the end is shown, and ends it too.
+  const auto last = registry_->add_event("e2e:1", "Note").id;
+  EXPECT_EQ(
+      run({"task", "watch", "e2e:1", "--url", url_, "--after", std::to_string(last - 1)}, &output),
+      0);
+  EXPECT_THAT(output, HasSubstr("Note"));
+}
+
+TEST_F(Services, WatchOfASpecThatCannotGoOnThenItsFailure) {
+  registry_->submit(Json::parse(
+      R"({"spec_name":"s","tasks":[{"id":"1","title":"a"},{"id":"2","title":"b"},
+          {"id":"3","title":"c","dependencies":["1"]}]})"));
+  auto watching = start({"task", "watch", "s", "--url", url_});
+  ASSERT_TRUE(watching->read_until("s:3  TaskCreated").has_value()) << stderr_text();
+  registry_->cancel("s:1");
+  // One that is taken away has ended, too.
+  registry_->submit(Json::parse(
+      R"({"spec_name":"s","replace":true,"tasks":[{"id":"1","title":"a"},
+          {"id":"3","title":"c","dependencies":["1"]}]})"));
+  EXPECT_EQ(watching->wait(), 1) << stderr_text();
 }
 
 TEST_F(Services, FileThatDiffersFromTheRegistryThenNothingIsClaimed) {

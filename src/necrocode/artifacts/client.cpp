@@ -164,6 +164,29 @@ void check_digest(const net::HttpResponse& response, const std::string& sha256,
   }
 }
 
+/// `bytes FIRST-LAST/SIZE`; nothing for any other form.
+struct Part {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+  std::uint64_t size = 0;
+};
+std::optional<Part> read_content_range(const net::HttpResponse& response) {
+  const std::string field = response.headers.get_or("Content-Range", "");
+  constexpr std::string_view kUnit = "bytes ";
+  if (response.status != 206 || !field.starts_with(kUnit)) return std::nullopt;
+  const std::string_view text = std::string_view(field).substr(kUnit.size());
+  const std::size_t dash = text.find('-');
+  const std::size_t slash = text.find('/');
+  if (dash == std::string_view::npos || slash == std::string_view::npos || slash < dash) {
+    return std::nullopt;
+  }
+  const auto first = parse_uint(text.substr(0, dash));
+  const auto last = parse_uint(text.substr(dash + 1, slash - dash - 1));
+  const auto size = parse_uint(text.substr(slash + 1));
+  if (!first || !last || !size || *last < *first || *last >= *size) return std::nullopt;
+  return Part{*first, *last, *size};
+}
+
 constexpr const char* kNotTheBytes = "the store did not answer with the bytes";
 
 // A file that appears under its name only when it is whole.
@@ -185,9 +208,11 @@ class DownloadFile {
   // On the client's I/O thread; what they throw is what the call throws.
   // An answer begins: with the rest that was asked for, or from the first byte.
   void begin(const net::HttpResponse& head) {
-    const std::string rest = "bytes " + std::to_string(size_) + "-";
-    goes_on_ = head.status == 206 && !etag_.empty() &&
-               head.headers.get_or("Content-Range", "").starts_with(rest);
+    const auto part = read_content_range(head);
+    // All of the rest, of the same bytes.
+    goes_on_ = part && part->first == size_ && part->last + 1 == part->size && !etag_.empty() &&
+               head.headers.get_or("ETag", "") == etag_;
+    whole_size_ = goes_on_ ? part->size : 0;
     if (goes_on_) return;
     etag_ = head.status == 200 ? head.headers.get_or("ETag", "") : "";
     if (etag_.starts_with("W/")) etag_.clear();  // other bytes may have it, too
@@ -202,12 +227,14 @@ class DownloadFile {
 
   // The rest, of the same bytes, if it is known which they were.
   void ask_for_rest(net::Headers& headers) const {
-    if (etag_.empty()) return;
+    headers.erase("Range");
+    headers.erase("If-Range");
+    if (etag_.empty() || size_ == 0) return;
     headers.set("Range", "bytes=" + std::to_string(size_) + "-");
     headers.set("If-Range", etag_);
   }
   bool is_whole(const net::HttpResponse& response) const {
-    return response.status == 200 || (response.status == 206 && goes_on_);
+    return response.status == 200 || (response.status == 206 && goes_on_ && size_ == whole_size_);
   }
   std::string sha256() { return hash_.finish_hex(); }
 
@@ -234,9 +261,10 @@ class DownloadFile {
   const fs::path temporary_;
   FileDescriptor file_;
   Sha256 hash_;
-  std::uint64_t size_ = 0;  // so far
-  std::string etag_;        // of the bytes so far; empty: unknown
-  bool goes_on_ = false;    // the answer is the rest
+  std::uint64_t size_ = 0;        // so far
+  std::string etag_;              // of the bytes so far; empty: unknown
+  bool goes_on_ = false;          // the answer is the rest,
+  std::uint64_t whole_size_ = 0;  // of an artifact of that size
   bool committed_ = false;
 };
 
@@ -354,9 +382,11 @@ std::string ArtifactStoreClient::download_part(const std::string& uri, std::uint
       offset + std::min(size - 1, INT64_MAX - std::min<std::uint64_t>(offset, INT64_MAX));
   call.headers.set("Range", "bytes=" + first + "-" + std::to_string(last));
   net::HttpResponse response = caller_.call(call, context);
-  const std::string range = response.headers.get_or("Content-Range", "");
-  if (response.status != 206 || !range.starts_with("bytes " + first + "-") ||
-      response.body.size() > size) {
+  const auto part = read_content_range(response);
+  // Less than was asked for only at the artifact's end.
+  if (!part || part->first != offset || part->last - part->first + 1 != response.body.size() ||
+      response.body.size() > size ||
+      (response.body.size() < size && part->last + 1 != part->size)) {
     refuse_download(response, call, "the store did not answer with the part that was asked for");
   }
   return std::move(response.body);
@@ -373,7 +403,14 @@ void ArtifactStoreClient::download_to(const std::string& uri, const fs::path& fi
   call.on_head = [&target](const net::HttpResponse& head) { target.begin(head); };
   call.on_body = [&target](std::string_view piece) { return target.take(piece); };
   call.on_restart = [&target](net::Headers& headers) { target.ask_for_rest(headers); };
-  const net::HttpResponse response = caller_.call(call, context);
+  net::HttpResponse response;
+  try {
+    response = caller_.call(call, context);
+  } catch (const ServiceError& error) {
+    // It was cut behind its last byte: there is no rest.
+    if (error.info().status != 416) throw;
+    response = caller_.call(call, context);
+  }
   if (!target.is_whole(response)) refuse_download(response, call, kNotTheBytes);
   check_digest(response, target.sha256(), call);
   target.commit();

@@ -88,8 +88,8 @@ class ArtifactStoreClient {
   std::string download_part(const std::string& uri, std::uint64_t offset, std::uint64_t size,
                             const CallContext& context = {});
   /// Like download(), of any size; the file appears whole or not at all. After a cut only the rest
-  /// is asked for, if the store named the bytes it was sending (ETag). StorageError when it cannot
-  /// be written.
+  /// is asked for, if the store named the bytes it was sending (a strong ETag). StorageError when
+  /// it cannot be written.
   void download_to(const std::string& uri, const std::filesystem::path& file,
                    const CallContext& context = {});
   /// Of the artifact with that uri; only its path is compared.

@@ -12,6 +12,12 @@ namespace {
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::uint64_t kRetryMax = 60'000;
 
+std::string_view checked_name(std::string_view text) {
+  if (text.size() <= limits::kEventStreamNameBytes) return text;
+  throw InvalidResponse("the id or name of a stream's event is larger than " +
+                        std::to_string(limits::kEventStreamNameBytes) + " bytes");
+}
+
 }  // namespace
 
 void EventStreamReader::keep(std::string& part, std::string_view bytes) {
@@ -49,8 +55,9 @@ void EventStreamReader::end_line(std::string_view line, const Sink& sink) {
     line.remove_prefix(kByteOrderMark.size());
   }
   if (line.empty()) {
-    StreamEvent event{std::exchange(name_, {}), std::exchange(data_, {}), id_};
+    std::string name = std::exchange(name_, {});
     if (!std::exchange(has_data_, false)) return;
+    StreamEvent event{std::move(name), std::exchange(data_, {}), id_};
     event.data.pop_back();  // the last line's LF
     return sink(std::move(event));
   }
@@ -63,9 +70,9 @@ void EventStreamReader::end_line(std::string_view line, const Sink& sink) {
     keep(data_, "\n");
     has_data_ = true;
   } else if (field == "event") {
-    name_ = value;
+    name_ = checked_name(value);
   } else if (field == "id") {
-    if (value.find('\0') == std::string_view::npos) id_ = value;
+    if (value.find('\0') == std::string_view::npos) id_ = checked_name(value);
   } else if (field == "retry") {
     const auto milliseconds = parse_uint(value);
     if (milliseconds) retry_ = std::chrono::milliseconds(std::min(*milliseconds, kRetryMax));

@@ -27,7 +27,8 @@ class EventStreamReader {
 
   /// Hands over each event that is whole now, in order. Comments, unknown fields and events without
   /// data are passed over; what stands unfinished at the stream's end is no event. Throws
-  /// InvalidResponse when one event takes more than `bytes_max`.
+  /// InvalidResponse when one event takes more than `bytes_max`, or its id or name more than
+  /// limits::kEventStreamNameBytes.
   void take(std::string_view bytes, const Sink& sink);
   /// The last `retry:`, bounded to a minute.
   std::optional<std::chrono::milliseconds> retry() const { return retry_; }

@@ -77,7 +77,8 @@ class Connection final : public HttpConnection {
   asio::awaitable<bool> respond(SharedExchange exchange, Response response);
   asio::awaitable<bool> send_produced(SharedExchange exchange, BodyProducer producer);
   asio::awaitable<void> send_feed(SharedExchange exchange, std::shared_ptr<FeedBody> feed);
-  asio::awaitable<bool> make_piece(SharedExchange exchange, std::function<Outcome()> make);
+  asio::awaitable<bool> make_piece(SharedExchange exchange, HandlerPool& pool,
+                                   std::function<Outcome()> make);
 
   ConnectionHost& host_;
   const std::shared_ptr<HttpSocket> socket_;
@@ -446,9 +447,9 @@ asio::awaitable<bool> Connection::respond(SharedExchange exchange, Response resp
 
 // The next piece of a body, from a pool's thread. False when none came: without the last chunk the
 // client knows that the body is not whole.
-asio::awaitable<bool> Connection::make_piece(SharedExchange exchange,
+asio::awaitable<bool> Connection::make_piece(SharedExchange exchange, HandlerPool& pool,
                                              std::function<Outcome()> make) {
-  submit(*host_.pool, exchange, std::move(make), true);
+  submit(pool, exchange, std::move(make), true);
   while (!exchange->answered && !socket_->killed()) {
     co_await socket_->sleep_until_woken(SteadyTime::max());
   }
@@ -462,7 +463,7 @@ asio::awaitable<bool> Connection::send_produced(SharedExchange exchange, BodyPro
   const bool chunked = !exchange->head.http_1_0;
   while (true) {
     std::function<Outcome()> make = [shared] { return run_producer(*shared); };
-    if (!co_await make_piece(exchange, std::move(make))) co_return false;
+    if (!co_await make_piece(exchange, *host_.pool, std::move(make))) co_return false;
     const std::string piece = std::get<std::string>(std::move(exchange->outcome.response.body));
     if (piece.empty() && !chunked) co_return true;
     const bool sent = co_await socket_->send_piece(piece, chunked);
@@ -489,7 +490,7 @@ asio::awaitable<void> Connection::send_feed(SharedExchange exchange,
       std::function<Outcome()> make = [feed, first = std::exchange(start, nullptr)] {
         return run_feed(*feed, first);
       };
-      if (!co_await make_piece(exchange, std::move(make))) co_return;
+      if (!co_await make_piece(exchange, *host_.feed_pool, std::move(make))) co_return;
       piece = std::get<std::string>(std::move(exchange->outcome.response.body));
       if (exchange->outcome.more) news->store(true);
     } else if (steady_now() < silent_until) {

@@ -72,6 +72,7 @@ struct ConnectionHost {
   std::optional<HandlerPool> pool;
   std::optional<HandlerPool> priority_pool;
   std::optional<HandlerPool> stream_pool;
+  std::optional<HandlerPool> feed_pool;  // news for a thousand feeds hold up no request
 };
 
 /// Serves a connected TCP socket of the address family `family`. From here on it owns itself: it

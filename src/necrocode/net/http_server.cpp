@@ -101,6 +101,7 @@ void Core::start_threads() {
   pool.emplace(options.handler_threads, options.handler_queue);
   priority_pool.emplace(1, options.handler_queue);
   stream_pool.emplace(options.stream_threads, options.stream_queue);
+  feed_pool.emplace(limits::kHttpFeedThreads, 0);
   auto accepting = accept_all();
   asio::co_spawn(io, std::move(accepting), asio::detached);
   thread = std::thread([this] { run_io(); });
@@ -205,6 +206,7 @@ void Core::stop() {
   pool->stop();
   priority_pool->stop();
   stream_pool->stop();
+  feed_pool->stop();
   // What the pool's threads handed over last; it closes answers parked too late.
   io.restart();
   io.poll();

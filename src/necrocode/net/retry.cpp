@@ -169,6 +169,7 @@ class RetryLoop {
   int retries_ = 0;
   bool free_retry_used_ = false;
   bool sink_has_pieces_ = false;
+  CircuitBreaker::Attempt* under_way_ = nullptr;  // while send() runs
   std::exception_ptr cause_;
 };
 
@@ -182,6 +183,7 @@ RetryOutcome RetryLoop::run() {
     if (!admitted) continue;
     ++outcome_.attempts;
     try {
+      under_way_ = &*admitted;
       HttpResponse response = client_.send(*request_, context_);
       tell_breaker(*admitted, response);
       if (answered(std::move(response))) return std::move(outcome_);
@@ -297,7 +299,8 @@ void RetryLoop::failed(const TransportError& error) {
 
 void RetryLoop::watch_sink() {
   own_request().on_body = [this, sink = request_->on_body](std::string_view piece) {
-    sink_has_pieces_ = true;
+    // A stream may not end for hours: that it comes is all the news there is of the host.
+    if (!std::exchange(sink_has_pieces_, true)) under_way_->succeeded();
     return sink(piece);
   };
 }

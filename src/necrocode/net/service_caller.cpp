@@ -234,6 +234,7 @@ std::optional<Json> ServiceCaller::report(ServiceCall call, const CallContext& c
 void ServiceCaller::follow(const std::function<ServiceCall()>& make,
                            const std::function<milliseconds()>& pause,
                            const CallContext& context) const {
+  int empty = 0;  // streams in a row
   while (true) {
     ServiceCall stream = make();
     bool moved = false;
@@ -244,13 +245,18 @@ void ServiceCaller::follow(const std::function<ServiceCall()>& make,
     try {
       const HttpResponse response = call(stream, context);
       const std::string type = response.headers.get_or("Content-Type", "");
-      if (!moved || !iequals(trim(split(type, ';').front()), "text/event-stream")) {
+      if (!iequals(trim(split(type, ';').front()), "text/event-stream")) {
         throw InvalidResponse("the answer is not a stream of events",
                               with_call({}, service_, stream));
+      }
+      // A service that is stopping may end a stream before its first byte.
+      if (!moved && empty++ >= options_.retry.retries) {
+        throw Unavailable("the stream ends without a byte", with_call({}, service_, stream));
       }
     } catch (const Unavailable&) {
       if (!moved) throw;
     }
+    if (moved) empty = 0;
     const Clock& clock = *options_.environment.clock;
     const double share = random_of(options_.environment);
     const auto wait = std::chrono::duration_cast<std::chrono::nanoseconds>(share * pause());
@@ -350,6 +356,9 @@ RetryOutcome ServiceCaller::send(const ServiceCall& call, HttpRequest request,
     throw Unavailable(error.summary(), fill(error));
   } catch (const InvalidResponse& error) {
     throw InvalidResponse(error.summary(), fill(error));
+  } catch (...) {  // of a body's source or receiver
+    record.report.end = CallEnd::kPermanent;
+    throw;
   }
 }
 

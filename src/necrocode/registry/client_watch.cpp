@@ -1,6 +1,7 @@
 // TaskRegistryClient::watch(): the transfer runs on a thread of its own, so that who handles events
 // may take any time; what is not handled yet is bounded, and the stream is ended and taken up again
 // where more would come.
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -19,6 +20,8 @@ using std::chrono::milliseconds;
 
 /// Before the stream says otherwise.
 constexpr milliseconds kReconnectPause{1'000};
+/// Whatever it says.
+constexpr milliseconds kReconnectPauseMin{100};
 
 /// Events on their way from the transfer to who handles them.
 class Inbox {
@@ -56,7 +59,7 @@ class Inbox {
 
  private:
   static std::size_t size_of(const StreamEvent& event) {
-    return sizeof event + event.data.size() + event.id.size();
+    return sizeof event + event.data.size() + event.id.size() + event.name.size();
   }
   std::mutex mutex_;
   std::condition_variable_any changed_;
@@ -74,6 +77,7 @@ class Receiver {
     call_.target = filter.task_id;
     call_.path = filter.path();
     call_.headers.set("Accept", "text/event-stream");
+    call_.extra_time = limits::kHttpFeedSilence;
   }
 
   /// Until it throws.
@@ -87,7 +91,8 @@ class Receiver {
       return call;
     };
     const auto pause = [&] {
-      return inbox_.has_room() ? reader_->retry().value_or(kReconnectPause) : milliseconds{0};
+      if (!inbox_.has_room()) return milliseconds{0};
+      return std::max(reader_->retry().value_or(kReconnectPause), kReconnectPauseMin);
     };
     caller_.follow(make, pause, context);
   }
@@ -95,7 +100,7 @@ class Receiver {
  private:
   bool take(std::string_view piece) {
     reader_->take(piece, [&](StreamEvent event) {
-      last_id_ = event.id;
+      if (!event.id.empty()) last_id_ = event.id;
       inbox_.put(std::move(event));
     });
     return inbox_.has_room();
@@ -132,6 +137,7 @@ bool TaskRegistryClient::watch(const registry::EventFilter& filter,
     } catch (const TimeoutError&) {
       return false;
     }
+    if (context.cancelled() || context.expired()) return false;
     if (!on_event(registry::Event::from_json(Json::parse(event.data)))) return true;
   }
 }

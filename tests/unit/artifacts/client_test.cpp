@@ -400,6 +400,58 @@ TEST(ArtifactStoreClient, DownloadOfBytesWithoutAStrongNameBeginsAnew) {
   }
 }
 
+TEST(ArtifactStoreClient, RestThatIsNotAllOfItOrOfOtherBytesIsRefused) {
+  const std::pair<const char*, const char*> wrong[] = {
+      {"bytes 4-7/10", "\"v1\""}, {"bytes 4-9/*", "\"v1\""},   {"bytes 5-9/10", "\"v1\""},
+      {"bytes 4-9/10", "\"v2\""}, {"bytes 4-10/11", "\"v1\""}, {"bytes 4-99999", "\"v1\""},
+      {"bytes 9-4/10", "\"v1\""},
+  };
+  for (const auto& [range, etag] : wrong) {
+    net::HttpServer server;
+    server.route("GET", "/artifacts/{id}", [&, first = true](const net::Request&) mutable {
+      if (!std::exchange(first, false)) {
+        return net::Response{
+            206, {{"ETag", etag}, {"Content-Range", range}}, std::string("456789")};
+      }
+      net::Response response;
+      response.headers.set("ETag", "\"v1\"");
+      response.body = net::BodyProducer([sent = false]() mutable -> std::string {
+        if (std::exchange(sent, true)) throw StorageError("cut on purpose");
+        return "0123";
+      });
+      return response;
+    });
+    server.start();
+    const TemporaryDirectory folder;
+    EXPECT_THROW(
+        ArtifactStoreClient(quick(server.url())).download_to("/artifacts/1", folder.path() / "out"),
+        InvalidResponse)
+        << range;
+    EXPECT_TRUE(fs::is_empty(folder.path())) << range;
+  }
+}
+
+TEST(ArtifactStoreClient, CutBehindTheLastByteThenWhole) {
+  net::HttpServer server;
+  int asked = 0;
+  server.route("GET", "/artifacts/{id}", [&](const net::Request& request) {
+    if (++asked == 2 && request.headers.get("Range")) return net::Response::empty(416);
+    net::Response response;
+    response.headers.set("ETag", "\"v1\"");
+    response.body = net::BodyProducer([cut = asked == 1, sent = false]() mutable -> std::string {
+      if (!std::exchange(sent, true)) return "0123456789";
+      if (cut) throw StorageError("cut on purpose");
+      return "";
+    });
+    return response;
+  });
+  server.start();
+  const TemporaryDirectory folder;
+  ArtifactStoreClient(quick(server.url())).download_to("/artifacts/1", folder.path() / "out");
+  EXPECT_EQ(read_file(folder.path() / "out", 100), "0123456789");
+  EXPECT_EQ(asked, 3);
+}
+
 TEST(ArtifactStoreClient, PartOfADownload) {
   RunningService service;
   ArtifactStoreClient client(quick(service.url()));

@@ -72,6 +72,18 @@ TEST(EventStream, RetryIsReadAndBounded) {
   EXPECT_EQ(reader.retry(), std::chrono::minutes(1));
 }
 
+TEST(EventStream, LargeIdOrNameThenRefused) {
+  const auto nothing = [](const StreamEvent&) {};
+  for (const std::string field : {"id", "event"}) {
+    EventStreamReader reader;
+    reader.take(field + ": " + std::string(limits::kEventStreamNameBytes, 'x') + "\n", nothing);
+    EXPECT_THROW(
+        reader.take(field + ": " + std::string(limits::kEventStreamNameBytes + 1, 'x') + "\n",
+                    nothing),
+        InvalidResponse);
+  }
+}
+
 TEST(EventStream, LargerThanItsLimitThenRefused) {
   const auto nothing = [](const StreamEvent&) {};
   EventStreamReader line(100);

@@ -551,6 +551,26 @@ TEST_F(RetryOverSockets, TellsASinkToStartAnew) {
   EXPECT_EQ(got, "abcdef");
 }
 
+TEST_F(RetryOverSockets, StreamThatHasBegunIsGoodNewsOfItsHost) {
+  RawServer server(plays({answer(200, "abc")}));
+  const auto client = make_curl_http_client();
+  CircuitBreaker& breaker = client->hosts().of(server.url())->breaker;
+  SteadyTime past = real_clock().steady_now() - 1h;
+  for (std::size_t i = 0; i < limits::kBreakerFailures; ++i) {
+    breaker.admit(past += 1s).attempt->failed(past);
+  }
+  ASSERT_EQ(breaker.state(real_clock().steady_now()), BreakerState::kHalfOpen);
+  HttpRequest request;
+  request.url = server.url();
+  std::optional<BreakerState> meanwhile;
+  request.on_body = [&](std::string_view) {
+    meanwhile = breaker.state(real_clock().steady_now());
+    return true;
+  };
+  send_with_retries(*client, request, {}, {});
+  EXPECT_EQ(meanwhile, BreakerState::kClosed) << "others need not wait for the stream's end";
+}
+
 TEST_F(RetryOverSockets, LetsTheSinksOwnErrorThrough) {
   RawServer server(plays({answer(200, "abc")}));
   HttpRequest request;

@@ -232,6 +232,39 @@ TEST_F(EventFeedTest, ContextEndsThenFalse) {
       },
       context));
   EXPECT_EQ(heard, 2);
+  // Also where more has come already than is handled.
+  heard = 0;
+  std::stop_source at_once;
+  context.stop = at_once.get_token();
+  EXPECT_FALSE(registry.watch(
+      {.spec = "app"},
+      [&](const Event&) {
+        ++heard;
+        test::eventually([] { return false; }, 50ms);
+        at_once.request_stop();
+        return true;
+      },
+      context));
+  EXPECT_EQ(heard, 1);
+}
+
+TEST_F(EventFeedTest, StreamOfAnotherTypeOrWithoutAByteThenAnError) {
+  net::HttpServer other;
+  std::string type = "text/html";
+  other.route("GET", "/events", [&](const net::Request&) {
+    net::Response response = net::Response::text(200, type == "text/html" ? "<html>" : "");
+    response.headers.set("Content-Type", type);
+    return response;
+  });
+  other.start();
+  net::ServiceOptions options;
+  options.base_url = other.url();
+  options.retry.retries = 2;
+  TaskRegistryClient registry(std::move(options));
+  const auto more = [](const Event&) { return true; };
+  EXPECT_THROW(registry.watch({}, more), InvalidResponse);
+  type = "text/event-stream; charset=utf-8";
+  EXPECT_THROW(registry.watch({}, more), Unavailable);
 }
 
 TEST_F(EventFeedTest, WhatTheHandlerThrowsComesThrough) {

@@ -106,7 +106,8 @@ TEST_F(ServiceTest, WholeLifeOfATaskThroughTheClient) {
   EXPECT_EQ(client.retry("app:1.2").state, TaskState::kReady);
 
   std::vector<std::string> types;
-  for (const Event& event : client.events({.task_id = "app:1.1"}).items) types.push_back(event.event_type);
+  for (const Event& event : client.events({.task_id = "app:1.1"}).items)
+    types.push_back(event.event_type);
   EXPECT_THAT(types, ElementsAre("TaskCreated", "TaskAssigned", "RunnerStarted", "PushConfirmed",
                                  "TaskCompleted"));
   EXPECT_EQ(client.get_task("app:1.1").artifacts.at(0).size_bytes, 12);
