@@ -47,6 +47,8 @@ using Call = std::function<void(Clients&)>;
 
 const std::map<std::string, Call>& calls() {
   static const LeaseToken token{"t"};
+  static const std::vector<registry::LeaseRef> leases = {{"a:1", token}};
+  static const Json taskset = Json::object({{"spec_name", "a"}});
   static const std::map<std::string, Call> all = {
       {"registry update_task_status",
        [](Clients& c) { c.registry.update_task_status("a:1", "done"); }},
@@ -54,11 +56,10 @@ const std::map<std::string, Call>& calls() {
       {"registry add_artifact", [](Clients& c) { c.registry.add_artifact("a:1", "log", "u"); }},
       {"registry complete", [](Clients& c) { c.registry.complete("a:1", {}); }},
       {"registry complete_or_keep", [](Clients& c) { c.registry.complete_or_keep("a:1", {}); }},
-      {"registry submit",
-       [](Clients& c) { c.registry.submit(Json::object({{"spec_name", "a"}})); }},
+      {"registry submit", [](Clients& c) { c.registry.submit(taskset); }},
       {"registry claim", [](Clients& c) { c.registry.claim({}); }},
       {"registry heartbeat", [](Clients& c) { c.registry.heartbeat("a:1", token); }},
-      {"registry heartbeats", [](Clients& c) { c.registry.heartbeats({{"a:1", token}}); }},
+      {"registry heartbeats", [](Clients& c) { c.registry.heartbeats(leases); }},
       {"registry cancel", [](Clients& c) { c.registry.cancel("a:1"); }},
       {"registry retry", [](Clients& c) { c.registry.retry("a:1"); }},
       {"registry get_task", [](Clients& c) { c.registry.get_task("a:1"); }},

@@ -95,7 +95,7 @@ ArtifactInfo send_form(const net::ServiceCaller& caller, const std::string& oper
 }
 
 std::shared_ptr<net::BodySource> whole_file(FileDescriptor fd, const std::string& name) {
-  struct stat found{};
+  struct stat found = {};
   if (::fstat(fd.get(), &found) != 0) throw_errno("cannot look at", name);
   if (!S_ISREG(found.st_mode)) throw StorageError(name + " is not a regular file");
   return net::file_body(std::move(fd), 0, static_cast<std::uint64_t>(found.st_size));

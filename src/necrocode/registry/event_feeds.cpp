@@ -16,8 +16,6 @@ std::string to_stream(const Event& event) {
   return "id: " + std::to_string(event.id) + "\ndata: " + event.to_json().dump() + "\n\n";
 }
 
-}  // namespace
-
 /// One open feed; its connection has the only reference that lasts.
 class Feed {
  public:
@@ -57,6 +55,8 @@ class Feed {
   std::string preamble_{kPreamble};
   std::function<void()> tell_;
 };
+
+}  // namespace
 
 struct EventFeeds::State {
   std::mutex mutex;

@@ -189,7 +189,7 @@ void GivenClone::log_move(const std::string& branch, const std::string& commit,
   if (!folder) return;
   const FileDescriptor file(
       ::openat(folder.get(), "HEAD", O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  struct stat status{};
+  struct stat status = {};
   if (!file || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return;
   const auto now = std::chrono::duration_cast<std::chrono::seconds>(
       real_clock().system_now().time_since_epoch());
