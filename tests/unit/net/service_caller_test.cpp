@@ -98,7 +98,8 @@ TEST_F(ServiceCallerTest, SendsJsonWithTokenAndKey) {
 }
 
 TEST_F(ServiceCallerTest, ReportsEachCallOnceHoweverItEnds) {
-  RawServer server(plays({answer(503, "later"), answer(200, "{}"), answer(404, "none")}));
+  RawServer server(
+      plays({answer(503, "later"), answer(200, "{}"), answer(404, "none"), answer(200, "piece")}));
   std::vector<CallReport> reports;
   ServiceOptions reporting = options(server.url(""));
   reporting.retry.base = 0ms;
@@ -115,7 +116,11 @@ TEST_F(ServiceCallerTest, ReportsEachCallOnceHoweverItEnds) {
   cancelled.stop = stop.get_token();
   EXPECT_THROW(caller.call(get_call(), cancelled), TimeoutError);
 
-  ASSERT_EQ(reports.size(), 3u);
+  ServiceCall stream = get_call();
+  stream.on_body = [](std::string_view) -> bool { throw StorageError("disk full"); };
+  EXPECT_THROW(caller.call(stream, {}), StorageError);
+
+  ASSERT_EQ(reports.size(), 4u);
   EXPECT_EQ(reports[0].service, "task-registry");
   EXPECT_EQ(reports[0].operation, get_call().operation);
   EXPECT_EQ(reports[0].method, "GET");
@@ -128,9 +133,10 @@ TEST_F(ServiceCallerTest, ReportsEachCallOnceHoweverItEnds) {
   EXPECT_EQ(reports[1].status, 404);
   EXPECT_EQ(reports[1].end, CallEnd::kPermanent);
   EXPECT_EQ(reports[1].trace_id, "") << "what is no trace is not handed on";
-  EXPECT_FALSE(server.requests().back().headers.get("traceparent"));
+  EXPECT_FALSE(server.requests().at(2).headers.get("traceparent"));
   EXPECT_EQ(reports[2].status, 0);
   EXPECT_EQ(reports[2].end, CallEnd::kCancelled);
+  EXPECT_EQ(reports[3].end, CallEnd::kPermanent) << "a receiver that failed is no success";
 }
 
 TEST_F(ServiceCallerTest, SendsNeitherKeyNorTokenWhereNoneIsDue) {
