@@ -1,6 +1,7 @@
 // necrocode serve: the Task Registry, Repo Pool Manager and Artifact Store on one address.
 #include "commands.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/net/http.hpp"
 #include "runtime.hpp"
 #include "service_host.hpp"
 #include "terminal.hpp"
@@ -11,6 +12,20 @@ namespace {
 CommonOptions common;
 std::string listen_text = "127.0.0.1:8000";
 std::string only;
+std::string public_url;
+
+/// What others reach this by; without a slash at the end.
+std::string checked_public_url(std::string url) {
+  if (url.empty()) return url;
+  const auto parsed = net::Url::parse(url);
+  if (!parsed || !parsed->user_info.empty() || url.find_first_of("?#") != std::string::npos) {
+    throw ConfigError(
+        "--public-url takes an http or https URL without credentials and query, such as "
+        "https://agents.example.org/necrocode");
+  }
+  while (url.ends_with('/')) url.pop_back();
+  return url;
+}
 
 int run() {
   StopOnSignal signals;
@@ -24,6 +39,7 @@ int run() {
   options.listen = parse_listen_address(listen_text);
   options.data_dir = runtime.config().data_dir;
   options.config = runtime.config();
+  options.public_url = checked_public_url(public_url);
   for (const std::string_view name : split(only, ',')) {
     if (trim(name).empty()) continue;
     if (trim(name) != "registry" && trim(name) != "pool" && trim(name) != "artifacts") {
@@ -48,6 +64,9 @@ void declare_serve(Cli& cli) {
   common.declare(command);
   command.option("--listen", listen_text, "HOST:PORT; port 0 takes a free one")
       .option("--only", only, "some of registry,pool,artifacts")
+      .option("--public-url", public_url,
+              "what artifacts' uris begin with, where a proxy stands before it (default: the "
+              "address it listens on)")
       .action(run);
 }
 

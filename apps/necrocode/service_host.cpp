@@ -5,6 +5,8 @@
 #include "necrocode/artifacts/filesystem_store.hpp"
 #include "necrocode/artifacts/service.hpp"
 #include "necrocode/base/disk.hpp"
+#include "necrocode/base/json_schema.hpp"
+#include "necrocode/net/api.hpp"
 #include "necrocode/net/http_metrics.hpp"
 #include "necrocode/net/http_server.hpp"
 #include "necrocode/observe/log.hpp"
@@ -16,6 +18,7 @@
 namespace necrocode::app {
 namespace {
 
+constexpr const char* kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
 constexpr const char* kPoolFolder = "pools";
 constexpr const char* kArtifactFolder = "artifacts";
 
@@ -39,9 +42,12 @@ struct ServiceHost::State {
   net::HttpServer server;
 
   const std::filesystem::path data_dir;
+  const bool has_public_url;
 
   explicit State(const ServiceHostOptions& options)
-      : server(server_options(options.listen)), data_dir(options.data_dir) {}
+      : server(server_options(options.listen)),
+        data_dir(options.data_dir),
+        has_public_url(!options.public_url.empty()) {}
 
   net::Response health() {
     Json components = Json::object();
@@ -68,26 +74,24 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
     return options.only.empty() || options.only.contains(name);
   };
   std::filesystem::create_directories(options.data_dir);
+  net::Api api(state_->server);
   if (serves("registry")) {
     state_->registry = std::make_unique<registry::RegistryService>(
         std::make_unique<registry::SqliteTaskStore>(options.data_dir / "registry.sqlite"));
-    state_->registry->add_routes(state_->server);
+    state_->registry->add_routes(api);
   }
   if (serves("pool")) {
     state_->pools = std::make_unique<pool::PoolService>(
         std::make_unique<pool::PoolManager>(git, pool_options(options)));
-    state_->pools->add_routes(state_->server);
+    state_->pools->add_routes(api);
   }
   if (serves("artifacts")) {
     state_->artifacts = std::make_unique<artifacts::ArtifactService>(
         std::make_unique<artifacts::FilesystemArtifactStore>(options.data_dir / kArtifactFolder),
-        "");
-    state_->artifacts->add_routes(state_->server);
+        options.public_url);
+    state_->artifacts->add_routes(api);
   }
-  state_->server.route("GET", "/health",
-                       [state = state_.get()](const net::Request&) { return state->health(); },
-                       {.priority = true});
-  add_metrics();
+  add_own_routes(api);
   state_->server.on_access(
       [count = net::HttpMetrics(state_->metrics)](const net::AccessRecord& record) mutable {
         count(record);
@@ -104,16 +108,41 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
       });
 }
 
-void ServiceHost::add_metrics() {
+void ServiceHost::add_own_routes(net::Api& api) {
   State& state = *state_;
+  const Json health = schema::object(
+      {{"status", schema::choice({"ok", "failing"})}, {"components", schema::map(schema::text())}});
+  api.begin_part("Server", "What the process tells of itself.");
+  api.route({.method = "GET",
+             .path = "/health",
+             .id = "getHealth",
+             .summary = "Whether each served part can work",
+             .answers = {{200, health}, {503, health}}},
+            [&state](const net::Request&) { return state.health(); }, {.priority = true});
+
   metrics::add_process_metrics(state.metrics);
   if (state.registry) state.registry->add_metrics(state.metrics);
   if (state.pools) state.pools->add_metrics(state.metrics);
   if (state.artifacts) state.artifacts->add_metrics(state.metrics);
-  state.server.route("GET", "/metrics", [&state](const net::Request&) {
-    return net::Response::text(200, state.metrics.text(),
-                               "text/plain; version=0.0.4; charset=utf-8");
-  });
+  api.route({.method = "GET",
+             .path = "/metrics",
+             .id = "getMetrics",
+             .summary = "Metrics in Prometheus' text format",
+             .answers = {{200, schema::text(), {}, kMetricsType}}},
+            [&state](const net::Request&) {
+              return net::Response::text(200, state.metrics.text(), kMetricsType);
+            });
+
+  const auto document = std::make_shared<std::string>();
+  api.route({.method = "GET",
+             .path = "/openapi.json",
+             .id = "getOpenapi",
+             .summary = "This description",
+             .answers = {{200, schema::free_object()}}},
+            [document](const net::Request&) {
+              return net::Response::text(200, *document, "application/json");
+            });
+  *document = api.document("necrocode", NECROCODE_VERSION).dump();
 }
 
 ServiceHost::~ServiceHost() {
@@ -122,7 +151,9 @@ ServiceHost::~ServiceHost() {
 
 void ServiceHost::start() {
   state_->server.start();
-  if (state_->artifacts) state_->artifacts->set_public_url(state_->server.url());
+  if (state_->artifacts && !state_->has_public_url) {
+    state_->artifacts->set_public_url(state_->server.url());
+  }
 }
 
 void ServiceHost::stop() {

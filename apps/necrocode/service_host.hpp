@@ -10,11 +10,16 @@
 #include "necrocode/config/config.hpp"
 #include "necrocode/git/repository.hpp"
 
+namespace necrocode::net {
+class Api;
+}
+
 namespace necrocode::app {
 
 struct ServiceHostOptions {
   ListenAddress listen{"127.0.0.1", 0};
   std::filesystem::path data_dir;
+  std::string public_url;      ///< of artifacts' uris; empty: the address it listens on
   std::set<std::string> only;  ///< of registry, pool, artifacts; empty: all
   config::Config config;
 };
@@ -31,7 +36,7 @@ class ServiceHost {
 
  private:
   struct State;
-  void add_metrics();
+  void add_own_routes(net::Api& api);
   std::unique_ptr<State> state_;
 };
 

@@ -153,7 +153,7 @@ TEST_F(CommandLine, FolderThatCannotBeUsedThenTheTaskIsNotClaimed) {
   make_remote({{"README", "hello\n"}});
   serve_model({});
   net::ServiceOptions options;
-  const std::string url = serve();
+  const std::string url = serve_tapped();
   options.base_url = url;
   TaskRegistryClient registry(std::move(options));
   Json one = task();

@@ -21,7 +21,7 @@ class Faults : public EndToEnd {
  protected:
   void SetUp() override {
     make_remote({{"README", "hello\n"}});
-    url_ = serve();
+    url_ = serve_tapped();
     proxy_ = std::make_unique<FaultProxy>(static_cast<std::uint16_t>(net::Url::parse(url_)->port),
                                           one_in_ten(kSeed));
   }

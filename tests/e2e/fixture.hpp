@@ -10,6 +10,7 @@
 #include "necrocode/agent_runner.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/llm/replay.hpp"
+#include "support/api_tap.hpp"
 #include "support/eventually.hpp"
 #include "support/program.hpp"
 
@@ -114,13 +115,29 @@ class EndToEnd : public testing::Test {
   std::size_t model_calls() const { return model_->served().size(); }
 
   /// Starts `necrocode serve` on a free port; its URL.
-  std::string serve() {
-    services_ = start({"serve", "--listen", "127.0.0.1:0", "--data", path("services").string()});
+  std::string serve(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {"serve", "--listen", "127.0.0.1:0", "--data",
+                                          path("services").string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    services_ = start(arguments);
     const auto line = services_->read_line();
     const auto ready = Json::try_parse(line.value_or(""));
     EXPECT_TRUE(ready.has_value()) << stderr_text();
     return ready ? (*ready)["url"].string_or("") : "";
   }
+
+  /// serve() through a tap, which holds all that is said against /openapi.json, at the test's end
+  /// or at check_taps(); the tap's URL.
+  std::string serve_tapped() {
+    ApiTap& tap = *taps_.emplace_back(std::make_unique<ApiTap>());
+    const auto url = net::Url::parse(serve({"--public-url", tap.url()}));
+    tap.connect(static_cast<std::uint16_t>(url ? url->port : 0));
+    return tap.url();
+  }
+  void check_taps() {
+    for (const auto& tap : taps_) tap->expect_as_declared();
+  }
+  void TearDown() override { check_taps(); }
 
   /// A task whose test is that `file` holds "good".
   Json task(const std::string& number = "1") const {
@@ -140,6 +157,7 @@ class EndToEnd : public testing::Test {
   std::vector<std::string> extra_env_;
   std::unique_ptr<llm::ReplayServer> model_;
   std::unique_ptr<Program> services_;
+  std::vector<std::unique_ptr<ApiTap>> taps_;
 };
 
 }  // namespace necrocode::test

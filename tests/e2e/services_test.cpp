@@ -14,7 +14,7 @@ class Services : public EndToEnd {
  protected:
   void SetUp() override {
     make_remote({{"README", "hello\n"}});
-    url_ = serve();
+    url_ = serve_tapped();
     net::ServiceOptions options;
     options.base_url = url_;
     registry_ = std::make_unique<TaskRegistryClient>(std::move(options));
@@ -559,6 +559,10 @@ TEST_F(EndToEnd, AddressThatOthersReachThenNothingListensThere) {
     EXPECT_EQ(run(arguments), 6) << stderr_text();
     arguments.back() = "nonsense";
     EXPECT_EQ(run(arguments), 2) << stderr_text();
+  }
+  for (const char* url : {"nonsense", "ftp://a/", "http://user:key@a/", "http://a/?q"}) {
+    EXPECT_EQ(run({"serve", "--public-url", url, "--data", path("data").string()}), 2);
+    EXPECT_THAT(stderr_text(), HasSubstr("--public-url takes"));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/ids.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/net/body_sources.hpp"
 #include "necrocode/net/multipart.hpp"

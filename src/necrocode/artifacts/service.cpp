@@ -5,10 +5,13 @@
 #include "necrocode/artifacts/content_headers.hpp"
 #include "necrocode/artifacts/upload_form.hpp"
 #include "necrocode/base/digest.hpp"
+#include "necrocode/base/json_fields.hpp"
+#include "necrocode/base/json_schema.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/net/idempotency.hpp"
+#include "necrocode/net/request_fields.hpp"
 
 namespace necrocode::artifacts {
 namespace {
@@ -44,50 +47,34 @@ std::optional<std::string> path_of(std::string_view uri) {
   return percent_decode(uri);
 }
 
-std::optional<SystemTime> time_parameter(const Request& request, std::string_view name) {
-  const auto text = request.query_value(name);
-  if (!text) return std::nullopt;
-  std::optional<SystemTime> time = parse_rfc3339(*text);
-  if (const auto seconds = parse_double(*text)) time = from_unix_seconds(*seconds);
-  if (!time) {
-    throw HttpError(422, "invalid query",
-                    {{"/" + std::string(name), "must be Unix seconds or an RFC 3339 time"}});
-  }
-  return time;
-}
-
-std::uint64_t number_parameter(const Request& request, std::string_view name, std::uint64_t max,
-                               std::uint64_t otherwise) {
-  const auto text = request.query_value(name);
-  if (!text) return otherwise;
-  const auto number = parse_uint(*text);
-  if (!number || *number < 1 || *number > max) {
-    throw HttpError(
-        422, "invalid query",
-        {{"/" + std::string(name), "must be a number from 1 to " + std::to_string(max)}});
-  }
-  return *number;
-}
-
-ArtifactFilter filter_from(const Request& request) {
+ArtifactFilter read_filter(net::QueryFields& query) {
   ArtifactFilter filter;
-  filter.spec = request.query_value("spec").value_or("");
-  filter.task = request.query_value("task").value_or("");
+  filter.spec = query.text("spec").value_or("");
+  filter.task = query.text("task").value_or("");
   if (const auto id = TaskId::parse(filter.task)) {
     if (!filter.spec.empty() && filter.spec != id->spec()) {
-      throw HttpError(422, "invalid query", {{"/task", "belongs to another spec"}});
+      query.fail("task", "belongs to another spec");
     }
     filter.spec = id->spec();
     filter.task = id->number();
   }
-  filter.type = request.query_value("type").value_or("");
-  filter.tag = request.query_value("tag").value_or("");
-  filter.since = time_parameter(request, "since");
-  filter.until = time_parameter(request, "until");
-  filter.limit = number_parameter(request, "limit", limits::kPageSizeMax, limits::kPageSizeDefault);
-  filter.before =
-      static_cast<std::int64_t>(number_parameter(request, "cursor", INT64_MAX, INT64_MAX));
+  filter.type = query.text("type").value_or("");
+  filter.tag = query.text("tag").value_or("");
+  filter.since = query.time("since");
+  filter.until = query.time("until");
+  filter.limit = static_cast<std::size_t>(
+      query.integer("limit", 1, limits::kPageSizeMax).value_or(limits::kPageSizeDefault));
+  filter.before = query.integer("cursor", 1).value_or(INT64_MAX);
   return filter;
+}
+
+std::string read_uri(net::QueryFields& query) {
+  return query.required_text("uri");
+}
+
+std::vector<std::string> read_change_of_tags(JsonFields& fields) {
+  fields.require("tags");
+  return read_tags(fields);
 }
 
 // What the path of a PUT says, in the words that metadata would use.
@@ -106,6 +93,29 @@ void check_path_names(const Request& request) {
   if (!is_plain_name(spec)) errors.push_back({"/spec", "is not a spec's name"});
   if (!is_plain_name(task) && !TaskId::parse(task)) errors.push_back({"/task", "is not a task id"});
   if (!errors.empty()) throw HttpError(422, "invalid path", std::move(errors));
+}
+
+// The schemas of answers.
+void define_schemas(net::Api& api) {
+  using namespace schema;
+  api.define("Artifact", object({{"uri", text()},
+                                 {"id", text()},
+                                 {"size_bytes", integer()},
+                                 {"sha256", text()},
+                                 {"created_at", time()},
+                                 {"type", text()},
+                                 {"name", text()},
+                                 {"metadata", free_object()},
+                                 {"tags", list(text())}},
+                                {{"spec_name", text()}, {"task_id", text()}}));
+  const Json group = object({{"spec", or_null(text())},
+                             {"type", text()},
+                             {"count", integer()},
+                             {"size_bytes", integer()}});
+  api.define("ArtifactUsage", object({{"count", integer()},
+                                      {"size_bytes", integer()},
+                                      {"stored_bytes", integer()},
+                                      {"items", list(group)}}));
 }
 
 Response content_answer(const Artifact& artifact, StoredBytes bytes, const ByteRange& range) {
@@ -159,24 +169,88 @@ void ArtifactService::add_metrics(metrics::Registry& registry) {
   });
 }
 
-void ArtifactService::add_routes(net::HttpServer& server) {
-  const auto route = [&](const char* method, const char* pattern,
-                         Response (ArtifactService::*handler)(const Request&),
-                         net::RouteOptions options = {}) {
-    server.route(
-        method, pattern,
-        [this, handler](const Request& request) { return (this->*handler)(request); }, options);
+void ArtifactService::add_routes(net::Api& api) {
+  using schema::ref;
+  const auto route = [&](Response (ArtifactService::*handler)(const Request&),
+                         net::Operation operation, net::RouteOptions options = {}) {
+    const auto handle = [this, handler](const Request& request) {
+      return (this->*handler)(request);
+    };
+    api.route(std::move(operation), handle, options);
   };
   const net::RouteOptions form{limits::kArtifactBytes + limits::kArtifactFormBytes, true, false};
   const net::RouteOptions raw{limits::kArtifactBytes, true, false};
-  route("POST", "/artifacts", &ArtifactService::create_from_form, form);
-  route("PUT", "/artifacts/{spec}/{task}/{type}/{name}", &ArtifactService::create_from_body, raw);
-  route("GET", "/artifacts", &ArtifactService::list);
-  route("GET", "/artifacts/usage", &ArtifactService::usage);
-  route("GET", "/artifacts/metadata", &ArtifactService::metadata);
-  route("GET", "/artifacts/{id}", &ArtifactService::content);
-  route("DELETE", "/artifacts/{id}", &ArtifactService::remove);
-  route("PATCH", "/artifacts/{id}", &ArtifactService::change_tags);
+  const auto query = [](const auto& read) {
+    return net::describe_query([&](net::QueryFields& f) { read(f); });
+  };
+
+  api.begin_part("Artifact Store", "What runs leave behind: diffs, logs, test reports.");
+  define_schemas(api);
+  route(&ArtifactService::create_from_form,
+        {.method = "POST",
+         .path = "/artifacts",
+         .id = "uploadArtifact",
+         .summary = "Store a file, hashed and synced before the answer",
+         .headers = {"Idempotency-Key", "Content-Digest", "Repr-Digest"},
+         .body = schema::object({{"file", schema::text()}, {"type", schema::text()}},
+                                {{"metadata", schema::text()}}),
+         .body_type = "multipart/form-data",
+         .answers = {{201, ref("Artifact"), {"Location"}}},
+         .errors = {409, 415}},
+        form);
+  route(&ArtifactService::create_from_body,
+        {.method = "PUT",
+         .path = "/artifacts/{spec}/{task}/{type}/{name}",
+         .id = "putArtifact",
+         .summary = "Store the body as it is, of any size",
+         .headers = {"Idempotency-Key", "Content-Digest", "Repr-Digest"},
+         .body = Json::object(),
+         .body_type = "application/octet-stream",
+         .answers = {{201, ref("Artifact"), {"Location"}}},
+         .errors = {409, 415}},
+        raw);
+  route(&ArtifactService::list, {.method = "GET",
+                                 .path = "/artifacts",
+                                 .id = "listArtifacts",
+                                 .summary = "A page of artifacts, newest first",
+                                 .query = query(read_filter),
+                                 .answers = {{200, schema::page(ref("Artifact"))}}});
+  route(&ArtifactService::usage, {.method = "GET",
+                                  .path = "/artifacts/usage",
+                                  .id = "getArtifactUsage",
+                                  .summary = "How much is stored, by spec and type",
+                                  .answers = {{200, ref("ArtifactUsage")}}});
+  route(&ArtifactService::metadata, {.method = "GET",
+                                     .path = "/artifacts/metadata",
+                                     .id = "getArtifactMetadata",
+                                     .summary = "What is known of an artifact, by its uri",
+                                     .query = query(read_uri),
+                                     .answers = {{200, ref("Artifact")}},
+                                     .errors = {404}});
+  route(&ArtifactService::content,
+        {.method = "GET",
+         .path = "/artifacts/{id}",
+         .id = "downloadArtifact",
+         .summary = "An artifact's bytes, under its own media type",
+         .headers = {"Range", "If-Range", "If-None-Match"},
+         .answers = {{200, Json::object(), {"ETag", "Repr-Digest"}, "*/*"},
+                     {206, Json::object(), {"ETag", "Repr-Digest", "Content-Range"}, "*/*"},
+                     {304, {}, {"ETag"}}},
+         .errors = {404, 416}});
+  route(&ArtifactService::remove, {.method = "DELETE",
+                                   .path = "/artifacts/{id}",
+                                   .id = "deleteArtifact",
+                                   .summary = "Delete an artifact; its id is never used again",
+                                   .answers = {{204}},
+                                   .errors = {404}});
+  route(&ArtifactService::change_tags,
+        {.method = "PATCH",
+         .path = "/artifacts/{id}",
+         .id = "tagArtifact",
+         .summary = "Replace an artifact's tags",
+         .body = describe_fields([](JsonFields& fields) { read_change_of_tags(fields); }),
+         .answers = {{200, ref("Artifact")}},
+         .errors = {404}});
 }
 
 void ArtifactService::set_public_url(std::string public_url) {
@@ -271,7 +345,7 @@ Response ArtifactService::create_from_body(const Request& request) {
 }
 
 Response ArtifactService::list(const Request& request) {
-  const ArtifactList found = store_->list(filter_from(request));
+  const ArtifactList found = store_->list(net::read_query(request, read_filter));
   Json items = Json::array();
   for (const Artifact& artifact : found.items) items.push_back(to_json(artifact));
   const Json next = found.next ? Json(std::to_string(*found.next)) : Json();
@@ -294,10 +368,7 @@ Response ArtifactService::usage(const Request&) {
 }
 
 Response ArtifactService::metadata(const Request& request) {
-  if (request.query_count("uri") != 1) {
-    throw HttpError(400, "the query must have `uri` exactly once");
-  }
-  const std::string uri = *request.query_value("uri");
+  const std::string uri = net::read_query(request, read_uri);
   const std::optional<std::string> path = path_of(uri);
   // Behind a proxy the public URL may have a path of its own; without it the uri is as good.
   const std::string prefix = path_of(public_url()).value_or("") + std::string(kPathPrefix);
@@ -336,11 +407,7 @@ Response ArtifactService::remove(const Request& request) {
 }
 
 Response ArtifactService::change_tags(const Request& request) {
-  const Json body = request.json();
-  JsonFields fields(body);
-  if (!fields.has("tags")) fields.fail("tags", "is required");
-  const std::vector<std::string> tags = read_tags(fields);
-  fields.finish("change of tags");
+  const auto tags = net::read_body(request, "change of tags", read_change_of_tags);
   const auto artifact = store_->set_tags(ArtifactId{request.param("id")}, tags);
   if (!artifact) throw no_such_artifact(request.param("id"));
   return Response::json(200, to_json(*artifact));

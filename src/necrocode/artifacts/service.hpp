@@ -7,7 +7,7 @@
 #include <string>
 
 #include "necrocode/artifacts/artifact_store.hpp"
-#include "necrocode/net/http_server.hpp"
+#include "necrocode/net/api.hpp"
 #include "necrocode/observe/metrics.hpp"
 
 namespace necrocode::artifacts {
@@ -20,7 +20,7 @@ class ArtifactService {
   ArtifactService(std::unique_ptr<ArtifactStore> store, std::string public_url);
 
   /// Before the server's start().
-  void add_routes(net::HttpServer& server);
+  void add_routes(net::Api& api);
   /// necrocode_artifacts{type}, necrocode_artifact_bytes{type}, necrocode_artifact_stored_bytes.
   /// This must outlive the registry of metrics.
   void add_metrics(metrics::Registry& registry);

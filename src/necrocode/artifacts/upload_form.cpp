@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "necrocode/base/digest.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/net/multipart.hpp"

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "necrocode/artifacts/artifact_store.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/net/http_server.hpp"
 
 namespace necrocode::artifacts {

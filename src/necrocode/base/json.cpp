@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "necrocode/base/check.hpp"
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
-#include "necrocode/base/time_format.hpp"
 
 namespace necrocode {
 namespace {
@@ -229,10 +229,6 @@ void write(std::string& out, const Json& value, int indent, int level) {
   }
 }
 
-std::string pointer_part(std::string_view name) {
-  return "/" + replace_all(replace_all(std::string(name), "~", "~0"), "/", "~1");
-}
-
 }  // namespace
 
 Json::Json(const std::vector<std::string>& values) : value_(Array(values.begin(), values.end())) {}
@@ -382,185 +378,6 @@ std::string Json::pretty() const {
   std::string out;
   write(out, *this, 2, 0);
   return out;
-}
-
-JsonFields::JsonFields(const Json& object, std::string pointer)
-    : object_(object), pointer_(std::move(pointer)) {
-  if (!object_.is_object()) {
-    errors_.push_back({pointer_, "must be an object, not " + std::string(object_.type_name())});
-  }
-}
-
-const Json* JsonFields::get(std::string_view name) {
-  asked_.emplace_back(name);
-  const Json* value = object_.find(name);
-  return value && !value->is_null() ? value : nullptr;
-}
-
-std::string JsonFields::required_string(std::string_view name, std::size_t bytes_max) {
-  if (object_.is_object() && (!object_.find(name) || object_[name].is_null())) {
-    fail(name, "is required");
-    asked_.emplace_back(name);
-    return {};
-  }
-  auto value = string(name, bytes_max);
-  if (value && value->empty()) fail(name, "must not be empty");
-  return value.value_or("");
-}
-
-std::optional<std::string> JsonFields::string(std::string_view name, std::size_t bytes_max) {
-  const Json* value = get(name);
-  if (!value) return std::nullopt;
-  const auto text = value->as_string();
-  if (!text) {
-    fail(name, "must be a string, not " + std::string(value->type_name()));
-    return std::nullopt;
-  }
-  if (text->size() > bytes_max) {
-    fail(name, "must be at most " + std::to_string(bytes_max) + " bytes, is " +
-                   std::to_string(text->size()));
-    return std::nullopt;
-  }
-  if (text->find('\0') != std::string_view::npos) {
-    fail(name, "must not contain a NUL character");
-    return std::nullopt;
-  }
-  return std::string(*text);
-}
-
-std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int64_t min,
-                                                std::int64_t max) {
-  const Json* value = get(name);
-  if (!value) return std::nullopt;
-  const auto number = value->as_int();
-  if (!number) {
-    fail(name, "must be an integer, not " + std::string(value->type_name()));
-    return std::nullopt;
-  }
-  if (*number < min || *number > max) {
-    fail(name, "must be between " + std::to_string(min) + " and " + std::to_string(max) + ", is " +
-                   std::to_string(*number));
-    return std::nullopt;
-  }
-  return number;
-}
-
-std::optional<double> JsonFields::number(std::string_view name, double min, double max) {
-  const Json* value = get(name);
-  if (!value) return std::nullopt;
-  const auto number = value->as_double();
-  if (!number) {
-    fail(name, "must be a number, not " + std::string(value->type_name()));
-    return std::nullopt;
-  }
-  if (!(*number >= min && *number <= max)) {
-    fail(name, "must be between " + Json(min).dump() + " and " + Json(max).dump() + ", is " +
-                   value->dump());
-    return std::nullopt;
-  }
-  return number;
-}
-
-std::optional<bool> JsonFields::boolean(std::string_view name) {
-  const Json* value = get(name);
-  if (!value) return std::nullopt;
-  const auto boolean = value->as_bool();
-  if (!boolean) fail(name, "must be true or false, not " + std::string(value->type_name()));
-  return boolean;
-}
-
-std::vector<std::string> JsonFields::strings(std::string_view name, std::size_t count_max,
-                                             std::size_t bytes_max) {
-  std::vector<std::string> values;
-  std::size_t index = 0;
-  for (const Json& item : array(name, count_max)) {
-    const std::string at = std::string(name) + "/" + std::to_string(index++);
-    const auto text = item.as_string();
-    if (!text) {
-      errors_.push_back(
-          {pointer_ + "/" + at, "must be a string, not " + std::string(item.type_name())});
-    } else if (text->size() > bytes_max) {
-      errors_.push_back(
-          {pointer_ + "/" + at, "must be at most " + std::to_string(bytes_max) + " bytes"});
-    } else if (text->find('\0') != std::string_view::npos) {
-      errors_.push_back({pointer_ + "/" + at, "must not contain a NUL character"});
-    } else {
-      values.emplace_back(*text);
-    }
-  }
-  return values;
-}
-
-std::optional<SystemTime> JsonFields::time(std::string_view name) {
-  const Json* value = get(name);
-  if (!value) return std::nullopt;
-  std::optional<SystemTime> time;
-  if (const auto seconds = value->as_double()) time = from_unix_seconds(*seconds);
-  if (const auto text = value->as_string()) time = parse_rfc3339(*text);
-  if (!time) fail(name, "must be Unix seconds or an RFC 3339 time");
-  return time;
-}
-
-Json JsonFields::object(std::string_view name, std::size_t bytes_max) {
-  const Json* value = get(name);
-  if (!value) return Json::object();
-  if (!value->is_object()) {
-    fail(name, "must be an object, not " + std::string(value->type_name()));
-    return Json::object();
-  }
-  if (value->dump().size() > bytes_max) {
-    fail(name, "must be at most " + std::to_string(bytes_max) + " bytes");
-    return Json::object();
-  }
-  return *value;
-}
-
-const Json::Array& JsonFields::array(std::string_view name, std::size_t count_max) {
-  static const Json::Array kNone;
-  const Json* value = get(name);
-  if (!value) return kNone;
-  if (!value->is_array()) {
-    fail(name, "must be an array, not " + std::string(value->type_name()));
-    return kNone;
-  }
-  if (value->size() > count_max) {
-    fail(name, "must have at most " + std::to_string(count_max) + " elements, has " +
-                   std::to_string(value->size()));
-    return kNone;
-  }
-  return value->items();
-}
-
-bool JsonFields::has(std::string_view name) const {
-  const Json* value = object_.find(name);
-  return value && !value->is_null();
-}
-
-std::string JsonFields::pointer(std::string_view name) const {
-  return pointer_ + pointer_part(name);
-}
-
-void JsonFields::fail(std::string_view name, std::string message) {
-  errors_.push_back({pointer(name), std::move(message)});
-}
-
-void JsonFields::absorb(const JsonFields& nested) {
-  errors_.insert(errors_.end(), nested.errors_.begin(), nested.errors_.end());
-}
-
-std::vector<std::string> JsonFields::unknown() const {
-  std::vector<std::string> names;
-  for (const auto& [name, value] : object_.members()) {
-    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) names.push_back(name);
-  }
-  return names;
-}
-
-void JsonFields::finish(std::string_view what) const {
-  if (errors_.empty()) return;
-  ErrorInfo info;
-  info.fields = errors_;
-  throw TaskContextValidationError("invalid " + std::string(what), std::move(info));
 }
 
 }  // namespace necrocode

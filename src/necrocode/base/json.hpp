@@ -2,7 +2,6 @@
 // Parsing is bounded in depth and strict (RFC 8259); numbers are never converted silently.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
@@ -13,8 +12,6 @@
 #include <variant>
 #include <vector>
 
-#include "necrocode/base/clock.hpp"
-#include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
 
 namespace necrocode {
@@ -121,55 +118,6 @@ class Json {
 
  private:
   std::variant<std::monostate, bool, std::int64_t, double, std::string, Array, Object> value_;
-};
-
-/// Reads the members of one JSON object by name and type and collects every defect, so that a
-/// caller learns all of them at once. Unknown members are ignored unless asked for. A reader
-/// answers with nothing (or an empty value) for a member that is absent or null, and for one of
-/// another type or outside its bounds, which is a defect; none of them throws. Not thread-safe.
-class JsonFields {
- public:
-  /// `pointer`: where the object stands in the whole document ("" at the top). Keeps a reference.
-  explicit JsonFields(const Json& object, std::string pointer = "");
-
-  /// Absent or empty is a defect too.
-  std::string required_string(std::string_view name, std::size_t bytes_max = limits::kMiB);
-  std::optional<std::string> string(std::string_view name, std::size_t bytes_max = limits::kMiB);
-  /// A whole number from `min` to `max`, both included.
-  std::optional<std::int64_t> integer(std::string_view name, std::int64_t min = INT64_MIN,
-                                      std::int64_t max = INT64_MAX);
-  std::optional<double> number(std::string_view name, double min, double max);
-  std::optional<bool> boolean(std::string_view name);
-  /// An array of at most `count_max` strings, each of at most `bytes_max`.
-  std::vector<std::string> strings(std::string_view name, std::size_t count_max = 10'000,
-                                   std::size_t bytes_max = limits::kMiB);
-  /// Unix seconds (int or float) or RFC 3339.
-  std::optional<SystemTime> time(std::string_view name);
-  /// An object, or an empty one when absent or null.
-  Json object(std::string_view name, std::size_t bytes_max = limits::kMetadataBytes);
-  /// The array's elements, or none when absent.
-  const Json::Array& array(std::string_view name, std::size_t count_max);
-
-  bool has(std::string_view name) const;  ///< also with null
-  /// Of the member, in the whole document (RFC 6901).
-  std::string pointer(std::string_view name) const;
-  /// Adds a defect of the member that the readers cannot see.
-  void fail(std::string_view name, std::string message);
-  /// Takes over the defects of a nested reader.
-  void absorb(const JsonFields& nested);
-  /// Names of members that none of the calls above asked for.
-  std::vector<std::string> unknown() const;
-
-  const std::vector<FieldError>& errors() const { return errors_; }
-  /// Throws TaskContextValidationError with all defects, when there are any.
-  void finish(std::string_view what) const;
-
- private:
-  const Json* get(std::string_view name);
-  const Json& object_;
-  std::string pointer_;
-  std::vector<std::string> asked_;
-  std::vector<FieldError> errors_;
 };
 
 }  // namespace necrocode

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
 
 namespace necrocode::config {

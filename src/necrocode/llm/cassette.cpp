@@ -4,6 +4,7 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 
@@ -22,15 +23,14 @@ void allow_only(const Json& object, std::initializer_list<std::string_view> name
   }
 }
 
-CassetteMatch read_match(const Json& match, JsonFields& entry) {
+CassetteMatch read_match(JsonFields& entry) {
   CassetteMatch read;
-  if (match.is_null()) return read;
-  JsonFields fields(match, entry.pointer("match"));
-  read.model = fields.string("model").value_or("");
-  read.contains = fields.strings("contains", kConditionsMax);
-  read.not_contains = fields.strings("not_contains", kConditionsMax);
-  allow_only(match, {"model", "contains", "not_contains"}, fields);
-  entry.absorb(fields);
+  entry.nested("match", [&](JsonFields& match) {
+    read.model = match.string("model").value_or("");
+    read.contains = match.strings("contains", kConditionsMax);
+    read.not_contains = match.strings("not_contains", kConditionsMax);
+    allow_only(match.value(), {"model", "contains", "not_contains"}, match);
+  });
   return read;
 }
 
@@ -91,7 +91,7 @@ CassetteEntry read_entry(const Json& value, const std::string& pointer,
   JsonFields fields(value, pointer);
   if (value.is_object()) {
     allow_only(value, {"match", "times", "answer"}, fields);
-    entry.match = read_match(value["match"], fields);
+    entry.match = read_match(fields);
     entry.times = fields.integer("times", 0).value_or(1);
     const Json& answer = value["answer"];
     JsonFields given(answer, fields.pointer("answer"));
@@ -140,8 +140,8 @@ Cassette Cassette::parse(std::string_view text, std::string_view name) {
   }
   JsonFields fields(document);
   if (document.is_object()) {
-    if (!fields.has("version")) fields.fail("version", "is required");
-    if (!fields.has("entries")) fields.fail("entries", "is required");
+    fields.require("version");
+    fields.require("entries");
   }
   fields.integer("version", kVersion, kVersion);
   std::size_t index = 0;

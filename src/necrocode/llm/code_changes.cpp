@@ -5,6 +5,7 @@
 #include <set>
 
 #include "necrocode/base/errors.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/masking.hpp"
 #include "necrocode/base/text.hpp"
@@ -255,18 +256,15 @@ class ChangeReader {
   }
 
   static void read_edits(CodeChange& change, JsonFields& fields) {
-    std::size_t index = 0;
-    for (const Json& item : fields.array("edits", limits::kCodeEdits)) {
-      JsonFields edit(item, fields.pointer("edits") + "/" + std::to_string(index++));
+    fields.each("edits", limits::kCodeEdits, [&](JsonFields& edit) {
       for (const char* name : {"search", "replace"}) {
-        if (item.is_object() && stands_twice(item, name)) edit.fail(name, "stands twice");
+        if (stands_twice(edit.value(), name)) edit.fail(name, "stands twice");
       }
       const std::string search = edit.required_string("search", limits::kCodeChangeFileBytes);
       const auto replace = edit.string("replace", limits::kCodeChangeFileBytes);
-      if (item.is_object() && !edit.has("replace")) edit.fail("replace", "is required");
+      edit.require("replace");
       change.edits.push_back({search, replace.value_or("")});
-      fields.absorb(edit);
-    }
+    });
   }
 
   // Which of content and edits each operation takes.

@@ -2,6 +2,8 @@
 #include <cmath>
 
 #include "necrocode/base/check.hpp"
+#include "necrocode/base/clock.hpp"
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/net/http_server.hpp"
 #include "necrocode/observe/log.hpp"

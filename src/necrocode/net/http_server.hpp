@@ -18,6 +18,7 @@
 #include <variant>
 #include <vector>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/limits.hpp"

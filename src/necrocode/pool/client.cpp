@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
 
 namespace necrocode {

@@ -6,9 +6,12 @@
 #include <utility>
 
 #include "necrocode/base/ids.hpp"
+#include "necrocode/base/json_fields.hpp"
+#include "necrocode/base/json_schema.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/net/idempotency.hpp"
+#include "necrocode/net/request_fields.hpp"
 
 namespace necrocode::pool {
 namespace {
@@ -76,9 +79,113 @@ auto checked_url(Call call) {
   }
 }
 
-std::string lease_token(const net::Request& request, JsonFields& fields) {
-  const auto token = fields.string("lease_token", 1 * limits::kKiB);
-  return token.value_or(request.headers.get_or("X-Lease-Token", ""));
+// What bodies hold.
+
+std::string read_token(JsonFields& fields) {
+  return fields.string("lease_token", 1 * limits::kKiB).value_or("");
+}
+
+std::string token_of(const std::string& in_body, const net::Request& request) {
+  return in_body.empty() ? request.headers.get_or("X-Lease-Token", "") : in_body;
+}
+
+struct WantedSlot {
+  AllocateRequest request;
+  double timeout = kTimeoutDefault;  ///< seconds
+};
+WantedSlot read_wanted_slot(JsonFields& fields) {
+  WantedSlot slot;
+  AllocateRequest& wanted = slot.request;
+  wanted.repo_url = fields.required_string("repo_url", kUrlBytes);
+  wanted.required_by = fields.string("required_by", kRequiredByBytes).value_or("");
+  wanted.ref = fields.string("ref", 256).value_or("");
+  wanted.lease =
+      std::chrono::seconds(fields.integer("lease_seconds", 1, kLeaseSecondsMax).value_or(7200));
+  if (const auto age = fields.integer("max_age_seconds", 0, 365 * 24 * 3600))
+    wanted.max_age = std::chrono::seconds(*age);
+  slot.timeout = fields.number("timeout_seconds", 0, 1e9).value_or(kTimeoutDefault);
+  if (!wanted.ref.empty() && !git::is_branch_name(wanted.ref) && !git::is_object_id(wanted.ref)) {
+    fields.fail("ref", "is not the name of a branch or tag, nor a full commit id");
+  }
+  return slot;
+}
+
+struct Renewal {
+  std::string token;
+  std::optional<std::chrono::seconds> lease;
+};
+Renewal read_renewal(JsonFields& fields) {
+  Renewal renewal{read_token(fields), std::nullopt};
+  if (const auto seconds = fields.integer("lease_seconds", 1, kLeaseSecondsMax))
+    renewal.lease = std::chrono::seconds(*seconds);
+  return renewal;
+}
+
+PoolRequest read_pool(JsonFields& fields) {
+  PoolRequest wanted;
+  wanted.repo_url = fields.required_string("repo_url", kUrlBytes);
+  wanted.name = fields.string("name", limits::kNameBytes).value_or("");
+  wanted.base_branch = fields.string("base_branch", 256).value_or("");
+  wanted.num_slots = static_cast<int>(fields.integer("num_slots", 0, kSlotsMax).value_or(2));
+  wanted.max_slots = static_cast<int>(
+      fields.integer("max_slots", 1, kSlotsMax).value_or(std::max(8, wanted.num_slots)));
+  if (!wanted.name.empty() && !is_plain_name(wanted.name)) {
+    fields.fail("name",
+                "has letters, digits, '.', '_' and '-' only, and begins with a letter or digit");
+  }
+  if (!wanted.base_branch.empty() && !git::is_branch_name(wanted.base_branch)) {
+    fields.fail("base_branch", "is not a branch name");
+  }
+  if (wanted.max_slots < wanted.num_slots) fields.fail("max_slots", "is less than num_slots");
+  return wanted;
+}
+
+// The schemas of answers.
+void define_schemas(net::Api& api) {
+  using namespace schema;
+  api.define("SlotLease", object({{"slot_id", text()},
+                                  {"slot_path", text()},
+                                  {"git_dir", text()},
+                                  {"lease_token", text()},
+                                  {"expires_at", time()},
+                                  {"commit", text()},
+                                  {"branch", text()},
+                                  {"repo_url", text()}}));
+  api.define("ReleasedSlot", object({{"slot_id", text()}, {"released", boolean()}}));
+  api.define("RenewedSlot", object({{"slot_id", text()}, {"expires_at", time()}}));
+  const Json lease =
+      object({{"required_by", text()}, {"acquired_at", time()}, {"expires_at", time()}});
+  const Json proof = object({{"commit", text()}, {"files", integer()}, {"proven_at", time()}});
+  api.define(
+      "Slot",
+      object({{"slot_id", text()},
+              {"pool", text()},
+              {"state", text()},
+              {"lease", or_null(lease)},
+              {"branch", or_null(text())},
+              {"commit", or_null(text())}},
+             {{"slot", text()},
+              {"repo_url", text()},
+              {"slot_path", or_null(text())},
+              {"proof", proof},
+              {"quarantine_reason", text()},
+              {"statistics", object({{"allocations", integer()}, {"use_seconds", number()}})},
+              {"disk_bytes", or_null(integer())},
+              // Of a lease that has ended, how it did.
+              {"required_by", text()},
+              {"acquired_at", time()},
+              {"ended_at", or_null(time())}}));
+  api.define("Pool", object({{"name", text()},
+                             {"repo_url", text()},
+                             {"base_branch", text()},
+                             {"base_commit", text()},
+                             {"num_slots", integer()},
+                             {"max_slots", integer()},
+                             {"auto_created", boolean()},
+                             {"created_at", time()},
+                             {"waiting", integer()},
+                             {"counts", map(integer())},
+                             {"slots", list(ref("Slot"))}}));
 }
 
 /// Parks; `begin` gets the delivery. When time passes first, `late` answers.
@@ -121,28 +228,93 @@ void PoolService::add_metrics(metrics::Registry& registry) {
   });
 }
 
-void PoolService::add_routes(net::HttpServer& server) {
-  using net::Request;
-  using net::Response;
-  server.route("POST", "/slots/allocate",
-               [this](const Request& request) { return allocate(request); });
-  server.route("POST", "/slots/{id}/release",
-               [this](const Request& request) { return release(request); });
-  server.route("POST", "/slots/{id}/heartbeat",
-               [this](const Request& request) { return heartbeat(request); });
-  server.route("GET", "/slots/{id}", [this](const Request& request) {
-    return Response::json(200, manager_->slot_status(request.param("id")));
-  });
-  server.route("GET", "/pools",
-               [this](const Request&) { return Response::json(200, manager_->pools()); });
-  server.route("POST", "/pools", [this](const Request& request) { return create_pool(request); });
-  server.route("GET", "/pools/{name}", [this](const Request& request) {
-    return Response::json(200, manager_->pool_status(request.param("name")));
-  });
-  server.route("DELETE", "/pools/{name}",
-               [this](const Request& request) { return remove_pool(request); });
-  server.route("POST", "/pools/{name}/warm",
-               [this](const Request& request) { return warm(request); });
+net::Response PoolService::slot(const net::Request& request) {
+  return net::Response::json(200, manager_->slot_status(request.param("id")));
+}
+net::Response PoolService::pools(const net::Request&) {
+  return net::Response::json(200, manager_->pools());
+}
+net::Response PoolService::pool(const net::Request& request) {
+  return net::Response::json(200, manager_->pool_status(request.param("name")));
+}
+
+void PoolService::add_routes(net::Api& api) {
+  using schema::ref;
+  const auto route = [&](net::Response (PoolService::*handler)(const net::Request&),
+                         net::Operation operation) {
+    const auto handle = [this, handler](const net::Request& request) {
+      return (this->*handler)(request);
+    };
+    api.route(std::move(operation), handle);
+  };
+  const auto body = [](const auto& read) {
+    return describe_fields([&](JsonFields& f) { read(f); });
+  };
+
+  api.begin_part("Repo Pool Manager", "Clean clones of repositories, leased one by one.");
+  define_schemas(api);
+  route(&PoolService::allocate,
+        {.method = "POST",
+         .path = "/slots/allocate",
+         .id = "allocateSlot",
+         .summary = "Lease a clean clone, waiting for one in order of arrival",
+         .headers = {"Idempotency-Key"},
+         .body = body(read_wanted_slot),
+         .answers = {{200, ref("SlotLease")}},
+         .errors = {404, 409}});
+  route(&PoolService::release, {.method = "POST",
+                                .path = "/slots/{id}/release",
+                                .id = "releaseSlot",
+                                .summary = "Give a slot back; told again it does nothing",
+                                .headers = {"X-Lease-Token"},
+                                .body = body(read_token),
+                                .answers = {{200, ref("ReleasedSlot")}},
+                                .errors = {404, 409}});
+  route(&PoolService::heartbeat, {.method = "POST",
+                                  .path = "/slots/{id}/heartbeat",
+                                  .id = "renewSlotLease",
+                                  .summary = "Extend a slot's lease",
+                                  .headers = {"X-Lease-Token"},
+                                  .body = body(read_renewal),
+                                  .answers = {{200, ref("RenewedSlot")}},
+                                  .errors = {404, 409}});
+  route(&PoolService::slot, {.method = "GET",
+                             .path = "/slots/{id}",
+                             .id = "getSlot",
+                             .summary = "A slot, by its lease or its own name",
+                             .answers = {{200, ref("Slot")}},
+                             .errors = {404}});
+  route(&PoolService::pools, {.method = "GET",
+                              .path = "/pools",
+                              .id = "listPools",
+                              .summary = "All pools with their slots",
+                              .answers = {{200, schema::page(ref("Pool"))}}});
+  route(&PoolService::create_pool, {.method = "POST",
+                                    .path = "/pools",
+                                    .id = "createPool",
+                                    .summary = "Make a pool for a repository, and read it",
+                                    .body = body(read_pool),
+                                    .answers = {{201, ref("Pool")}},
+                                    .errors = {409}});
+  route(&PoolService::pool, {.method = "GET",
+                             .path = "/pools/{name}",
+                             .id = "getPool",
+                             .summary = "A pool with its slots",
+                             .answers = {{200, ref("Pool")}},
+                             .errors = {404}});
+  route(&PoolService::remove_pool, {.method = "DELETE",
+                                    .path = "/pools/{name}",
+                                    .id = "removePool",
+                                    .summary = "Remove a pool that has no lease",
+                                    .answers = {{204}},
+                                    .errors = {404, 409}});
+  route(&PoolService::warm,
+        {.method = "POST",
+         .path = "/pools/{name}/warm",
+         .id = "warmPool",
+         .summary = "Fetch, and prepare all slots; how far it is when it takes long",
+         .answers = {{200, ref("Pool")}},
+         .errors = {404, 422}});
 }
 
 bool PoolService::healthy(std::string& detail) const {
@@ -153,21 +325,7 @@ void PoolService::stop() {
 }
 
 net::Response PoolService::allocate(const net::Request& request) {
-  const Json body = request.json();
-  JsonFields fields(body);
-  AllocateRequest wanted;
-  wanted.repo_url = fields.required_string("repo_url", kUrlBytes);
-  wanted.required_by = fields.string("required_by", kRequiredByBytes).value_or("");
-  wanted.ref = fields.string("ref", 256).value_or("");
-  wanted.lease =
-      std::chrono::seconds(fields.integer("lease_seconds", 1, kLeaseSecondsMax).value_or(7200));
-  if (const auto age = fields.integer("max_age_seconds", 0, 365 * 24 * 3600))
-    wanted.max_age = std::chrono::seconds(*age);
-  const double timeout = fields.number("timeout_seconds", 0, 1e9).value_or(kTimeoutDefault);
-  if (!wanted.ref.empty() && !git::is_branch_name(wanted.ref) && !git::is_object_id(wanted.ref)) {
-    fields.fail("ref", "is not the name of a branch or tag, nor a full commit id");
-  }
-  fields.finish("slot request");
+  auto [wanted, timeout] = net::read_body(request, "slot request", read_wanted_slot);
   checked_url([&] { git::check_remote_url(wanted.repo_url); });
   if (const auto key = net::read_idempotency_key(request)) {
     wanted.idempotency_key = key->name;
@@ -203,47 +361,22 @@ net::Response PoolService::allocate(const net::Request& request) {
 }
 
 net::Response PoolService::release(const net::Request& request) {
-  const Json body = request.json();
-  JsonFields fields(body);
-  const std::string token = lease_token(request, fields);
-  fields.finish("release");
-  manager_->release(request.param("id"), token);
+  const std::string token = net::read_body(request, "release", read_token);
+  manager_->release(request.param("id"), token_of(token, request));
   return net::Response::json(200,
                              Json::object({{"slot_id", request.param("id")}, {"released", true}}));
 }
 
 net::Response PoolService::heartbeat(const net::Request& request) {
-  const Json body = request.json();
-  JsonFields fields(body);
-  const std::string token = lease_token(request, fields);
-  std::optional<std::chrono::seconds> lease;
-  if (const auto seconds = fields.integer("lease_seconds", 1, kLeaseSecondsMax))
-    lease = std::chrono::seconds(*seconds);
-  fields.finish("heartbeat");
-  const SystemTime end = manager_->heartbeat(request.param("id"), token, lease);
+  const Renewal renewal = net::read_body(request, "heartbeat", read_renewal);
+  const SystemTime end =
+      manager_->heartbeat(request.param("id"), token_of(renewal.token, request), renewal.lease);
   return net::Response::json(
       200, Json::object({{"slot_id", request.param("id")}, {"expires_at", to_rfc3339(end)}}));
 }
 
 net::Response PoolService::create_pool(const net::Request& request) {
-  const Json body = request.json();
-  JsonFields fields(body);
-  PoolRequest wanted;
-  wanted.repo_url = fields.required_string("repo_url", kUrlBytes);
-  wanted.name = fields.string("name", limits::kNameBytes).value_or("");
-  wanted.base_branch = fields.string("base_branch", 256).value_or("");
-  wanted.num_slots = static_cast<int>(fields.integer("num_slots", 0, kSlotsMax).value_or(2));
-  wanted.max_slots = static_cast<int>(
-      fields.integer("max_slots", 1, kSlotsMax).value_or(std::max(8, wanted.num_slots)));
-  if (!wanted.name.empty() && !is_plain_name(wanted.name)) {
-    fields.fail("name",
-                "has letters, digits, '.', '_' and '-' only, and begins with a letter or digit");
-  }
-  if (!wanted.base_branch.empty() && !git::is_branch_name(wanted.base_branch)) {
-    fields.fail("base_branch", "is not a branch name");
-  }
-  if (wanted.max_slots < wanted.num_slots) fields.fail("max_slots", "is less than num_slots");
-  fields.finish("pool");
+  const PoolRequest wanted = net::read_body(request, "pool", read_pool);
   checked_url([&] { git::check_remote_url(wanted.repo_url); });
   return park(
       request, 201,

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "necrocode/net/http_server.hpp"
+#include "necrocode/net/api.hpp"
 #include "necrocode/observe/metrics.hpp"
 #include "necrocode/pool/pool_manager.hpp"
 
@@ -19,7 +19,7 @@ class PoolService {
   ~PoolService();
 
   /// /slots/… and /pools/…; before the server's start().
-  void add_routes(net::HttpServer& server);
+  void add_routes(net::Api& api);
   /// necrocode_slots{pool,state}. This must outlive the registry of metrics.
   void add_metrics(metrics::Registry& registry);
   /// For the `pool` part of /health.
@@ -33,6 +33,9 @@ class PoolService {
   net::Response allocate(const net::Request& request);
   net::Response release(const net::Request& request);
   net::Response heartbeat(const net::Request& request);
+  net::Response slot(const net::Request& request);
+  net::Response pools(const net::Request& request);
+  net::Response pool(const net::Request& request);
   net::Response create_pool(const net::Request& request);
   net::Response remove_pool(const net::Request& request);
   net::Response warm(const net::Request& request);

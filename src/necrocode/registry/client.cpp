@@ -1,5 +1,6 @@
 #include "necrocode/registry/client.hpp"
 
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 
@@ -75,17 +76,22 @@ std::vector<std::string> full_dependencies(const Json& fields, const std::string
 }
 
 std::string read_number(JsonFields& reader) {
+  std::string number;
+  std::string_view read_from = "id";
   for (const char* name : {"id", "number", "task_id"}) {
-    if (!reader.has(name)) continue;
-    const std::string number = reader.required_string(name, 2 * limits::kNameBytes + 1);
-    if (!number.empty() && !is_plain_name(number) && !TaskId::parse(number)) {
-      reader.fail(name,
-                  "must be [A-Za-z0-9][A-Za-z0-9._-]{0,99}, alone or after its spec and a colon");
-    }
-    return number;
+    const auto given = reader.string(name, 2 * limits::kNameBytes + 1);
+    if (!given || !number.empty()) continue;
+    number = *given;
+    read_from = name;
   }
-  reader.fail("id", "is required");
-  return {};
+  if (number.empty()) {
+    const bool none = !reader.has("id") && !reader.has("number") && !reader.has("task_id");
+    reader.fail("id", none ? "is required" : "must not be empty");
+  } else if (!is_plain_name(number) && !TaskId::parse(number)) {
+    reader.fail(read_from,
+                "must be [A-Za-z0-9][A-Za-z0-9._-]{0,99}, alone or after its spec and a colon");
+  }
+  return number;
 }
 
 }  // namespace
@@ -105,7 +111,7 @@ bool is_final(TaskState state) {
   return state == TaskState::kDone || state == TaskState::kFailed || state == TaskState::kCancelled;
 }
 
-TaskSpec TaskSpec::from_json(JsonFields& reader, const Json& json) {
+TaskSpec TaskSpec::from_json(JsonFields& reader) {
   TaskSpec task;
   task.number = read_number(reader);
   task.title = reader.string("title", limits::kTaskTextBytes).value_or("");
@@ -145,7 +151,8 @@ TaskSpec TaskSpec::from_json(JsonFields& reader, const Json& json) {
   task.fields = Json::object();
   // In one order, so that the same fields are the same text however they were sent.
   for (const std::string_view name : kTaskFields) {
-    if (!json[name].is_null()) task.fields.set(name, json[name]);
+    const Json& value = reader.value()[name];
+    if (!value.is_null()) task.fields.set(name, value);
   }
   return task;
 }

@@ -8,8 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "necrocode/base/clock.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/json.hpp"
+
+namespace necrocode {
+class JsonFields;
+}
 
 namespace necrocode::registry {
 
@@ -49,7 +54,7 @@ struct TaskSpec {
   Json fields;
 
   /// Reads one element of a taskset; collects defects into `reader`'s errors.
-  static TaskSpec from_json(JsonFields& reader, const Json& json);
+  static TaskSpec from_json(JsonFields& reader);
 };
 
 /// A task's pointer to an artifact. Only recorded: nobody has looked whether it is there.

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "necrocode/base/clock.hpp"
-#include "necrocode/net/http_server.hpp"
+#include "necrocode/net/api.hpp"
 #include "necrocode/observe/metrics.hpp"
 #include "necrocode/registry/task_store.hpp"
 
@@ -22,7 +22,7 @@ class RegistryService {
   RegistryService(const RegistryService&) = delete;
   RegistryService& operator=(const RegistryService&) = delete;
 
-  void add_routes(net::HttpServer& server);
+  void add_routes(net::Api& api);
   /// necrocode_tasks{state}. This must outlive the registry of metrics.
   void add_metrics(metrics::Registry& registry);
   /// False, with the reason in `detail`, when the store cannot work. Never throws.

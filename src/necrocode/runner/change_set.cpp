@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/limits.hpp"

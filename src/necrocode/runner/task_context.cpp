@@ -4,6 +4,7 @@
 
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/config/yaml.hpp"
 #include "necrocode/git/repository.hpp"

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/text.hpp"

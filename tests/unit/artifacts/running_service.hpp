@@ -16,7 +16,8 @@ class RunningService {
  public:
   RunningService()
       : service_(std::make_unique<FilesystemArtifactStore>(folder_.path() / "artifacts"), "") {
-    service_.add_routes(server_);
+    net::Api api(server_);
+    service_.add_routes(api);
     server_.start();
     service_.set_public_url(server_.url());
   }

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
 
 namespace necrocode {

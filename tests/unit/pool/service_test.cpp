@@ -25,7 +25,8 @@ class PoolServiceTest : public testing::Test {
     PoolManagerOptions options;
     options.data_dir = folder_.path() / "data";
     service_ = std::make_unique<PoolService>(std::make_unique<PoolManager>(real_git(), options));
-    service_->add_routes(server_);
+    net::Api api(server_);
+    service_->add_routes(api);
     server_.start();
     net::ServiceOptions client;
     client.base_url = server_.url();

@@ -31,7 +31,8 @@ class EventFeedTest : public testing::Test {
     server = std::make_unique<net::HttpServer>(options);
     service = std::make_unique<RegistryService>(
         std::make_unique<SqliteTaskStore>(folder.path() / "registry.db"));
-    service->add_routes(*server);
+    net::Api api(*server);
+    service->add_routes(api);
     server->start();
   }
   void end() {

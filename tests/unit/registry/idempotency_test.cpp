@@ -33,7 +33,8 @@ class IdempotentRegistry : public testing::Test {
     server_ = std::make_unique<net::HttpServer>();
     service_ = std::make_unique<RegistryService>(
         std::make_unique<SqliteTaskStore>(folder_.path() / "registry.db", clock_), clock_);
-    service_->add_routes(*server_);
+    net::Api api(*server_);
+    service_->add_routes(api);
     server_->start();
   }
   void stop() {

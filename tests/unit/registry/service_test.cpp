@@ -21,7 +21,8 @@ class ServiceTest : public testing::Test {
   ServiceTest() {
     service = std::make_unique<RegistryService>(
         std::make_unique<SqliteTaskStore>(folder.path() / "registry.db", clock), clock);
-    service->add_routes(server);
+    net::Api api(server);
+    service->add_routes(api);
     server.start();
   }
   ~ServiceTest() override {

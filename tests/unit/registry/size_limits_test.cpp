@@ -135,7 +135,7 @@ TEST_F(SizeLimits, SubmittedMetadataIsLimitedToo) {
   }
   task.set("metadata", Json(std::move(members)));
   JsonFields reader(task);
-  TaskSpec::from_json(reader, task);
+  TaskSpec::from_json(reader);
   ASSERT_EQ(reader.errors().size(), 1u);
   EXPECT_EQ(reader.errors().front().pointer, "/metadata");
 }

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/registry/sqlite_store.hpp"
 
 namespace necrocode::registry {
@@ -55,7 +56,7 @@ inline TaskSpec task_spec(const std::string& number,
   more.set("title", "Task " + number);
   more.set("dependencies", dependencies);
   JsonFields reader(more);
-  TaskSpec task = TaskSpec::from_json(reader, more);
+  TaskSpec task = TaskSpec::from_json(reader);
   EXPECT_TRUE(reader.errors().empty());
   return task;
 }

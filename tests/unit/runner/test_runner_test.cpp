@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 
 namespace necrocode::runner {
