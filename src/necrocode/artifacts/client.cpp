@@ -37,8 +37,8 @@ ErrorInfo error_info(std::string operation, std::string_view target) {
   return info;
 }
 
-// Hashes what goes out, so that the store's answer can be held against it. read() and rewind() run
-// on the I/O thread, sha256() after the call has returned.
+// Hashes what goes out, so that the store's answer can be held against it. sha256() is for after
+// the call.
 class HashingBody final : public net::BodySource {
  public:
   explicit HashingBody(std::shared_ptr<net::BodySource> inner) : inner_(std::move(inner)) {}
@@ -206,7 +206,7 @@ class DownloadFile {
     if (!committed_) ::unlink(temporary_.c_str());
   }
 
-  // On the client's I/O thread; what they throw is what the call throws.
+  // What these throw is what the call throws.
   // An answer begins: with the rest that was asked for, or from the first byte.
   void begin(const net::HttpResponse& head) {
     const auto part = read_content_range(head);

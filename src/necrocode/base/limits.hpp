@@ -55,7 +55,7 @@ inline constexpr std::size_t kHttpBodiesInMemory = 256 * kMiB;  // of all reques
 inline constexpr std::size_t kHttpSendfileBytes = 512 * kKiB;   // then the next connection's turn
 inline constexpr std::size_t kHttpRedirects = 5;
 inline constexpr std::size_t kHttpConnectionsPerHost = 64;  // client pool
-inline constexpr std::size_t kHttpIdleConnections = 256;    // client pool, all hosts
+inline constexpr std::size_t kHttpIdleConnections = 64;     // client pool, all hosts
 inline constexpr auto kHttpConnectionAge = 50s;             // idle; below kHttpKeepAliveIdle
 inline constexpr std::size_t kHttpHosts = 64;               // idle ones a client remembers
 
@@ -77,7 +77,6 @@ inline constexpr std::size_t kOutboxCalls = 100'000;
 inline constexpr std::size_t kOutboxBytes = 256 * kMiB;
 inline constexpr std::size_t kMetricSeries = 1000;              // of one name
 inline constexpr std::size_t kOutboxSetAsideBytes = 64 * kMiB;  // then one older file is kept
-inline constexpr std::size_t kHttpSpareHandles = 64;            // libcurl handles kept for reuse
 inline constexpr std::size_t kMultipartParts = 16;
 inline constexpr std::size_t kMultipartHeaderBytes = 16 * kKiB;  // of one part
 inline constexpr std::size_t kMultipartFieldBytes = 1 * kMiB;    // a part that is not the file

@@ -1,6 +1,7 @@
-// The HttpClient over libcurl. One thread owns the multi handle and every connection; send()
-// prepares a transfer on its caller's thread, hands it over, and sleeps until the I/O thread has
-// finished it. What happens within one request is in curl_transfer.cpp.
+// The HttpClient over libcurl. Each request runs on its caller's own thread, over a handle that
+// keeps its connection for the next one: no thread of ours stands in between, and none is woken.
+// This file knows who may go on when: handles, the places of a host, cancelling, closing. What
+// happens within one request is in curl_transfer.cpp.
 //
 // Deliberately absent: retries (libcurl's own are refused and told as a reset),
 // libcurl's redirects, cookies, .netrc, content decoding, and libcurl's total timer, which would
@@ -10,13 +11,14 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <condition_variable>
+#include <deque>
+#include <list>
 #include <mutex>
 #include <optional>
-#include <set>
-#include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -27,92 +29,116 @@
 namespace necrocode::net {
 namespace {
 
-using std::chrono::milliseconds;
-
-class CurlHttpClient final : public HttpClient, public TransferDriver {
- public:
-  explicit CurlHttpClient(HttpClientOptions options);
-  ~CurlHttpClient() override;
-  HttpResponse send(const HttpRequest& request, const CallContext& context) override;
-
- private:
-  // On the callers' threads.
-  HttpResponse send_once(const HttpRequest& request, const Url& url, const CallContext& context,
-                         SteadyTime deadline);
-  std::unique_ptr<Transfer> take_spare();
-  void give_back(std::unique_ptr<Transfer> transfer);
-  void hand_over(Transfer& transfer);
-  void wake();
-
-  // On the I/O thread.
-  void run();
-  bool has_news();
-  bool take_new_work();
-  void admit(Transfer& transfer);
-  void start(Transfer& transfer);
-  void collect_finished();
-  milliseconds expire();
-  void end_cancelled();
-  SteadyTime turn_began() const override { return turn_began_; }
-  void rearm(Transfer& transfer) override;
-  void finish(Transfer& transfer);
-  void leave_host(Transfer& transfer);
-
-  const HttpClientOptions options_;
-  CURLM* const multi_;
-
-  std::mutex spares_mutex_;  // guards the three below
-  std::vector<std::unique_ptr<Transfer>> spares_;
-  std::size_t senders_ = 0;
-  std::condition_variable no_senders_;
-
-  std::mutex inbox_mutex_;  // guards the three below
-  std::vector<Transfer*> inbox_;
-  std::vector<std::unique_ptr<Transfer>> retired_;
-  bool stopping_ = false;
-
-  std::atomic<bool> sleeping_{false};  // the I/O thread must be woken to see news
-  std::atomic<bool> some_cancelled_{false};
-
-  // The I/O thread's own. Every transfer it holds has exactly one entry in timers_, which is never
-  // later than due(); it may be sooner, since progress only moves due() away.
-  std::set<std::pair<SteadyTime, Transfer*>> timers_;
-  std::unordered_map<std::string, Host> hosts_;
-  std::vector<Transfer*> arrived_;
-  SteadyTime turn_began_;  // the time to the precision of one turn of the loop
-
-  std::jthread thread_;
-};
+constexpr const char* kClosing = "the HTTP client is closing";
 
 void init_libcurl_once() {
   static const CURLcode code = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (code != CURLE_OK) throw std::bad_alloc();
 }
 
-CURLM* make_multi() {
-  init_libcurl_once();
-  CURLM* multi = curl_multi_init();
-  if (multi == nullptr) throw std::bad_alloc();
-  curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, static_cast<long>(limits::kHttpIdleConnections));
-  curl_multi_setopt(multi, CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
-  return multi;
-}
+/// What all handles of a client have in common: found addresses and TLS sessions.
+class SharedCache {
+ public:
+  SharedCache() {
+    init_libcurl_once();
+    share_ = curl_share_init();
+    if (share_ == nullptr) throw std::bad_alloc();
+    curl_share_setopt(share_, CURLSHOPT_LOCKFUNC, &lock);
+    curl_share_setopt(share_, CURLSHOPT_UNLOCKFUNC, &unlock);
+    curl_share_setopt(share_, CURLSHOPT_USERDATA, this);
+    curl_share_setopt(share_, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+    curl_share_setopt(share_, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
+  }
+  ~SharedCache() { curl_share_cleanup(share_); }
+  SharedCache(const SharedCache&) = delete;
+  SharedCache& operator=(const SharedCache&) = delete;
+  void* handle() const { return share_; }
 
-CurlHttpClient::CurlHttpClient(HttpClientOptions options)
-    : options_(std::move(options)), multi_(make_multi()), thread_([this] { run(); }) {}
+ private:
+  static void lock(CURL*, curl_lock_data data, curl_lock_access, void* self) {
+    static_cast<SharedCache*>(self)->mutexes_[data].lock();
+  }
+  static void unlock(CURL*, curl_lock_data data, void* self) {
+    static_cast<SharedCache*>(self)->mutexes_[data].unlock();
+  }
+  CURLSH* share_ = nullptr;
+  std::array<std::mutex, CURL_LOCK_DATA_LAST> mutexes_;  // libcurl says which
+};
+
+/// OpenSSL writes without MSG_NOSIGNAL: while this lives, a broken connection does not kill the
+/// process of a caller that has left SIGPIPE as it was.
+class NoSigpipe {
+ public:
+  NoSigpipe() {
+    sigemptyset(&sigpipe_);
+    sigaddset(&sigpipe_, SIGPIPE);
+    sigset_t pending;
+    sigpending(&pending);
+    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &sigpipe_, &before_);
+  }
+  ~NoSigpipe() {
+    const timespec at_once{};
+    while (!was_pending_ && sigtimedwait(&sigpipe_, nullptr, &at_once) > 0) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  NoSigpipe(const NoSigpipe&) = delete;
+  NoSigpipe& operator=(const NoSigpipe&) = delete;
+
+ private:
+  sigset_t sigpipe_{}, before_{};
+  bool was_pending_ = false;
+};
+
+class CurlHttpClient final : public HttpClient {
+ public:
+  explicit CurlHttpClient(HttpClientOptions options) : options_(std::move(options)) {}
+  ~CurlHttpClient() override;
+  HttpResponse send(const HttpRequest& request, const CallContext& context) override;
+
+ private:
+  /// A request that waits for one of its host's places.
+  struct Waiter {
+    bool may_go = false;
+    std::condition_variable turn;
+  };
+  struct Host {
+    std::size_t active = 0;
+    std::deque<Waiter*> waiting;  ///< in order of arrival
+  };
+  using Handle = std::unique_ptr<Transfer>;
+
+  HttpResponse send_once(const HttpRequest& request, const Url& url, const CallContext& context,
+                         SteadyTime deadline);
+  Handle enter(const std::string& origin, const CallContext& context, SteadyTime deadline);
+  void wait_for_place(std::unique_lock<std::mutex>& lock, Host& host, const CallContext& context,
+                      SteadyTime deadline);
+  Handle take_idle(const std::string& origin);
+  void leave(const std::string& origin, Handle handle);
+  void pass_place_on(const std::string& origin);
+  void run(Transfer& transfer, const CallContext& context, bool tls);
+
+  const HttpClientOptions options_;
+  SharedCache cache_;
+
+  std::mutex mutex_;  // guards all below
+  std::unordered_map<std::string, Host> hosts_;
+  std::vector<Handle> idle_;  // the last used at the end
+  std::unordered_set<Transfer*> running_;
+  std::size_t senders_ = 0;
+  std::condition_variable no_senders_;
+  bool closing_ = false;
+};
 
 CurlHttpClient::~CurlHttpClient() {
-  {
-    const std::lock_guard lock(inbox_mutex_);
-    stopping_ = true;
+  std::unique_lock lock(mutex_);
+  closing_ = true;
+  for (Transfer* transfer : running_) transfer->cancel(kClosing);
+  for (auto& [origin, host] : hosts_) {
+    for (Waiter* waiter : host.waiting) waiter->turn.notify_one();
   }
-  wake();
-  thread_.join();
-  std::unique_lock lock(spares_mutex_);
   no_senders_.wait(lock, [this] { return senders_ == 0; });
-  spares_.clear();
-  retired_.clear();
-  curl_multi_cleanup(multi_);
 }
 
 HttpResponse CurlHttpClient::send(const HttpRequest& request, const CallContext& context) {
@@ -138,236 +164,138 @@ HttpResponse CurlHttpClient::send(const HttpRequest& request, const CallContext&
 
 HttpResponse CurlHttpClient::send_once(const HttpRequest& request, const Url& url,
                                        const CallContext& context, SteadyTime deadline) {
-  std::unique_ptr<Transfer> transfer = take_spare();
-  struct Return {
+  const std::string origin = url.origin();
+  Handle transfer = enter(origin, context, deadline);
+  struct Leave {
     CurlHttpClient& client;
-    std::unique_ptr<Transfer>& transfer;
-    ~Return() { client.give_back(std::move(transfer)); }
-  } give_back_at_end{*this, transfer};
+    const std::string& origin;
+    Handle& transfer;
+    ~Leave() { client.leave(origin, std::move(transfer)); }
+  } leave_at_end{*this, origin, transfer};
 
   transfer->begin(request, url, deadline);
-  if (context.cancelled()) transfer->fail(TransportFailure::kCancelled, "cancelled");
-  if (deadline <= std::chrono::steady_clock::now()) {
-    transfer->fail(TransportFailure::kTimeout, "no time was left");
-  }
-  if (transfer->failure) throw transfer->to_error();
-  {
-    hand_over(*transfer);
-    const std::stop_callback on_stop(context.stop, [this, &transfer] {
-      transfer->cancelled = true;
-      some_cancelled_ = true;
-      wake();
-    });
-    std::unique_lock lock(transfer->mutex);
-    transfer->wake.wait(lock, [&] { return transfer->done; });
-  }
+  run(*transfer, context, url.scheme == "https");
   if (transfer->failure) throw transfer->to_error();
   return std::move(transfer->response);
 }
 
-std::unique_ptr<Transfer> CurlHttpClient::take_spare() {
+void CurlHttpClient::run(Transfer& transfer, const CallContext& context, bool tls) {
   {
-    const std::lock_guard lock(spares_mutex_);
-    ++senders_;
-    if (!spares_.empty()) {
-      auto spare = std::move(spares_.back());
-      spares_.pop_back();
-      return spare;
-    }
+    const std::lock_guard lock(mutex_);
+    if (closing_) return transfer.fail(TransportFailure::kCancelled, kClosing);
+    running_.insert(&transfer);
   }
-  try {
-    return std::make_unique<Transfer>(*this, options_);
-  } catch (...) {
-    give_back(nullptr);
-    throw;
+  {
+    const std::stop_callback on_stop(context.stop, [&] { transfer.cancel("cancelled"); });
+    const std::optional<NoSigpipe> no_sigpipe =
+        tls ? std::optional<NoSigpipe>(std::in_place) : std::nullopt;
+    transfer.run();
   }
+  const std::lock_guard lock(mutex_);
+  running_.erase(&transfer);
 }
 
-void CurlHttpClient::give_back(std::unique_ptr<Transfer> transfer) {
-  if (transfer) transfer->fields.reset();  // may hold a credential
-  std::unique_lock lock(spares_mutex_);
-  if (transfer && spares_.size() < limits::kHttpSpareHandles)
-    spares_.push_back(std::move(transfer));
-  if (transfer) {
-    // The I/O thread may still be in notify_one() of this transfer: it frees it itself.
-    const std::lock_guard inbox_lock(inbox_mutex_);
-    retired_.push_back(std::move(transfer));
+// ---- places and handles ------------------------------------------------------------------------
+
+TransportError not_sent(TransportFailure failure, const char* detail) {
+  return TransportError(failure, Delivery::kNotSent, false, detail);
+}
+
+/// A handle, and a place at its host; throws when there is neither time nor will.
+CurlHttpClient::Handle CurlHttpClient::enter(const std::string& origin, const CallContext& context,
+                                             SteadyTime deadline) {
+  if (context.cancelled()) throw not_sent(TransportFailure::kCancelled, "cancelled");
+  if (deadline <= std::chrono::steady_clock::now()) {
+    throw not_sent(TransportFailure::kTimeout, "no time was left");
   }
+  Handle handle;
+  {
+    std::unique_lock lock(mutex_);
+    if (closing_) throw not_sent(TransportFailure::kCancelled, kClosing);
+    Host& host = hosts_[origin];
+    if (host.active < options_.connections_per_host) {
+      ++host.active;
+    } else {
+      wait_for_place(lock, host, context, deadline);
+    }
+    ++senders_;
+    handle = take_idle(origin);
+  }
+  try {
+    if (!handle) handle = std::make_unique<Transfer>(options_, cache_.handle());
+  } catch (...) {
+    leave(origin, nullptr);
+    throw;
+  }
+  return handle;
+}
+
+void CurlHttpClient::wait_for_place(std::unique_lock<std::mutex>& lock, Host& host,
+                                    const CallContext& context, SteadyTime deadline) {
+  Waiter waiter;
+  host.waiting.push_back(&waiter);
+  ++senders_;  // the destructor waits for those who wait, too
+  bool cancelled = false;
+  bool in_time = true;
+  lock.unlock();  // a token that is stopped already calls back at once
+  {
+    const std::stop_callback on_stop(context.stop, [&] {
+      const std::lock_guard guard(mutex_);
+      cancelled = true;
+      waiter.turn.notify_one();
+    });
+    lock.lock();
+    const auto decided = [&] { return waiter.may_go || cancelled || closing_; };
+    in_time = waiter.turn.wait_until(lock, deadline, decided);
+    lock.unlock();
+  }
+  lock.lock();
+  if (--senders_ == 0) no_senders_.notify_all();
+  if (waiter.may_go) return;  // the place is ours, whatever else came
+  std::erase(host.waiting, &waiter);
+  if (closing_) throw not_sent(TransportFailure::kCancelled, kClosing);
+  if (!in_time) throw not_sent(TransportFailure::kTimeout, "no whole answer in time");
+  throw not_sent(TransportFailure::kCancelled, "cancelled");
+}
+
+/// The one that was last at that host, for its connection; else the one that has rested longest,
+/// when there are many.
+CurlHttpClient::Handle CurlHttpClient::take_idle(const std::string& origin) {
+  auto found = std::find_if(idle_.rbegin(), idle_.rend(),
+                            [&](const Handle& handle) { return handle->origin == origin; });
+  if (found == idle_.rend() && idle_.size() < limits::kHttpIdleConnections) return nullptr;
+  const auto position = found == idle_.rend() ? idle_.begin() : std::prev(found.base());
+  Handle handle = std::move(*position);
+  idle_.erase(position);
+  return handle;
+}
+
+void CurlHttpClient::leave(const std::string& origin, Handle handle) {
+  if (handle) handle->fields.reset();  // may hold a credential
+  std::unique_lock lock(mutex_);
+  if (handle) idle_.push_back(std::move(handle));
+  if (idle_.size() > limits::kHttpIdleConnections) {
+    Handle one_too_many = std::move(idle_.front());
+    idle_.erase(idle_.begin());
+    lock.unlock();
+    one_too_many.reset();  // says goodbye to the other side
+    lock.lock();
+  }
+  pass_place_on(origin);
   if (--senders_ == 0) no_senders_.notify_all();
 }
 
-void CurlHttpClient::hand_over(Transfer& transfer) {
-  {
-    const std::lock_guard lock(inbox_mutex_);
-    if (stopping_) {
-      transfer.fail(TransportFailure::kCancelled, "the HTTP client is closing");
-      throw transfer.to_error();
-    }
-    inbox_.push_back(&transfer);
-  }
-  wake();
-}
-
-void CurlHttpClient::wake() {
-  // Only the first who finds it asleep; while it works, it looks into the inbox before it sleeps.
-  if (sleeping_.exchange(false)) curl_multi_wakeup(multi_);
-}
-
-// ---- the I/O thread ----------------------------------------------------------------------------
-
-void CurlHttpClient::run() {
-  sigset_t all;
-  sigfillset(&all);
-  // Signals are for the main thread; SIGPIPE (OpenSSL writes without MSG_NOSIGNAL) for nobody.
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
-  while (take_new_work()) {
-    turn_began_ = std::chrono::steady_clock::now();
-    int running = 0;
-    curl_multi_perform(multi_, &running);
-    collect_finished();
-    if (some_cancelled_.exchange(false)) end_cancelled();
-    const milliseconds wait = expire();
-    sleeping_ = true;  // before the look: what comes after it, wakes
-    const bool news = some_cancelled_ || has_news();
-    curl_multi_poll(multi_, nullptr, 0, news ? 0 : static_cast<int>(wait.count()), nullptr);
-    sleeping_ = false;
-  }
-  while (!timers_.empty()) {
-    Transfer& transfer = *timers_.begin()->second;
-    transfer.fail(TransportFailure::kCancelled, "the HTTP client is closing");
-    finish(transfer);
-  }
-}
-
-bool CurlHttpClient::has_news() {
-  const std::lock_guard lock(inbox_mutex_);
-  return !inbox_.empty() || stopping_;
-}
-
-/// False when it is time to end.
-bool CurlHttpClient::take_new_work() {
-  std::vector<std::unique_ptr<Transfer>> retired;
-  bool stopping = false;
-  {
-    const std::lock_guard lock(inbox_mutex_);
-    arrived_.swap(inbox_);
-    retired.swap(retired_);
-    stopping = stopping_;
-  }
-  for (Transfer* transfer : arrived_) {
-    transfer->timer = transfer->due();
-    timers_.emplace(transfer->timer, transfer);
-    if (!stopping) admit(*transfer);
-  }
-  arrived_.clear();
-  return !stopping;
-}
-
-/// Begins now, or waits in order of arrival for one of its host's connections.
-void CurlHttpClient::admit(Transfer& transfer) {
-  Host& host = hosts_[transfer.origin];
-  transfer.host = &host;
-  if (host.active >= options_.connections_per_host) {
-    host.waiting.push_back(&transfer);
-    return;
-  }
-  ++host.active;
-  start(transfer);
-}
-
-void CurlHttpClient::start(Transfer& transfer) {
-  transfer.in_multi = true;
-  const CURLMcode code = curl_multi_add_handle(multi_, transfer.easy.get());
-  NECROCODE_CHECK(code == CURLM_OK || code == CURLM_OUT_OF_MEMORY);
-  if (code == CURLM_OK) return;
-  transfer.fail(TransportFailure::kConnect, "out of memory");
-  finish(transfer);
-}
-
-void CurlHttpClient::collect_finished() {
-  int left = 0;
-  while (CURLMsg* message = curl_multi_info_read(multi_, &left)) {
-    if (message->msg != CURLMSG_DONE) continue;
-    const CURLcode code = message->data.result;
-    void* owner = nullptr;
-    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &owner);
-    Transfer& transfer = *static_cast<Transfer*>(owner);
-    transfer.end(code);
-    finish(transfer);
-  }
-}
-
-/// Ends what is overdue; how long the thread may sleep.
-milliseconds CurlHttpClient::expire() {
-  constexpr milliseconds kLongest{60'000};
-  const SteadyTime now = std::chrono::steady_clock::now();
-  while (!timers_.empty() && timers_.begin()->first <= now) {
-    Transfer& transfer = *timers_.begin()->second;
-    if (transfer.due() > now) {
-      rearm(transfer);
-      continue;
-    }
-    const bool whole = transfer.due() == transfer.deadline;
-    transfer.fail(TransportFailure::kTimeout, whole ? "no whole answer in time"
-                                              : transfer.answer_began
-                                                  ? "the answer stood still for too long"
-                                                  : "no answer began in time");
-    finish(transfer);
-  }
-  if (timers_.empty() || timers_.begin()->first - now > kLongest) return kLongest;
-  return std::chrono::ceil<milliseconds>(timers_.begin()->first - now);
-}
-
-void CurlHttpClient::end_cancelled() {
-  std::vector<Transfer*> cancelled;
-  for (const auto& [time, transfer] : timers_) {
-    if (transfer->cancelled) cancelled.push_back(transfer);
-  }
-  for (Transfer* transfer : cancelled) {
-    transfer->fail(TransportFailure::kCancelled, "cancelled");
-    finish(*transfer);
-  }
-}
-
-void CurlHttpClient::rearm(Transfer& transfer) {
-  auto entry = timers_.extract({transfer.timer, &transfer});
-  transfer.timer = transfer.due();
-  entry.value().first = transfer.timer;
-  timers_.insert(std::move(entry));
-}
-
-/// Takes the transfer out of everything and wakes its caller, whose it is from then on.
-void CurlHttpClient::finish(Transfer& transfer) {
-  timers_.erase({transfer.timer, &transfer});
-  if (transfer.in_multi) {
-    // Of a request that is not finished this closes the connection: a late answer must not be read
-    // as the next request's.
-    curl_multi_remove_handle(multi_, transfer.easy.get());
-  }
-  leave_host(transfer);
-  {
-    const std::lock_guard lock(transfer.mutex);
-    transfer.done = true;
-  }
-  transfer.wake.notify_one();  // a transfer that is no longer needed goes through retired_
-}
-
-void CurlHttpClient::leave_host(Transfer& transfer) {
-  if (transfer.host == nullptr) return;  // never admitted: the client is closing
-  Host& host = *transfer.host;
-  if (!transfer.in_multi) {
-    std::erase(host.waiting, &transfer);
-  } else if (!host.waiting.empty()) {
-    Transfer& next = *host.waiting.front();
+void CurlHttpClient::pass_place_on(const std::string& origin) {
+  const auto found = hosts_.find(origin);
+  Host& host = found->second;
+  if (!host.waiting.empty()) {
+    Waiter& next = *host.waiting.front();
     host.waiting.pop_front();
-    start(next);  // takes over the place, so `active` stays
+    next.may_go = true;
+    next.turn.notify_one();
     return;
-  } else {
-    --host.active;
   }
-  if (host.active == 0 && host.waiting.empty() && hosts_.size() > limits::kHttpHosts) {
-    hosts_.erase(transfer.origin);
-  }
+  if (--host.active == 0 && hosts_.size() > limits::kHttpHosts) hosts_.erase(found);
 }
 
 }  // namespace

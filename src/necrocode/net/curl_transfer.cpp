@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "necrocode/base/check.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 
@@ -139,7 +140,7 @@ TransportFailure classify(CURLcode code, const Transfer& transfer) {
   }
 }
 
-// ---- libcurl's callbacks, all on the I/O thread ------------------------------------------------
+// ---- libcurl's callbacks ------------------------------------------------------------------------
 
 curl_socket_t on_open_socket(void* owner, curlsocktype, curl_sockaddr* address) {
   if (static_cast<Transfer*>(owner)->refuse_silent_retry()) return CURL_SOCKET_BAD;
@@ -174,7 +175,7 @@ int on_progress(void* owner, curl_off_t, curl_off_t, curl_off_t, curl_off_t uplo
   Transfer& transfer = *static_cast<Transfer*>(owner);
   if (uploaded != transfer.uploaded) {
     transfer.uploaded = uploaded;
-    transfer.last_sent = transfer.driver.turn_began();
+    transfer.last_sent = transfer.now;
   }
   return 0;
 }
@@ -186,6 +187,9 @@ void CurlFree::operator()(void* easy) const {
 }
 void CurlFree::operator()(curl_slist* list) const {
   curl_slist_free_all(list);
+}
+void CurlMultiFree::operator()(void* multi) const {
+  curl_multi_cleanup(multi);
 }
 
 TransportError invalid(const std::string& detail) {
@@ -215,17 +219,21 @@ std::optional<Url> redirect_target(const HttpRequest& request, const Url& from,
   return target;
 }
 
-// ---- the request: on its caller's thread -------------------------------------------------------
+// ---- before it runs ----------------------------------------------------------------------------
 
-Transfer::Transfer(TransferDriver& the_driver, const HttpClientOptions& the_options)
-    : driver(the_driver), options(the_options), easy(curl_easy_init()) {
-  if (!easy) throw std::bad_alloc();
-  set_constant_options();
+Transfer::Transfer(const HttpClientOptions& the_options, void* share)
+    : options(the_options), multi(curl_multi_init()), easy(curl_easy_init()) {
+  if (!multi || !easy) throw std::bad_alloc();
+  // One connection, that of the last request.
+  curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 1L);
+  curl_multi_setopt(multi.get(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+  set_constant_options(share);
 }
 
-void Transfer::set_constant_options() {
+void Transfer::set_constant_options(void* share) {
+  set_option(easy.get(), CURLOPT_SHARE, share);
   set_option(easy.get(), CURLOPT_NOSIGNAL, 1L);
-  // A cancelled DNS lookup must not hold the I/O thread.
+  // A cancelled DNS lookup must hold nobody.
   set_option(easy.get(), CURLOPT_QUICK_EXIT, 1L);
   set_option(easy.get(), CURLOPT_PROTOCOLS_STR, "http,https");
   set_option(easy.get(), CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
@@ -265,17 +273,16 @@ void Transfer::begin(const HttpRequest& the_request, const Url& url, SteadyTime 
   fields.reset();
   request = &the_request;
   origin = url.origin();
-  host = nullptr;
   deadline = the_deadline;
   response = {};
   failure.reset();
-  headers_complete = reused = answer_began = in_multi = done = false;
+  headers_complete = reused = answer_began = false;
   header_bytes = 0;
   requests_begun = 0;
   body_left = the_request.body_source ? the_request.body_source->size() : 0;
   uploaded = 0;
   error_text[0] = '\0';
-  cancelled = false;
+  cancelled = nullptr;
   prepare(url);
 }
 
@@ -310,7 +317,49 @@ void Transfer::set_method() {
   set_option(easy.get(), CURLOPT_CUSTOMREQUEST, request->method.c_str());
 }
 
-// ---- on the I/O thread -------------------------------------------------------------------------
+// ---- while it runs -----------------------------------------------------------------------------
+
+void Transfer::run() {
+  const CURLMcode code = curl_multi_add_handle(multi.get(), easy.get());
+  NECROCODE_CHECK(code == CURLM_OK || code == CURLM_OUT_OF_MEMORY);
+  if (code != CURLM_OK) return fail(TransportFailure::kConnect, "out of memory");
+  constexpr std::chrono::milliseconds kLongest{60'000};
+  while (!turn()) {
+    const auto wait = std::chrono::ceil<std::chrono::milliseconds>(
+        std::min<SteadyTime::duration>(due() - now, kLongest));
+    curl_multi_poll(multi.get(), nullptr, 0, static_cast<int>(wait.count()), nullptr);
+  }
+  // Of a request that is not finished this closes the connection: a late answer must not be read
+  // as the next request's.
+  curl_multi_remove_handle(multi.get(), easy.get());
+}
+
+bool Transfer::turn() {
+  now = std::chrono::steady_clock::now();
+  int running = 0;
+  curl_multi_perform(multi.get(), &running);
+  if (running == 0) {
+    int left = 0;
+    const CURLMsg* message = curl_multi_info_read(multi.get(), &left);
+    NECROCODE_CHECK(message != nullptr && message->msg == CURLMSG_DONE);
+    end(message->data.result);
+    return true;
+  }
+  if (const char* reason = cancelled) {
+    fail(TransportFailure::kCancelled, reason);
+  } else if (due() <= now) {
+    const bool whole = due() == deadline;
+    fail(TransportFailure::kTimeout, whole          ? "no whole answer in time"
+                                     : answer_began ? "the answer stood still for too long"
+                                                    : "no answer began in time");
+  }
+  return failure.has_value();
+}
+
+void Transfer::cancel(const char* reason) {
+  cancelled = reason;
+  curl_multi_wakeup(multi.get());
+}
 
 bool Transfer::refuse_silent_retry() {
   if (requests_begun == 0) return false;
@@ -323,8 +372,7 @@ void Transfer::request_begins() {
   curl_easy_getinfo(easy.get(), CURLINFO_NUM_CONNECTS, &connects);
   reused = connects == 0;
   requests_begun = 1;
-  last_sent = driver.turn_began();
-  if (due() < timer) driver.rearm(*this);
+  last_sent = now;
 }
 
 std::optional<std::size_t> Transfer::read_body(char* buffer, std::size_t size) {
@@ -344,8 +392,8 @@ std::optional<std::size_t> Transfer::read_body(char* buffer, std::size_t size) {
 }
 
 void Transfer::take_header_line(std::string_view line) {
-  last_received = driver.turn_began();
-  if (!std::exchange(answer_began, true) && due() < timer) driver.rearm(*this);
+  last_received = now;
+  answer_began = true;
   header_bytes += line.size();
   if (header_bytes > limits::kHttpHeaderBytes) {
     return fail(TransportFailure::kTooLarge, "the answer's header is too large");
@@ -404,7 +452,7 @@ void Transfer::check_header_block() {
 }
 
 void Transfer::take_body(std::string_view bytes) {
-  last_received = driver.turn_began();
+  last_received = now;
   if (body_goes_to_sink()) {
     try {
       if (!request->on_body(bytes)) {

@@ -1,16 +1,13 @@
 // Transfer: one request over libcurl, from its preparation to its answer or its failure. Between
 // curl_http_client.cpp and curl_transfer.cpp, the only files with libcurl; nothing else includes
 // it. Of other transfers, of connections and threads nothing is known here. No libcurl header: a
-// handle is a void*, as CURL itself is.
+// handle is a void*, as CURL and CURLM themselves are.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,43 +19,29 @@ struct curl_slist;
 
 namespace necrocode::net {
 
-struct Transfer;
-
-/// Requests under way to one origin, and those that wait for one of its connections.
-struct Host {
-  std::size_t active = 0;
-  std::deque<Transfer*> waiting;
-};
-
-/// Who drives a transfer. Called on the I/O thread.
-class TransferDriver {
- public:
-  /// The time to the precision of one turn of the loop.
-  virtual SteadyTime turn_began() const = 0;
-  /// The transfer's due() has become sooner than its `timer`.
-  virtual void rearm(Transfer& transfer) = 0;
-
- protected:
-  ~TransferDriver() = default;
-};
-
 struct CurlFree {
   void operator()(void* easy) const;
   void operator()(curl_slist* list) const;
 };
 template <class T>
 using CurlPointer = std::unique_ptr<T, CurlFree>;
+struct CurlMultiFree {
+  void operator()(void* multi) const;
+};
 
-/// One request under way. The caller's until it is handed over, then the I/O thread's until `done`.
+/// A handle for one request at a time, with the connection that it keeps alive. Its caller's, but
+/// for cancel().
 struct Transfer {
-  /// Both must outlive it. Throws std::bad_alloc.
-  Transfer(TransferDriver& the_driver, const HttpClientOptions& the_options);
+  /// `share` is a CURLSH. All three must outlive it. Throws std::bad_alloc.
+  Transfer(const HttpClientOptions& the_options, void* share);
 
-  /// Makes it ready for another request, which must live until `done`. Throws TransportError when
-  /// the request cannot be sent.
+  /// Makes it ready for another request, which must live until run() has returned. Throws
+  /// TransportError when the request cannot be sent.
   void begin(const HttpRequest& the_request, const Url& url, SteadyTime the_deadline);
-  /// libcurl is done with the request; `code` is its CURLcode.
-  void end(int code);
+  /// Until there is an answer or a failure.
+  void run();
+  /// Ends run() soon, with `reason`. From any thread, and at any time.
+  void cancel(const char* reason);
 
   /// The first failure counts.
   void fail(TransportFailure kind, std::string detail, std::exception_ptr cause = {});
@@ -87,13 +70,12 @@ struct Transfer {
     std::exception_ptr cause;
   };
 
-  TransferDriver& driver;
   const HttpClientOptions& options;
+  std::unique_ptr<void, CurlMultiFree> multi;
   CurlPointer<void> easy;
   CurlPointer<curl_slist> fields;
   const HttpRequest* request = nullptr;
   std::string origin;
-  Host* host = nullptr;
   SteadyTime deadline;
 
   HttpResponse response;
@@ -103,20 +85,18 @@ struct Transfer {
   int requests_begun = 0;
   bool reused = false;
   bool answer_began = false;
-  bool in_multi = false;
   std::uint64_t body_left = 0;
   std::int64_t uploaded = 0;
+  SteadyTime now;  ///< to the precision of one turn of run()
   SteadyTime last_sent, last_received;
-  SteadyTime timer;
   char error_text[256] = {};
-
-  std::atomic<bool> cancelled{false};
-  std::mutex mutex;
-  std::condition_variable wake;
-  bool done = false;
+  std::atomic<const char*> cancelled{nullptr};  ///< why
 
  private:
-  void set_constant_options();
+  /// True when it has ended.
+  bool turn();
+  void end(int code);  ///< libcurl is done with the request; `code` is its CURLcode
+  void set_constant_options(void* share);
   void prepare(const Url& url);
   void set_method();
   void add_header_line(std::string_view line);

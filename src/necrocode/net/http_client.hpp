@@ -16,8 +16,8 @@
 
 namespace necrocode::net {
 
-/// A request body that need not fit in memory. read() is called on the client's I/O thread and must
-/// not block for long.
+/// A request body that need not fit in memory. read() is called on the thread of send(); the
+/// timers and the stop token wait while it blocks.
 class BodySource {
  public:
   virtual ~BodySource() = default;
@@ -59,10 +59,11 @@ struct HttpRequest {
   std::size_t response_bytes_max = limits::kHttpResponseBodyBytes;
   /// Same-origin redirects of GET and HEAD to follow; others are answered as they are.
   std::size_t redirects_max = 0;
-  /// When set, gets the body of 2xx answers piece by piece on the I/O thread (response_bytes_max
-  /// does not apply to it); must not block for long; false or a throw aborts the request.
+  /// When set, gets the body of 2xx answers piece by piece on the thread of send()
+  /// (response_bytes_max does not apply to it); the timers and the stop token wait while it blocks;
+  /// false or a throw aborts the request.
   std::function<bool(std::string_view piece)> on_body;
-  /// The head of the 2xx answer whose body on_body gets, before that; on the I/O thread.
+  /// The head of the 2xx answer whose body on_body gets, before that.
   std::function<void(const HttpResponse& head)> on_head;
   /// Called by the retry loop before another attempt when on_body has had pieces of the last one:
   /// the receiver starts anew, or asks for the rest by the headers of that attempt and the next.
@@ -128,7 +129,7 @@ struct HttpClientOptions {
   bool proxies_from_environment = true;
 };
 
-/// libcurl's multi interface driven by one thread; connections are kept alive and shared.
+/// Over libcurl, each request on its caller's thread; connections are kept alive and shared.
 std::shared_ptr<HttpClient> make_curl_http_client(HttpClientOptions options = {});
 /// One for the process, made at first use.
 std::shared_ptr<HttpClient> shared_http_client();

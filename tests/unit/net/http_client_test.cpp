@@ -228,6 +228,32 @@ TEST_F(HttpClientTest, ACallerWaitingForAConnectionKeepsItsTimeAndCanBeCancelled
   EXPECT_EQ(server.requests().size(), 1u);
 }
 
+TEST_F(HttpClientTest, ASinkMayItselfSend) {
+  RawServer server(plays({answer(200, "outer"), answer(200, "inner")}));
+  std::string inner;
+  HttpRequest request = get(server.url());
+  request.on_body = [&](std::string_view) {
+    inner = send(get(server.url())).body;
+    return true;
+  };
+  EXPECT_EQ(send(request).status, 200);
+  EXPECT_EQ(inner, "inner");
+}
+
+TEST_F(HttpClientTest, ManyHostsThenOnlySoManyConnectionsAreKept) {
+  std::vector<std::unique_ptr<RawServer>> servers;
+  for (std::size_t i = 0; i < limits::kHttpIdleConnections + 3; ++i) {
+    servers.push_back(std::make_unique<RawServer>(plays({answer(200, "x")})));
+    EXPECT_EQ(send(get(servers.back()->url())).status, 200);
+  }
+  // The oldest three handles went on to the last three hosts.
+  for (std::size_t i = 0; i < 3; ++i) servers[i]->wait_for_ended(1);
+  EXPECT_EQ(send(get(servers.back()->url())).status, 200);
+  EXPECT_EQ(servers.back()->connections(), 1u);
+  EXPECT_EQ(send(get(servers.front()->url())).status, 200);
+  EXPECT_EQ(servers.front()->connections(), 2u);
+}
+
 TEST_F(HttpClientTest, ARefusedConnectionWasNotSent) {
   int port = 0;
   {
