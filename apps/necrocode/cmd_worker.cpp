@@ -5,6 +5,7 @@
 #include "necrocode/runner/worker.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"
+#include "worker_status.hpp"
 
 namespace necrocode::app {
 namespace {
@@ -16,12 +17,18 @@ struct WorkerArguments {
   int lease_seconds = 60;
   bool no_baseline = false;
   bool unsandboxed = false;
+  std::string health_listen;
 };
 
 int run(const WorkerArguments& arguments) {
   StopOnSignal signals;
   process::Supervisor& children = supervisor();
   Runtime runtime(arguments.common);
+  std::optional<WorkerStatus> status;
+  if (!arguments.health_listen.empty()) {
+    status.emplace(parse_listen_address(arguments.health_listen), signals.token());
+    runtime.on_call([&status](const net::CallReport& report) { status->count(report); });
+  }
   // Without a registry or a model it can do nothing: that is said before anything starts.
   runtime.registry();
   require_folder("--data", runtime.config().data_dir / "runs");
@@ -42,6 +49,13 @@ int run(const WorkerArguments& arguments) {
   options.run.baseline = !arguments.no_baseline;
   options.run.slot_lease = options.lease;
   RunOutput output;
+  if (status) {
+    if (arguments.common.json) {
+      output.print_json_line(Json::object({{"type", "listening"}, {"url", status->url()}}));
+    } else {
+      output.print_line("health and metrics at " + status->url());
+    }
+  }
   options.run.observer = [&arguments, &output](const runner::RunEvent& event) {
     if (arguments.common.json) {
       output.print_json_line(event.to_json(real_clock().system_now()));
@@ -85,6 +99,8 @@ void declare_worker(Cli& cli) {
                "of the tasks that need a skill, claim only those that need this one (repeatable); "
                "tasks that need none are always claimed")
       .option("--lease-seconds", arguments.lease_seconds, 1, 3600, "lease of a task and its slot")
+      .option("--health-listen", arguments.health_listen,
+              "HOST:PORT to answer GET /health and /metrics at; port 0 takes a free one")
       .flag("--no-baseline", arguments.no_baseline, "do not run the tests before the change")
       .flag("--unsandboxed", arguments.unsandboxed, "run tests without isolation, on your own risk")
       .action([] { return run(arguments); });

@@ -187,6 +187,7 @@ net::ServiceOptions Runtime::service(const std::string& url, const Secret& token
   options.base_url = url;
   options.token = token.copy();
   options.retry = retries(config().network_retry_count);
+  options.on_call = on_call_;
   return options;
 }
 

@@ -100,6 +100,11 @@ class Runtime {
   const Masker& masker() const { return *masker_; }
   config::Credentials& credentials() { return credentials_; }
 
+  /// Gets each call of the clients that are made from then on.
+  void on_call(std::function<void(const net::CallReport&)> observer) {
+    on_call_ = std::move(observer);
+  }
+
   net::RetryPolicy retries(int count) const;
   net::ServiceOptions service(const std::string& url, const Secret& token) const;
   /// The client of a configured service; throws ConfigError naming the flag when there is none.
@@ -121,6 +126,7 @@ class Runtime {
   config::LoadedConfig loaded_;
   config::Credentials credentials_;
   std::shared_ptr<const Masker> masker_;
+  std::function<void(const net::CallReport&)> on_call_;
 };
 
 /// The parts that run tasks, for `run`, `worker` and `demo`.

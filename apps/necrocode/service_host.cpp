@@ -18,7 +18,6 @@
 namespace necrocode::app {
 namespace {
 
-constexpr const char* kMetricsType = "text/plain; version=0.0.4; charset=utf-8";
 constexpr const char* kPoolFolder = "pools";
 constexpr const char* kArtifactFolder = "artifacts";
 
@@ -128,9 +127,9 @@ void ServiceHost::add_own_routes(net::Api& api) {
              .path = "/metrics",
              .id = "getMetrics",
              .summary = "Metrics in Prometheus' text format",
-             .answers = {{200, schema::text(), {}, kMetricsType}}},
+             .answers = {{200, schema::text(), {}, metrics::kTextType}}},
             [&state](const net::Request&) {
-              return net::Response::text(200, state.metrics.text(), kMetricsType);
+              return net::Response::text(200, state.metrics.text(), metrics::kTextType);
             });
 
   const auto document = std::make_shared<std::string>();

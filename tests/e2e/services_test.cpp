@@ -2,55 +2,13 @@
 #include <arpa/inet.h>
 #include <sys/socket.h>
 
-#include "e2e/fixture.hpp"
+#include "e2e/services_fixture.hpp"
 #include "necrocode/net/http_client.hpp"
 
 namespace necrocode::test {
 namespace {
 
 using testing::HasSubstr;
-
-class Services : public EndToEnd {
- protected:
-  void SetUp() override {
-    make_remote({{"README", "hello\n"}});
-    url_ = serve_tapped();
-    net::ServiceOptions options;
-    options.base_url = url_;
-    registry_ = std::make_unique<TaskRegistryClient>(std::move(options));
-  }
-
-  void submit(const Json& task) {
-    Json one = task;
-    one.erase("task_id");
-    one.set("id", task["task_id"].string_or("").substr(4));
-    registry_->submit(Json::object({{"spec_name", "e2e"}, {"tasks", Json::Array{one}}}));
-  }
-  std::unique_ptr<Program> worker(const std::string& name, std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {"worker",   "--url",  url_,     "--llm-endpoint",
-                                          endpoint(), "--json", "--data", path(name).string()};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return start(arguments);
-  }
-  std::string state_of(const std::string& id) {
-    return std::string(registry::to_string(registry_->get_task(id).state));
-  }
-  int leased_slots() {
-    net::ServiceOptions options;
-    options.base_url = url_;
-    RepoPoolClient pool(std::move(options));
-    int leased = 0;
-    for (const Json& one : pool.list_pools()["items"].items()) {
-      const Json whole = pool.get_pool(one["name"].string_or(""));
-      for (const Json& slot : whole["slots"].items())
-        leased += slot["state"] == Json("leased") ? 1 : 0;
-    }
-    return leased;
-  }
-
-  std::string url_;
-  std::unique_ptr<TaskRegistryClient> registry_;
-};
 
 TEST_F(Services, WorkerFinishesATaskAndStopsOnSigterm) {
   serve_model({answer(change({{"file.txt", "good\n"}}))});
@@ -443,6 +401,32 @@ TEST_F(Services, CancelledTaskThenCountedAsCancelledNotAsHandedBack) {
   EXPECT_THAT(output, HasSubstr("0 failed, 1 cancelled, 0 handed back"));
 }
 
+TEST_F(Services, WorkerTellsOfItselfAndOfTheHostsItTalksTo) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  submit(task());
+  auto one = worker("worker", {"--health-listen", "127.0.0.1:0"});
+  const Json listening = Json::try_parse(one->read_line().value_or("")).value_or(Json());
+  ASSERT_EQ(listening["type"], Json("listening")) << stderr_text();
+  const auto url = net::Url::parse(listening["url"].string_or(""));
+  const auto ask = [&](const std::string& path) {
+    return RawClient(static_cast<std::uint16_t>(url->port))
+        .call("GET " + path + " HTTP/1.1\r\nHost: a\r\n\r\n");
+  };
+  ASSERT_TRUE(one->read_until("\"type\":\"result\"").has_value()) << stderr_text();
+  const RawAnswer health = ask("/health");
+  EXPECT_EQ(health.status, 200);
+  EXPECT_EQ(health.json()["components"]["worker"], Json("ok"));
+  EXPECT_EQ(health.json()["components"][url_], Json("ok"));
+  const std::string metrics = ask("/metrics").body;
+  EXPECT_THAT(metrics, HasSubstr("necrocode_client_calls_total{service=\"task-registry\","
+                                 "operation=\"claim\",end=\"success\"}"));
+  EXPECT_THAT(metrics, HasSubstr("necrocode_client_breaker_state{host=\"" + url_ +
+                                 "\",state=\"closed\"} 1"));
+  EXPECT_THAT(metrics, HasSubstr("process_threads"));
+  one->signal(SIGTERM);
+  EXPECT_EQ(one->wait(), 0);
+}
+
 TEST_F(Services, ServicesKilledAndRestartedKeepWhatTheyAcknowledged) {
   serve_model({});
   submit(task());
@@ -584,26 +568,6 @@ TEST_F(EndToEnd, PortInUseThenUsageErrorThatSaysHowToGetAFreeOne) {
   EXPECT_THAT(stderr_text(), HasSubstr("--listen 127.0.0.1:0"));
 }
 
-TEST_F(EndToEnd, VerifyAndConfigCheckTellTheTruth) {
-  std::string output;
-  EXPECT_EQ(run({"verify", "--json"}, &output), 0) << output;
-  EXPECT_THAT(output, HasSubstr("\"ok\": true"));
-  write_file_atomic(path("config.yaml"), "max_memory_mb: 2048\nllm:\n  timeout_seconds: 7\n");
-  output.clear();
-  EXPECT_EQ(run({"config", "show", "--json", "--config", path("config.yaml").string()}, &output),
-            0);
-  EXPECT_EQ(Json::parse(output)["llm.timeout_seconds"], Json(7.0));
-  EXPECT_EQ(Json::parse(output)["pools.auto_create"], Json(true));
-  EXPECT_THAT(stderr_text(), HasSubstr("max_memory_mb (file "));
-  EXPECT_THAT(stderr_text(), HasSubstr("not enforced by this version"));
-  write_file_atomic(path("config.yaml"), "task_registry_url: not-a-url\n");
-  EXPECT_EQ(run({"verify", "--config", path("config.yaml").string()}), 1);
-  write_file_atomic(path("config.yaml"), "llm:\n  modle: x\ndefault_timeout_seconds: \"5\"\n");
-  EXPECT_EQ(run({"config", "check", "--config", path("config.yaml").string()}), 2);
-  EXPECT_THAT(stderr_text(), HasSubstr("llm.model"));
-  EXPECT_THAT(stderr_text(), HasSubstr("config.yaml:3"));
-}
-
 TEST_F(EndToEnd, UnknownOptionsAndCommandsAreUsageErrors) {
   EXPECT_EQ(run({"run"}), 2);
   EXPECT_EQ(run({"serv"}), 2);
@@ -652,41 +616,6 @@ TEST_F(Services, MetricsTellWhatIsServedAndWhatIsThere) {
         "necrocode_artifact_stored_bytes 0"}) {
     EXPECT_THAT(answer.body, HasSubstr(std::string(line) + "\n"));
   }
-}
-
-TEST_F(Services, VerifyLiveCallsEachOperationOfEachService) {
-  serve_model({raw_answer(200, Json::parse(R"({"choices":[{"finish_reason":"stop",
-      "message":{"role":"assistant","content":"ok"}}]})"),
-                          0)});
-  std::string output;
-  EXPECT_EQ(
-      run({"verify", "--live", "--url", url_, "--llm-endpoint", endpoint(), "--json"}, &output), 0)
-      << output << stderr_text();
-  const Json report = Json::parse(output);
-  std::map<std::string, int> operations;
-  for (const Json& one : report["operations"].items()) {
-    EXPECT_EQ(one["ok"], Json(true)) << one.dump();
-    ++operations[one["service"].string_or("")];
-  }
-  EXPECT_THAT(operations, testing::ElementsAre(
-                              testing::Pair("artifact-store", 9), testing::Pair("llm", 1),
-                              testing::Pair("repo-pool", 10), testing::Pair("task-registry", 18)));
-  EXPECT_EQ(leased_slots(), 0);
-}
-
-TEST_F(Services, VerifyLiveOfAServiceThatIsGoneSaysWhichOperationsFail) {
-  services_.reset();
-  std::string output;
-  write_file_atomic(path("config.yaml"), "network_retry_count: 0\n");
-  EXPECT_EQ(run({"verify", "--live", "--registry", url_, "--config", path("config.yaml").string(),
-                 "--json"},
-                &output),
-            1);
-  const Json report = Json::parse(output);
-  EXPECT_EQ(report["ok"], Json(false));
-  ASSERT_EQ(report["operations"].size(), 18U);
-  EXPECT_EQ(report["operations"].items()[1]["operation"], Json("submit"));
-  EXPECT_EQ(report["operations"].items()[2]["detail"], Json("not tried: what it needs has failed"));
 }
 
 }  // namespace

@@ -285,6 +285,7 @@ HealthStatus ServiceCaller::health_check(std::string_view component) const {
   } catch (const std::exception& error) {
     health.detail = printable(error.what());
   }
+  health.breaker = http_->hosts().of(base_url_)->breaker.state(clock.steady_now());
   health.latency = std::chrono::duration_cast<milliseconds>(clock.steady_now() - begin);
   return health;
 }

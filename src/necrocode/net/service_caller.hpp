@@ -22,6 +22,8 @@ struct HealthStatus {
   bool healthy = false;
   std::string detail;                    ///< "ok", or why not, in one line
   std::chrono::milliseconds latency{0};  ///< of the one call
+  /// What the client's other calls to that host meet; health_check() itself asks all the same.
+  BreakerState breaker = BreakerState::kClosed;
 };
 
 /// One finished call, for metrics and traces. Nothing of its bodies, no secret.

@@ -47,6 +47,9 @@ class Histogram {
 /// Seconds of a call: 1 ms to a minute, which a long poll lasts.
 const std::vector<double>& call_seconds();
 
+/// The media type of Registry::text().
+inline constexpr const char* kTextType = "text/plain; version=0.0.4; charset=utf-8";
+
 /// One value of a gauge.
 struct Sample {
   Labels labels;
