@@ -291,17 +291,29 @@ void Transfer::prepare(const Url& url) {
   set_method();
   set_option(easy.get(), CURLOPT_URL, (origin + url.path).c_str());
   set_option(easy.get(), CURLOPT_HTTPHEADER, fields.get());
-  set_option(easy.get(), CURLOPT_FRESH_CONNECT, request->fresh_connection ? 1L : 0L);
-  set_option(easy.get(), CURLOPT_CONNECTTIMEOUT_MS,
-             static_cast<long>(std::max<std::int64_t>(0, request->timeouts.connect.count())));
-  // An empty proxy switches off those of the environment; null lets libcurl read it.
-  const bool direct = !options.proxies_from_environment || url.is_loopback();
-  set_option(easy.get(), CURLOPT_PROXY, direct ? "" : static_cast<const char*>(nullptr));
+  set_changed(CURLOPT_FRESH_CONNECT, set_.fresh, request->fresh_connection ? 1L : 0L);
+  set_changed(CURLOPT_CONNECTTIMEOUT_MS, set_.connect_ms,
+              static_cast<long>(std::max<std::int64_t>(0, request->timeouts.connect.count())));
   const bool watch_upload = has_body(*request) && request->timeouts.first_byte.count() > 0;
-  set_option(easy.get(), CURLOPT_NOPROGRESS, watch_upload ? 0L : 1L);
+  set_changed(CURLOPT_NOPROGRESS, set_.no_progress, watch_upload ? 0L : 1L);
+  const long direct = !options.proxies_from_environment || url.is_loopback() ? 1 : 0;
+  if (direct != set_.direct) {
+    // An empty proxy switches off those of the environment; null lets libcurl read it.
+    set_option(easy.get(), CURLOPT_PROXY, direct ? "" : static_cast<const char*>(nullptr));
+    set_.direct = direct;
+  }
+}
+
+void Transfer::set_changed(int option, long& before, long value) {
+  if (before == value) return;
+  set_option(easy.get(), static_cast<CURLoption>(option), value);
+  before = value;
 }
 
 void Transfer::set_method() {
+  const bool has_none = !has_body(*request) && !method_expects_body(request->method);
+  if (has_none && set_.method == request->method) return;
+  set_.method = has_none ? request->method : "";
   set_option(easy.get(), CURLOPT_HTTPGET, 1L);  // also undoes what an earlier request has set
   if (request->body_source) {
     set_option(easy.get(), CURLOPT_UPLOAD, 1L);

@@ -93,14 +93,21 @@ struct Transfer {
   std::atomic<const char*> cancelled{nullptr};  ///< why
 
  private:
+  /// What the handle was last set to: most requests are like the one before.
+  struct Set {
+    std::string method;  ///< of a request without a body
+    long fresh = -1, connect_ms = -1, no_progress = -1, direct = -1;
+  };
   /// True when it has ended.
   bool turn();
   void end(int code);  ///< libcurl is done with the request; `code` is its CURLcode
   void set_constant_options(void* share);
   void prepare(const Url& url);
   void set_method();
+  void set_changed(int option, long& before, long value);
   void add_header_line(std::string_view line);
   void check_header_block();
+  Set set_;
 };
 
 /// The URL to go on with, when our policy allows it: GET or HEAD without a body, same origin, no

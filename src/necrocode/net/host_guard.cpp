@@ -110,6 +110,15 @@ std::uint64_t CircuitBreaker::times_opened() const {
 }
 
 std::shared_ptr<HostGuard> HostGuards::of(std::string_view url) {
+  {
+    // A client's URLs begin with their origin as it is kept here: no need to take them apart.
+    const std::size_t authority = url.find("://");
+    const std::size_t end =
+        authority == std::string_view::npos ? 0 : url.find_first_of("/?#", authority + 3);
+    const std::lock_guard lock(mutex_);
+    const auto found = guards_.find(url.substr(0, end));
+    if (found != guards_.end() && !found->first.empty()) return found->second;
+  }
   const auto parsed = Url::parse(url);
   const std::string origin = parsed ? parsed->origin() : std::string();
   const std::lock_guard lock(mutex_);

@@ -159,12 +159,17 @@ std::optional<Url> Url::parse(std::string_view text) {
 
 std::string Url::origin() const {
   const bool ipv6 = host.find(':') != std::string::npos;
-  return scheme + "://" + (ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  std::string origin;
+  origin.reserve(scheme.size() + host.size() + 12);  // "://", "[]" and ":65535"
+  origin.append(scheme).append(ipv6 ? "://[" : "://").append(host);
+  return origin.append(ipv6 ? "]:" : ":").append(std::to_string(port));
 }
 
 bool Url::is_loopback() const {
   in6_addr v6{};
-  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
+  if (host.find(':') != std::string::npos && inet_pton(AF_INET6, host.c_str(), &v6) == 1) {
+    return IN6_IS_ADDR_LOOPBACK(&v6);
+  }
   return host == "localhost" || (is_ipv4(host) && host.starts_with("127."));
 }
 

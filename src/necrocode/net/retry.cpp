@@ -237,6 +237,11 @@ void RetryLoop::tell_breaker(CircuitBreaker::Attempt& attempt, const TransportEr
 
 /// True when the answer stands; otherwise it has slept and another attempt is due.
 bool RetryLoop::answered(HttpResponse response) {
+  if (response.status < 400 && !decision_) {  // nearly every call: no hint is worth reading
+    outcome_.response = std::move(response);
+    outcome_.end = CallEnd::kNone;
+    return true;
+  }
   const SystemTime time = environment_.clock->system_now();
   const RetryHint hint = read_retry_hint(response.headers, time);
   const bool worth = decision_ ? decision_(response) : default_decision(response, hint);
