@@ -28,7 +28,6 @@ int run() {
     ok = ok && status.healthy;
     services.set(name, Json::object({{"healthy", status.healthy},
                                      {"detail", status.detail},
-                                     {"breaker", to_string(status.breaker)},
                                      {"latency_ms", status.latency.count()}}));
     if (!common.json) {
       print_line(styled(status.healthy ? "good" : "bad", status.healthy ? "ok  " : "FAIL") + "  " +

@@ -24,15 +24,15 @@ int run(const WorkerArguments& arguments) {
   StopOnSignal signals;
   process::Supervisor& children = supervisor();
   Runtime runtime(arguments.common);
-  std::optional<WorkerStatus> status;
-  if (!arguments.health_listen.empty()) {
-    status.emplace(parse_listen_address(arguments.health_listen), signals.token());
-    runtime.on_call([&status](const net::CallReport& report) { status->count(report); });
-  }
   // Without a registry or a model it can do nothing: that is said before anything starts.
   runtime.registry();
   require_folder("--data", runtime.config().data_dir / "runs");
   runtime.require_model_key();
+  std::optional<WorkerStatus> status;
+  if (!arguments.health_listen.empty()) {
+    status.emplace(parse_listen_address(arguments.health_listen), runtime.http(), signals.token());
+    runtime.on_call([&status](const net::CallReport& report) { status->count(report); });
+  }
   RunnerParts parts(runtime, children, arguments.unsandboxed);
   const config::Config& config = runtime.config();
 

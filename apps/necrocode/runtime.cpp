@@ -154,7 +154,13 @@ void require_folder(const std::string& flag, const std::filesystem::path& folder
 Runtime::Runtime(Given given)
     : loaded_(std::move(given.first)),
       credentials_(std::move(given.second)),
-      masker_(credentials_.masker()) {
+      masker_(credentials_.masker()),
+      http_(net::shared_http_client()) {
+  if (!config().ca_file.empty()) {
+    net::HttpClientOptions options;
+    options.ca_file = config().ca_file.string();
+    http_ = net::make_curl_http_client(std::move(options));
+  }
   const bool json = config().log_format == "json" ||
                     (config().log_format == "auto" && ::isatty(STDERR_FILENO) != 1);
   log::configure(log::parse_level(config().log_level).value_or(log::Level::kWarn),
@@ -187,6 +193,7 @@ net::ServiceOptions Runtime::service(const std::string& url, const Secret& token
   options.base_url = url;
   options.token = token.copy();
   options.retry = retries(config().network_retry_count);
+  options.http = http_;
   options.on_call = on_call_;
   return options;
 }
@@ -232,6 +239,7 @@ LLMClient Runtime::llm() const {
   llm.max_tokens = config().llm_max_tokens;
   llm.temperature = config().llm_temperature;
   llm.retry = retries(config().llm_retry_count);
+  llm.http = http_;
   return LLMClient(std::move(llm));
 }
 

@@ -105,6 +105,9 @@ class Runtime {
     on_call_ = std::move(observer);
   }
 
+  /// What all clients send through: the process's own, or one that trusts the configured
+  /// authorities instead of the system's.
+  const std::shared_ptr<net::HttpClient>& http() const { return http_; }
   net::RetryPolicy retries(int count) const;
   net::ServiceOptions service(const std::string& url, const Secret& token) const;
   /// The client of a configured service; throws ConfigError naming the flag when there is none.
@@ -126,6 +129,7 @@ class Runtime {
   config::LoadedConfig loaded_;
   config::Credentials credentials_;
   std::shared_ptr<const Masker> masker_;
+  std::shared_ptr<net::HttpClient> http_;
   std::function<void(const net::CallReport&)> on_call_;
 };
 

@@ -8,8 +8,12 @@
 namespace necrocode::app {
 
 struct WorkerStatus::State {
-  State(const ListenAddress& listen, std::stop_token the_stop)
-      : stopping(std::move(the_stop)), calls(metrics), server(server_options(listen)) {}
+  State(const ListenAddress& listen, std::shared_ptr<net::HttpClient> the_clients,
+        std::stop_token the_stop)
+      : clients(std::move(the_clients)),
+        stopping(std::move(the_stop)),
+        calls(metrics),
+        server(server_options(listen)) {}
 
   // A service that is out of reach is no reason to end the worker, which waits for it: it is told,
   // and the status stays 200.
@@ -17,7 +21,7 @@ struct WorkerStatus::State {
     const bool stops = stopping.stop_requested();
     Json components = Json::object({{"worker", stops ? "draining" : "ok"}});
     const SteadyTime now = real_clock().steady_now();
-    for (const auto& [origin, guard] : net::shared_http_client()->hosts().all()) {
+    for (const auto& [origin, guard] : clients->hosts().all()) {
       const net::BreakerState breaker = guard->breaker.state(now);
       components.set(origin, breaker == net::BreakerState::kClosed
                                  ? "ok"
@@ -28,17 +32,19 @@ struct WorkerStatus::State {
                                              {"components", std::move(components)}}));
   }
 
+  const std::shared_ptr<net::HttpClient> clients;
   const std::stop_token stopping;
   metrics::Registry metrics;
   const net::ClientMetrics calls;
   net::HttpServer server;
 };
 
-WorkerStatus::WorkerStatus(const ListenAddress& listen, std::stop_token stopping)
-    : state_(std::make_unique<State>(listen, std::move(stopping))) {
+WorkerStatus::WorkerStatus(const ListenAddress& listen, std::shared_ptr<net::HttpClient> clients,
+                           std::stop_token stopping)
+    : state_(std::make_unique<State>(listen, std::move(clients), std::move(stopping))) {
   State& state = *state_;
   metrics::add_process_metrics(state.metrics);
-  net::add_host_metrics(state.metrics, net::shared_http_client());
+  net::add_host_metrics(state.metrics, state.clients);
   state.server.route("GET", "/health", [&state](const net::Request&) { return state.health(); },
                      {.priority = true});
   state.server.route("GET", "/metrics", [&state](const net::Request&) {

@@ -14,8 +14,10 @@ namespace necrocode::app {
 class WorkerStatus {
  public:
   /// Serves from now on. Throws ConfigError when the address cannot be bound, SecurityError for one
-  /// that others can reach. `stopping`: the worker's stop token.
-  WorkerStatus(const ListenAddress& listen, std::stop_token stopping);
+  /// that others can reach. `clients`: what the worker's clients send through; `stopping`: the
+  /// worker's stop token.
+  WorkerStatus(const ListenAddress& listen, std::shared_ptr<net::HttpClient> clients,
+               std::stop_token stopping);
   ~WorkerStatus();
 
   std::string url() const;

@@ -75,7 +75,7 @@ TEST_F(Openapi, RefusalsAreDeclaredToo) {
       {413, call("POST", "/tasks/app:1/events", std::string(2 * limits::kMiB, ' '))},
       {422, call("GET", "/tasks?limit=0")},
       {422, call("GET", "/tasks?sort=colour")},
-      {422, call("GET", "/artifacts/metadata")},
+      {400, call("GET", "/artifacts/metadata")},
       {404, call("GET", "/artifacts/nothing")},
       {415, call("POST", "/artifacts", "x", "Content-Type: text/plain\r\n")},
       {404, call("GET", "/pools/none")},

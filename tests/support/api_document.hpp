@@ -37,6 +37,7 @@ class ApiDocument {
       if (answer.status < 400) wrong.push_back("is no operation");
       return wrong;
     }
+    if (answer.status == 500) wrong.push_back("answers 500");
     used_.insert(operation["operationId"].string_or(""));
     check_answer(request, answer, operation, wrong);
     // What was taken must have been as declared; what was refused may be anything.

@@ -43,7 +43,9 @@ class ApiTap {
                         << answer->status << ": " << wrong;
         }
       }
+      EXPECT_LT(std::max(talk->asked.size(), talk->answered.size()), kKept) << "not all was seen";
     }
+    EXPECT_TRUE(talks_.empty() || exchanges_ > 0) << "nothing was held against the document";
   }
   std::size_t exchanges() const { return exchanges_; }
   const ApiDocument& document() const { return document_; }
@@ -52,7 +54,7 @@ class ApiTap {
   struct Talk {
     std::string asked, answered;
   };
-  static constexpr std::size_t kKept = 4 * limits::kMiB;  // of one direction
+  static constexpr std::size_t kKept = 64 * limits::kMiB;  // of one direction
 
   void pass(RawConnection& near) {
     RawClient far(upstream_);

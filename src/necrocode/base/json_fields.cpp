@@ -68,6 +68,16 @@ std::string JsonFields::required_string(std::string_view name, std::size_t bytes
   return value.value_or("");
 }
 
+JsonFields::Named JsonFields::required_string_of(std::initializer_list<std::string_view> names,
+                                                 std::size_t bytes_max) {
+  for (const std::string_view name : names) {
+    if (schema_) note(name, string_schema(bytes_max).set("minLength", 1));
+    if (!object_[name].is_null()) return {name, required_string(name, bytes_max)};
+  }
+  if (!schema_) require(*names.begin());
+  return {*names.begin(), {}};
+}
+
 std::string JsonFields::required_choice(std::string_view name,
                                         std::initializer_list<std::string_view> choices) {
   const std::vector<std::string> all(choices.begin(), choices.end());

@@ -29,6 +29,12 @@ class JsonFields {
 
   /// Absent or empty is a defect too.
   std::string required_string(std::string_view name, std::size_t bytes_max = limits::kMiB);
+  /// The first of `names` that is there, and its text; none of them is a defect of the first.
+  struct Named {
+    std::string_view name;
+    std::string text;
+  };
+  Named required_string_of(std::initializer_list<std::string_view> names, std::size_t bytes_max);
   /// One of `choices`; absent is a defect too. Empty when there is a defect.
   std::string required_choice(std::string_view name,
                               std::initializer_list<std::string_view> choices);

@@ -149,6 +149,16 @@ const std::vector<Setting>& settings() {
          return {};
        },
        [](const Config& config) { return config.data_dir.string(); }},
+      {"ca_file", "NECROCODE_CA_FILE",
+       "PEM file of the authorities that services and model are trusted by; empty: the system's",
+       [](Config& config, const std::string& value) -> std::string {
+         if (value.empty()) return {};
+         config.ca_file = std::filesystem::absolute(value);
+         std::error_code error;
+         const bool is_file = std::filesystem::is_regular_file(config.ca_file, error);
+         return is_file ? "" : "must be a file that can be read";
+       },
+       [](const Config& config) { return config.ca_file.string(); }},
       choice("execution_mode", "", &Config::execution_mode, {"local-process"}, "where runs happen"),
       whole("default_timeout_seconds", "RUNNER_TIMEOUT", &Config::default_timeout_seconds, 1, kDay,
             "time for a task that names none"),

@@ -19,6 +19,7 @@ struct Config {
   std::string repo_pool_url;       ///< empty: no pool
   std::string artifact_store_url;  ///< empty: artifacts go under the run's folder
   std::filesystem::path data_dir;  ///< $XDG_DATA_HOME/necrocode
+  std::filesystem::path ca_file;   ///< empty: the system's authorities
 
   std::string execution_mode = "local-process";
   int default_timeout_seconds = 1800;

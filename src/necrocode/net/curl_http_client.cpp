@@ -7,8 +7,6 @@
 // libcurl's redirects, cookies, .netrc, content decoding, and libcurl's total timer, which would
 // end healthy streams.
 #include <curl/curl.h>
-#include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <array>
@@ -16,7 +14,6 @@
 #include <deque>
 #include <list>
 #include <mutex>
-#include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -36,10 +33,11 @@ void init_libcurl_once() {
   if (code != CURLE_OK) throw std::bad_alloc();
 }
 
-/// What all handles of a client have in common: found addresses and TLS sessions.
-class SharedCache {
+/// The addresses that any handle of a client has found. TLS sessions are not shared: OpenSSL
+/// changes one while it connects, and libcurl 7.88 would give it to two threads at once.
+class SharedAddresses {
  public:
-  SharedCache() {
+  SharedAddresses() {
     init_libcurl_once();
     share_ = curl_share_init();
     if (share_ == nullptr) throw std::bad_alloc();
@@ -47,57 +45,33 @@ class SharedCache {
     curl_share_setopt(share_, CURLSHOPT_UNLOCKFUNC, &unlock);
     curl_share_setopt(share_, CURLSHOPT_USERDATA, this);
     curl_share_setopt(share_, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
-    curl_share_setopt(share_, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
   }
-  ~SharedCache() { curl_share_cleanup(share_); }
-  SharedCache(const SharedCache&) = delete;
-  SharedCache& operator=(const SharedCache&) = delete;
+  ~SharedAddresses() { curl_share_cleanup(share_); }
+  SharedAddresses(const SharedAddresses&) = delete;
+  SharedAddresses& operator=(const SharedAddresses&) = delete;
   void* handle() const { return share_; }
 
  private:
   static void lock(CURL*, curl_lock_data data, curl_lock_access, void* self) {
-    static_cast<SharedCache*>(self)->mutexes_[data].lock();
+    static_cast<SharedAddresses*>(self)->mutexes_[data].lock();
   }
   static void unlock(CURL*, curl_lock_data data, void* self) {
-    static_cast<SharedCache*>(self)->mutexes_[data].unlock();
+    static_cast<SharedAddresses*>(self)->mutexes_[data].unlock();
   }
   CURLSH* share_ = nullptr;
   std::array<std::mutex, CURL_LOCK_DATA_LAST> mutexes_;  // libcurl says which
 };
 
-/// OpenSSL writes without MSG_NOSIGNAL: while this lives, a broken connection does not kill the
-/// process of a caller that has left SIGPIPE as it was.
-class NoSigpipe {
- public:
-  NoSigpipe() {
-    sigemptyset(&sigpipe_);
-    sigaddset(&sigpipe_, SIGPIPE);
-    sigset_t pending;
-    sigpending(&pending);
-    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
-    pthread_sigmask(SIG_BLOCK, &sigpipe_, &before_);
-  }
-  ~NoSigpipe() {
-    const timespec at_once{};
-    while (!was_pending_ && sigtimedwait(&sigpipe_, nullptr, &at_once) > 0) {
-    }
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-  NoSigpipe(const NoSigpipe&) = delete;
-  NoSigpipe& operator=(const NoSigpipe&) = delete;
-
- private:
-  sigset_t sigpipe_{}, before_{};
-  bool was_pending_ = false;
-};
-
 class CurlHttpClient final : public HttpClient {
  public:
-  explicit CurlHttpClient(HttpClientOptions options) : options_(std::move(options)) {}
+  explicit CurlHttpClient(HttpClientOptions options) : options_(std::move(options)) {
+    idle_.reserve(limits::kHttpIdleConnections + 1);  // so that leave() needs no memory
+  }
   ~CurlHttpClient() override;
   HttpResponse send(const HttpRequest& request, const CallContext& context) override;
 
  private:
+  using Handle = std::unique_ptr<Transfer>;
   /// A request that waits for one of its host's places.
   struct Waiter {
     bool may_go = false;
@@ -107,28 +81,104 @@ class CurlHttpClient final : public HttpClient {
     std::size_t active = 0;
     std::deque<Waiter*> waiting;  ///< in order of arrival
   };
-  using Handle = std::unique_ptr<Transfer>;
+  struct Idle {
+    Handle handle;
+    SteadyTime since;
+  };
+  class Sender;
+  class Visit;
 
-  HttpResponse send_once(const HttpRequest& request, const Url& url, const CallContext& context,
-                         SteadyTime deadline);
   Handle enter(const std::string& origin, const CallContext& context, SteadyTime deadline);
   void wait_for_place(std::unique_lock<std::mutex>& lock, Host& host, const CallContext& context,
                       SteadyTime deadline);
   Handle take_idle(const std::string& origin);
   void leave(const std::string& origin, Handle handle);
   void pass_place_on(const std::string& origin);
-  void run(Transfer& transfer, const CallContext& context, bool tls);
 
   const HttpClientOptions options_;
-  SharedCache cache_;
+  SharedAddresses addresses_;
 
   std::mutex mutex_;  // guards all below
   std::unordered_map<std::string, Host> hosts_;
-  std::vector<Handle> idle_;  // the last used at the end
+  std::vector<Idle> idle_;  // the last used at the end
   std::unordered_set<Transfer*> running_;
   std::size_t senders_ = 0;
   std::condition_variable no_senders_;
   bool closing_ = false;
+};
+
+TransportError not_sent(TransportFailure failure, const char* detail) {
+  return TransportError(failure, Delivery::kNotSent, false, detail);
+}
+
+/// One send(), which the destructor waits for.
+class CurlHttpClient::Sender {
+ public:
+  explicit Sender(CurlHttpClient& client) : client_(client) {
+    const std::lock_guard lock(client_.mutex_);
+    if (client_.closing_) throw not_sent(TransportFailure::kCancelled, kClosing);
+    ++client_.senders_;
+  }
+  ~Sender() {
+    const std::lock_guard lock(client_.mutex_);
+    if (--client_.senders_ == 0) client_.no_senders_.notify_all();
+  }
+  Sender(const Sender&) = delete;
+  Sender& operator=(const Sender&) = delete;
+
+ private:
+  CurlHttpClient& client_;
+};
+
+/// A place at a host and a handle for it, while they are in use.
+class CurlHttpClient::Visit {
+ public:
+  Visit(CurlHttpClient& client, const std::string& origin, const CallContext& context,
+        SteadyTime deadline)
+      : client_(client), origin_(origin), handle_(client.enter(origin, context, deadline)) {}
+  /// One whose request has not succeeded is not used again: it may be in any state.
+  ~Visit() { client_.leave(origin_, succeeded_ ? std::move(handle_) : nullptr); }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+
+  HttpResponse run(const HttpRequest& request, const Url& url, const CallContext& context,
+                   SteadyTime deadline) {
+    handle_->begin(request, url, deadline);
+    {
+      const Listed listed(client_, *handle_);
+      const std::stop_callback on_stop(context.stop, [&] { handle_->cancel("cancelled"); });
+      handle_->run();
+    }
+    if (handle_->failure) throw handle_->to_error();
+    succeeded_ = true;
+    return std::move(handle_->response);
+  }
+
+ private:
+  /// Among those that the destructor cancels.
+  class Listed {
+   public:
+    Listed(CurlHttpClient& client, Transfer& transfer) : client_(client), transfer_(transfer) {
+      const std::lock_guard lock(client_.mutex_);
+      if (client_.closing_) transfer_.cancel(kClosing);
+      client_.running_.insert(&transfer_);
+    }
+    ~Listed() {
+      const std::lock_guard lock(client_.mutex_);
+      client_.running_.erase(&transfer_);
+    }
+    Listed(const Listed&) = delete;
+    Listed& operator=(const Listed&) = delete;
+
+   private:
+    CurlHttpClient& client_;
+    Transfer& transfer_;
+  };
+
+  CurlHttpClient& client_;
+  const std::string& origin_;
+  Handle handle_;
+  bool succeeded_ = false;
 };
 
 CurlHttpClient::~CurlHttpClient() {
@@ -153,8 +203,11 @@ HttpResponse CurlHttpClient::send(const HttpRequest& request, const CallContext&
   if (request.timeouts.total.count() > 0) {
     deadline = std::min(deadline, std::chrono::steady_clock::now() + request.timeouts.total);
   }
+  const Sender sender(*this);
   for (std::size_t redirects = 0;; ++redirects) {
-    HttpResponse response = send_once(request, *url, context, deadline);
+    const std::string origin = url->origin();
+    HttpResponse response =
+        Visit(*this, origin, context, deadline).run(request, *url, context, deadline);
     if (redirects == request.redirects_max) return response;
     auto target = redirect_target(request, *url, response);
     if (!target) return response;
@@ -162,44 +215,7 @@ HttpResponse CurlHttpClient::send(const HttpRequest& request, const CallContext&
   }
 }
 
-HttpResponse CurlHttpClient::send_once(const HttpRequest& request, const Url& url,
-                                       const CallContext& context, SteadyTime deadline) {
-  const std::string origin = url.origin();
-  Handle transfer = enter(origin, context, deadline);
-  struct Leave {
-    CurlHttpClient& client;
-    const std::string& origin;
-    Handle& transfer;
-    ~Leave() { client.leave(origin, std::move(transfer)); }
-  } leave_at_end{*this, origin, transfer};
-
-  transfer->begin(request, url, deadline);
-  run(*transfer, context, url.scheme == "https");
-  if (transfer->failure) throw transfer->to_error();
-  return std::move(transfer->response);
-}
-
-void CurlHttpClient::run(Transfer& transfer, const CallContext& context, bool tls) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (closing_) return transfer.fail(TransportFailure::kCancelled, kClosing);
-    running_.insert(&transfer);
-  }
-  {
-    const std::stop_callback on_stop(context.stop, [&] { transfer.cancel("cancelled"); });
-    const std::optional<NoSigpipe> no_sigpipe =
-        tls ? std::optional<NoSigpipe>(std::in_place) : std::nullopt;
-    transfer.run();
-  }
-  const std::lock_guard lock(mutex_);
-  running_.erase(&transfer);
-}
-
 // ---- places and handles ------------------------------------------------------------------------
-
-TransportError not_sent(TransportFailure failure, const char* detail) {
-  return TransportError(failure, Delivery::kNotSent, false, detail);
-}
 
 /// A handle, and a place at its host; throws when there is neither time nor will.
 CurlHttpClient::Handle CurlHttpClient::enter(const std::string& origin, const CallContext& context,
@@ -211,18 +227,16 @@ CurlHttpClient::Handle CurlHttpClient::enter(const std::string& origin, const Ca
   Handle handle;
   {
     std::unique_lock lock(mutex_);
-    if (closing_) throw not_sent(TransportFailure::kCancelled, kClosing);
     Host& host = hosts_[origin];
     if (host.active < options_.connections_per_host) {
       ++host.active;
     } else {
       wait_for_place(lock, host, context, deadline);
     }
-    ++senders_;
     handle = take_idle(origin);
   }
   try {
-    if (!handle) handle = std::make_unique<Transfer>(options_, cache_.handle());
+    if (!handle) handle = std::make_unique<Transfer>(options_, addresses_.handle());
   } catch (...) {
     leave(origin, nullptr);
     throw;
@@ -234,7 +248,6 @@ void CurlHttpClient::wait_for_place(std::unique_lock<std::mutex>& lock, Host& ho
                                     const CallContext& context, SteadyTime deadline) {
   Waiter waiter;
   host.waiting.push_back(&waiter);
-  ++senders_;  // the destructor waits for those who wait, too
   bool cancelled = false;
   bool in_time = true;
   lock.unlock();  // a token that is stopped already calls back at once
@@ -250,7 +263,6 @@ void CurlHttpClient::wait_for_place(std::unique_lock<std::mutex>& lock, Host& ho
     lock.unlock();
   }
   lock.lock();
-  if (--senders_ == 0) no_senders_.notify_all();
   if (waiter.may_go) return;  // the place is ours, whatever else came
   std::erase(host.waiting, &waiter);
   if (closing_) throw not_sent(TransportFailure::kCancelled, kClosing);
@@ -262,27 +274,32 @@ void CurlHttpClient::wait_for_place(std::unique_lock<std::mutex>& lock, Host& ho
 /// when there are many.
 CurlHttpClient::Handle CurlHttpClient::take_idle(const std::string& origin) {
   auto found = std::find_if(idle_.rbegin(), idle_.rend(),
-                            [&](const Handle& handle) { return handle->origin == origin; });
+                            [&](const Idle& idle) { return idle.handle->origin == origin; });
   if (found == idle_.rend() && idle_.size() < limits::kHttpIdleConnections) return nullptr;
   const auto position = found == idle_.rend() ? idle_.begin() : std::prev(found.base());
-  Handle handle = std::move(*position);
+  Handle handle = std::move(position->handle);
   idle_.erase(position);
   return handle;
 }
 
+/// `handle`: to be used again, or null. Closes those that have rested for too long, too.
 void CurlHttpClient::leave(const std::string& origin, Handle handle) {
   if (handle) handle->fields.reset();  // may hold a credential
+  const SteadyTime now = std::chrono::steady_clock::now();
+  const auto is_enough = [&] {
+    return !idle_.empty() && (idle_.size() > limits::kHttpIdleConnections ||
+                              now - idle_.front().since > limits::kHttpConnectionAge);
+  };
   std::unique_lock lock(mutex_);
-  if (handle) idle_.push_back(std::move(handle));
-  if (idle_.size() > limits::kHttpIdleConnections) {
-    Handle one_too_many = std::move(idle_.front());
+  if (handle) idle_.push_back({std::move(handle), now});
+  while (is_enough()) {
+    Handle rested = std::move(idle_.front().handle);
     idle_.erase(idle_.begin());
     lock.unlock();
-    one_too_many.reset();  // says goodbye to the other side
+    rested.reset();  // says goodbye to the other side
     lock.lock();
   }
   pass_place_on(origin);
-  if (--senders_ == 0) no_senders_.notify_all();
 }
 
 void CurlHttpClient::pass_place_on(const std::string& origin) {

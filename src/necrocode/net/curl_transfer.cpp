@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "necrocode/base/check.hpp"
@@ -155,16 +156,23 @@ int on_request(void* owner, char*, char*, int, int) {
   return CURL_PREREQFUNC_OK;
 }
 
+/// No exception may pass through libcurl.
+std::size_t take(Transfer& transfer, void (Transfer::*taker)(std::string_view),
+                 std::string_view bytes) {
+  try {
+    (transfer.*taker)(bytes);
+  } catch (const std::bad_alloc&) {
+    transfer.fail(TransportFailure::kTooLarge, "out of memory");
+  }
+  return transfer.failure ? CURL_WRITEFUNC_ERROR : bytes.size();
+}
+
 std::size_t on_header(char* data, std::size_t, std::size_t size, void* owner) {
-  Transfer& transfer = *static_cast<Transfer*>(owner);
-  transfer.take_header_line({data, size});
-  return transfer.failure ? CURL_WRITEFUNC_ERROR : size;
+  return take(*static_cast<Transfer*>(owner), &Transfer::take_header_line, {data, size});
 }
 
 std::size_t on_body(char* data, std::size_t, std::size_t size, void* owner) {
-  Transfer& transfer = *static_cast<Transfer*>(owner);
-  transfer.take_body({data, size});
-  return transfer.failure ? CURL_WRITEFUNC_ERROR : size;
+  return take(*static_cast<Transfer*>(owner), &Transfer::take_body, {data, size});
 }
 
 std::size_t on_read(char* buffer, std::size_t, std::size_t size, void* owner) {
@@ -189,6 +197,9 @@ void CurlFree::operator()(curl_slist* list) const {
   curl_slist_free_all(list);
 }
 void CurlMultiFree::operator()(void* multi) const {
+  // It changes the process's SIGPIPE for a moment: two at once would restore each other's.
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   curl_multi_cleanup(multi);
 }
 
@@ -224,6 +235,11 @@ std::optional<Url> redirect_target(const HttpRequest& request, const Url& from,
 Transfer::Transfer(const HttpClientOptions& the_options, void* share)
     : options(the_options), multi(curl_multi_init()), easy(curl_easy_init()) {
   if (!multi || !easy) throw std::bad_alloc();
+  // Without descriptors libcurl makes one that nobody could wake to cancel it.
+  if (curl_multi_wakeup(multi.get()) != CURLM_OK) {
+    throw TransportError(TransportFailure::kConnect, Delivery::kNotSent, false,
+                         "no descriptor was left");
+  }
   // One connection, that of the last request.
   curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, 1L);
   curl_multi_setopt(multi.get(), CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
@@ -313,7 +329,7 @@ void Transfer::set_changed(int option, long& before, long value) {
 void Transfer::set_method() {
   const bool has_none = !has_body(*request) && !method_expects_body(request->method);
   if (has_none && set_.method == request->method) return;
-  set_.method = has_none ? request->method : "";
+  set_.method.clear();                          // until all is set
   set_option(easy.get(), CURLOPT_HTTPGET, 1L);  // also undoes what an earlier request has set
   if (request->body_source) {
     set_option(easy.get(), CURLOPT_UPLOAD, 1L);
@@ -327,11 +343,14 @@ void Transfer::set_method() {
     set_option(easy.get(), CURLOPT_NOBODY, 1L);
   }
   set_option(easy.get(), CURLOPT_CUSTOMREQUEST, request->method.c_str());
+  if (has_none) set_.method = request->method;
 }
 
 // ---- while it runs -----------------------------------------------------------------------------
 
 void Transfer::run() {
+  now = std::chrono::steady_clock::now();
+  if (is_over()) return;
   const CURLMcode code = curl_multi_add_handle(multi.get(), easy.get());
   NECROCODE_CHECK(code == CURLM_OK || code == CURLM_OUT_OF_MEMORY);
   if (code != CURLM_OK) return fail(TransportFailure::kConnect, "out of memory");
@@ -357,6 +376,10 @@ bool Transfer::turn() {
     end(message->data.result);
     return true;
   }
+  return is_over();
+}
+
+bool Transfer::is_over() {
   if (const char* reason = cancelled) {
     fail(TransportFailure::kCancelled, reason);
   } else if (due() <= now) {
@@ -390,6 +413,7 @@ void Transfer::request_begins() {
 std::optional<std::size_t> Transfer::read_body(char* buffer, std::size_t size) {
   try {
     const std::size_t count = request->body_source->read(buffer, size);
+    last_sent = now = std::chrono::steady_clock::now();  // what it took is nobody's standstill
     if (count > std::min<std::uint64_t>(size, body_left)) {
       fail(TransportFailure::kAborted, "the body is longer than it was said to be");
     } else if (count == 0 && body_left > 0) {
@@ -448,6 +472,7 @@ void Transfer::check_header_block() {
   if (body_goes_to_sink() && request->on_head) {
     try {
       request->on_head(response);
+      last_received = now = std::chrono::steady_clock::now();
     } catch (...) {
       return fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
     }
@@ -470,6 +495,7 @@ void Transfer::take_body(std::string_view bytes) {
       if (!request->on_body(bytes)) {
         fail(TransportFailure::kAborted, "the receiver wanted no more");
       }
+      last_received = now = std::chrono::steady_clock::now();
     } catch (...) {
       fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
     }

@@ -100,6 +100,7 @@ struct Transfer {
   };
   /// True when it has ended.
   bool turn();
+  bool is_over();      ///< cancelled, or out of time
   void end(int code);  ///< libcurl is done with the request; `code` is its CURLcode
   void set_constant_options(void* share);
   void prepare(const Url& url);

@@ -14,7 +14,10 @@ std::optional<std::string> QueryFields::text(std::string_view name) {
 
 std::string QueryFields::required_text(std::string_view name) {
   if (parameters_) note(name, Json::object({{"type", "string"}}), true);
-  if (request_.query_count(name) != 1) fail(name, "must be there exactly once");
+  if (request_.query_count(name) != 1) {
+    fail(name, "must be there exactly once");
+    status_ = 400;
+  }
   return request_.query_value(name).value_or("");
 }
 
@@ -74,7 +77,7 @@ void QueryFields::fail(std::string_view name, std::string message) {
 }
 
 void QueryFields::finish() const {
-  if (!errors_.empty()) throw HttpError(422, "invalid query", errors_);
+  if (!errors_.empty()) throw HttpError(status_, "invalid query", errors_);
 }
 
 void QueryFields::note(std::string_view name, Json schema, bool required) {

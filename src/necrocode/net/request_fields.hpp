@@ -25,7 +25,7 @@ class QueryFields {
   explicit QueryFields(const Request& request) : request_(request) {}
 
   std::optional<std::string> text(std::string_view name);
-  /// Exactly once, or it is a defect.
+  /// Exactly once, or it is a defect, and the answer 400: the request means nothing.
   std::string required_text(std::string_view name);
   std::optional<std::string> choice(std::string_view name,
                                     std::initializer_list<std::string_view> choices);
@@ -38,7 +38,7 @@ class QueryFields {
   std::vector<std::string> list(std::string_view name);
 
   void fail(std::string_view name, std::string message);
-  /// Throws HttpError 422 with all defects, when there are any.
+  /// Throws HttpError 422 (or 400) with all defects, when there are any.
   void finish() const;
 
  private:
@@ -46,13 +46,15 @@ class QueryFields {
   void note(std::string_view name, Json schema, bool required = false);  // only with parameters_
   const Request& request_;
   std::vector<FieldError> errors_;
+  int status_ = 422;
   Json* parameters_ = nullptr;  // while it is described
 };
 
 /// The parameters that `read` takes, as OpenAPI has them.
 Json describe_query(const QueryFields::Read& read);
 
-/// What `read(QueryFields&)` makes of the query. Throws HttpError 422 with every defect.
+/// What `read(QueryFields&)` makes of the query. Throws HttpError 422 (or 400) with every
+/// defect.
 template <class Read>
 auto read_query(const Request& request, Read read) {
   QueryFields query(request);

@@ -76,19 +76,10 @@ std::vector<std::string> full_dependencies(const Json& fields, const std::string
 }
 
 std::string read_number(JsonFields& reader) {
-  std::string number;
-  std::string_view read_from = "id";
-  for (const char* name : {"id", "number", "task_id"}) {
-    const auto given = reader.string(name, 2 * limits::kNameBytes + 1);
-    if (!given || !number.empty()) continue;
-    number = *given;
-    read_from = name;
-  }
-  if (number.empty()) {
-    const bool none = !reader.has("id") && !reader.has("number") && !reader.has("task_id");
-    reader.fail("id", none ? "is required" : "must not be empty");
-  } else if (!is_plain_name(number) && !TaskId::parse(number)) {
-    reader.fail(read_from,
+  const auto [name, number] =
+      reader.required_string_of({"id", "number", "task_id"}, 2 * limits::kNameBytes + 1);
+  if (!number.empty() && !is_plain_name(number) && !TaskId::parse(number)) {
+    reader.fail(name,
                 "must be [A-Za-z0-9][A-Za-z0-9._-]{0,99}, alone or after its spec and a colon");
   }
   return number;

@@ -225,11 +225,15 @@ Response RegistryService::State::get_tasks(const Request& request) {
 
 Response RegistryService::State::post_taskset(const Request& request) {
   const Submission submission = net::read_body(request, "taskset", read_submission);
-  // Told again it changes nothing, so its answer, which may be large, is neither kept nor made
-  // within the transaction.
-  const bool created =
-      store->change([&](TaskChanges& changes) { return changes.submit(submission); });
-  return Response::json(created ? 201 : 200, store->taskset(submission.spec_name).to_json());
+  // The taskset may be large: only the status is kept, and the body is how it stands now.
+  const Response kept = change_once(request, [&](TaskChanges& changes) {
+    return Response::json(changes.submit(submission) ? 201 : 200, Json::object());
+  });
+  Response answer = Response::json(kept.status, store->taskset(submission.spec_name).to_json());
+  if (const auto replayed = kept.headers.get("Idempotent-Replayed")) {
+    answer.headers.set("Idempotent-Replayed", std::string(*replayed));
+  }
+  return answer;
 }
 
 Response RegistryService::State::get_tasksets(const Request& request) {

@@ -225,9 +225,9 @@ EventQuery read_event_query(net::QueryFields& query) {
   wanted.type = query.text("type").value_or("");
   wanted.since = query.time("since");
   wanted.until = query.time("until");
-  const auto after = query.integer("after", 0);
-  const auto cursor = query.integer("cursor", 0);  // next_cursor of the page before is the same
-  wanted.after = after.value_or(cursor.value_or(0));
+  auto after = query.integer("after", 0);
+  if (!after) after = query.integer("cursor", 0);  // next_cursor of the page before is the same
+  wanted.after = after.value_or(0);
   wanted.limit = read_limit(query);
   return wanted;
 }

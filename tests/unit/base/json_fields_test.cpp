@@ -81,6 +81,31 @@ TEST(JsonFieldsNested, WhatTheSchemaRefusesTheReaderRefusesWithItsPointer) {
   EXPECT_EQ(defects(R"({"name":"n","kind":"a","list":[],"next":"yes"})"), Pointers{"/next"});
 }
 
+TEST(JsonFieldsNested, FirstOfSeveralNamesCounts) {
+  const auto read = [](const char* text, std::string* defect = nullptr) {
+    const Json json = Json::parse(text);
+    JsonFields fields(json);
+    const std::string found = fields.required_string_of({"id", "number"}, 5).text;
+    if (defect) *defect = fields.errors().empty() ? "" : fields.errors().front().pointer;
+    EXPECT_LE(fields.errors().size(), 1u) << text;
+    return found;
+  };
+  std::string defect;
+  EXPECT_EQ(read(R"({"id":"a","number":7})", &defect), "a");
+  EXPECT_EQ(defect, "");  // what is not read is not judged
+  EXPECT_EQ(read(R"({"id":null,"number":"b"})"), "b");
+  EXPECT_EQ(read("{}", &defect), "");
+  EXPECT_EQ(defect, "/id");
+  EXPECT_EQ(read(R"({"number":""})", &defect), "");
+  EXPECT_EQ(defect, "/number");
+  EXPECT_EQ(read(R"({"id":5,"number":"b"})", &defect), "");
+  EXPECT_EQ(defect, "/id");
+  const Json schema =
+      describe_fields([](JsonFields& fields) { fields.required_string_of({"id", "number"}, 5); });
+  EXPECT_EQ(schema["properties"].size(), 2u);
+  EXPECT_TRUE(schema["required"].is_null());
+}
+
 TEST(JsonFieldsNested, BooleanOrNestedIsTrueForAnObject) {
   const auto read = [](const char* text) {
     const Json json = Json::parse(text);

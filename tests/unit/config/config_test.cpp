@@ -87,6 +87,16 @@ TEST_F(Settings, UrlsThenOnlyOfHttp) {
                 HasSubstr("llm.endpoint must be http://"));
 }
 
+TEST_F(Settings, AuthoritiesThenAFileThatIsThere) {
+  EXPECT_EQ(load(file("ca_file: ''\n"), {}).config.ca_file, "");
+  write_file_atomic(folder_.path() / "ca.pem", "x");
+  const std::string there = (folder_.path() / "ca.pem").string();
+  EXPECT_EQ(load(file("ca_file: " + there + "\n"), {}).config.ca_file, there);
+  for (const std::string& value : {there + ".gone", folder_.path().string()}) {
+    EXPECT_THAT(refusal("ca_file: " + value), HasSubstr("ca_file must be a file"));
+  }
+}
+
 TEST_F(Settings, MoreReadySlotsThanAPoolMayHaveThenRefusedWithBothOrigins) {
   const std::string text = refusal("pools:\n  num_slots: 9\n");
   EXPECT_THAT(text, HasSubstr("c.yaml:2: pools.num_slots (9)"));

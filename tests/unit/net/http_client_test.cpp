@@ -228,6 +228,54 @@ TEST_F(HttpClientTest, ACallerWaitingForAConnectionKeepsItsTimeAndCanBeCancelled
   EXPECT_EQ(server.requests().size(), 1u);
 }
 
+// The handle is the same each time: nothing of one request may stay in the next.
+TEST_F(HttpClientTest, RequestsOfAllKindsOverOneConnectionAreEachTheirOwn) {
+  RawServer server(plays({answer(200, "x")}));
+  const auto with_body = [&](const char* method, std::string body) {
+    HttpRequest request = post(server.url(), std::move(body));
+    request.method = method;
+    request.headers.set("Content-Type", "text/plain");
+    return request;
+  };
+  HttpRequest remove = get(server.url());
+  remove.method = "DELETE";
+  HttpRequest upload = get(server.url());
+  upload.method = "PUT";
+  upload.body_source = memory_body("uploaded");
+  upload.timeouts.first_byte = 5s;
+  HttpRequest plain = get(server.url());
+  plain.headers.set("Authorization", "Bearer once");
+  const std::vector<HttpRequest> requests = {with_body("POST", "posted"),
+                                             get(server.url()),
+                                             plain,
+                                             get(server.url()),
+                                             upload,
+                                             get(server.url()),
+                                             remove,
+                                             with_body("POST", ""),
+                                             get(server.url()),
+                                             with_body("PATCH", "p"),
+                                             upload,
+                                             with_body("PUT", "put"),
+                                             remove,
+                                             get(server.url())};
+  for (const HttpRequest& request : requests) {
+    if (request.body_source) request.body_source->rewind();
+    EXPECT_EQ(send(request).status, 200);
+  }
+  const auto seen = server.requests();
+  ASSERT_EQ(seen.size(), requests.size());
+  EXPECT_EQ(server.connections(), 1u);
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    const bool uploads = requests[i].body_source != nullptr;
+    EXPECT_EQ(seen[i].method, requests[i].method) << i;
+    EXPECT_EQ(seen[i].body, uploads ? "uploaded" : requests[i].body) << i;
+    EXPECT_EQ(seen[i].headers.get("Authorization"), requests[i].headers.get("Authorization")) << i;
+    EXPECT_EQ(seen[i].headers.get("Content-Type"), requests[i].headers.get("Content-Type")) << i;
+    EXPECT_EQ(seen[i].headers.get("Expect"), std::nullopt) << i;
+  }
+}
+
 TEST_F(HttpClientTest, ASinkMayItselfSend) {
   RawServer server(plays({answer(200, "outer"), answer(200, "inner")}));
   std::string inner;
@@ -503,8 +551,14 @@ TEST_F(HttpClientTest, ASinkCanEndTheRequest) {
 
 class ProxyEnvironment {
  public:
-  explicit ProxyEnvironment(const std::string& url) { ::setenv("http_proxy", url.c_str(), 1); }
-  ~ProxyEnvironment() { ::unsetenv("http_proxy"); }
+  explicit ProxyEnvironment(const std::string& url) {
+    ::setenv("http_proxy", url.c_str(), 1);
+    ::setenv("https_proxy", url.c_str(), 1);
+    ::setenv("no_proxy", "direct.invalid,.inside.invalid", 1);
+  }
+  ~ProxyEnvironment() {
+    for (const char* name : {"http_proxy", "https_proxy", "no_proxy"}) ::unsetenv(name);
+  }
 };
 
 TEST_F(HttpClientTest, UsesTheEnvironmentsProxyButNotForLoopback) {
@@ -520,6 +574,29 @@ TEST_F(HttpClientTest, UsesTheEnvironmentsProxyButNotForLoopback) {
   client_ = make_curl_http_client(options);
   EXPECT_FAILURE(failure(get("http://no-such-host.invalid/x")), TransportFailure::kConnect,
                  Delivery::kNotSent);
+}
+
+TEST_F(HttpClientTest, HttpsGoesThroughATunnelOfTheProxy) {
+  RawServer proxy(plays({answer(403, "no tunnel")}));
+  const ProxyEnvironment environment(proxy.url());
+  HttpRequest request = get("https://no-such-host.invalid/secret-path?key=1");
+  request.headers.set("Authorization", "Bearer for-the-host-only");
+  EXPECT_FAILURE(failure(request), TransportFailure::kConnect, Delivery::kNotSent);
+  const auto asked = proxy.requests();
+  ASSERT_EQ(asked.size(), 1u);
+  EXPECT_EQ(asked[0].method, "CONNECT");
+  EXPECT_EQ(asked[0].target, "no-such-host.invalid:443");
+  EXPECT_EQ(asked[0].headers.get("Authorization"), std::nullopt);
+}
+
+TEST_F(HttpClientTest, NoProxyNamesHostsThatAreReachedDirectly) {
+  RawServer proxy(plays({answer(200, "by proxy")}));
+  const ProxyEnvironment environment(proxy.url());
+  for (const char* url : {"http://direct.invalid/", "http://a.inside.invalid/"}) {
+    EXPECT_FAILURE(failure(get(url)), TransportFailure::kConnect, Delivery::kNotSent);
+  }
+  EXPECT_EQ(proxy.connections(), 0u);
+  EXPECT_EQ(send(get("http://outside.invalid/")).body, "by proxy");
 }
 
 TEST(SharedHttpClient, IsOne) {

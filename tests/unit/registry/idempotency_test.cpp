@@ -102,6 +102,20 @@ TEST_F(IdempotentRegistry, FirstAnswerOutlivesTheService) {
   EXPECT_EQ(events("Seen"), 1u);
 }
 
+TEST_F(IdempotentRegistry, SubmitToldAgainIsFirstAnsweredAndOnceDone) {
+  const std::string body = R"({"spec_name":"b","tasks":[{"id":"1","title":"t"}]})";
+  const RawAnswer first = call("POST", "/tasksets", body, "k1");
+  EXPECT_EQ(first.status, 201);
+  const RawAnswer again = call("POST", "/tasksets", body, "k1");
+  EXPECT_EQ(again.status, 201);
+  EXPECT_EQ(again.body, first.body);
+  EXPECT_EQ(again.headers.get_or("Idempotent-Replayed", ""), "true");
+  EXPECT_EQ(call("POST", "/tasksets", body).status, 200);
+  const std::string other = R"({"spec_name":"c","tasks":[{"id":"1","title":"t"}]})";
+  EXPECT_EQ(call("POST", "/tasksets", other, "k1").status, 422);
+  EXPECT_EQ(call("GET", "/tasksets/c", "").status, 404);
+}
+
 TEST_F(IdempotentRegistry, KeyIsForgottenAfterADay) {
   call("POST", "/tasks/app:1/events", R"({"event_type":"Seen"})", "k1");
   clock_.advance(24h + 1s);
@@ -199,15 +213,6 @@ TEST_F(IdempotentRegistry, RefusalToldAgainIsTheSameThoughTheTaskHasChanged) {
   EXPECT_EQ(call("PUT", "/tasks/app:1/status", R"({"status":"running"})", "k2").status, 200);
   EXPECT_EQ(call("PUT", "/tasks/app:1/status", R"({"status":"failed"})", "k1").status, 409);
   EXPECT_EQ(call("PUT", "/tasks/app:1/status", R"({"status":"failed"})", "k3").status, 200);
-}
-
-TEST_F(IdempotentRegistry, TasksetToldAgainIsOneVersion) {
-  const std::string body = R"({"spec_name":"new","tasks":[{"id":"1","title":"x"}]})";
-  const RawAnswer first = call("POST", "/tasksets", body, "k1");
-  EXPECT_EQ(first.status, 201);
-  const RawAnswer again = call("POST", "/tasksets", body, "k1");
-  EXPECT_EQ(again.status, 200);
-  EXPECT_EQ(again.body, first.body);
 }
 
 }  // namespace
