@@ -108,7 +108,7 @@ StopOnSignal::StopOnSignal() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
-  struct sigaction hangup{};
+  struct sigaction hangup = {};
   // A blocked signal reaches the signalfd even when it is ignored: so nohup has to be looked for.
   if (::sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
     sigaddset(&signals, SIGHUP);

@@ -55,7 +55,7 @@ std::optional<Existing> inspect(int root, const std::string& path, std::size_t b
     if (errno == EXDEV) refuse(path, "it leads out of the workspace");
     refuse(path, std::strerror(errno));
   }
-  struct stat info{};
+  struct stat info = {};
   if (::fstat(file.get(), &info) != 0) throw_errno("cannot look at", path);
   if (!S_ISREG(info.st_mode)) refuse(path, "it is not a regular file");
   if (info.st_nlink > 1) refuse(path, "it is a hard link, shared with another file");

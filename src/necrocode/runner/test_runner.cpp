@@ -79,7 +79,7 @@ struct FileState {
 };
 
 std::optional<FileState> look_at(const fs::path& path) {
-  struct stat status{};
+  struct stat status = {};
   if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
   return FileState{status.st_dev, status.st_ino,
                    status.st_ctim.tv_sec * 1'000'000'000LL + status.st_ctim.tv_nsec};

@@ -100,8 +100,8 @@ TEST(JsonFieldsNested, FirstOfSeveralNamesCounts) {
   EXPECT_EQ(defect, "/number");
   EXPECT_EQ(read(R"({"id":5,"number":"b"})", &defect), "");
   EXPECT_EQ(defect, "/id");
-  const Json schema =
-      describe_fields([](JsonFields& fields) { fields.required_string_of({"id", "number"}, 5); });
+  const auto one_of = [](JsonFields& fields) { fields.required_string_of({"id", "number"}, 5); };
+  const Json schema = describe_fields(one_of);
   EXPECT_EQ(schema["properties"].size(), 2u);
   EXPECT_TRUE(schema["required"].is_null());
 }
