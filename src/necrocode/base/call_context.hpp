@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -16,6 +17,10 @@ struct CallContext {
   SteadyTime deadline = SteadyTime::max();
   /// Ends the call with a TimeoutError whose end is CallEnd::kCancelled.
   std::stop_token stop;
+  /// Of this call alone, where the client's own settings do not suit it: the time of one attempt
+  /// (of a streamed body the longest standstill), and how often it is tried again.
+  std::optional<std::chrono::milliseconds> attempt_timeout;
+  std::optional<int> retries;
   /// W3C `traceparent` of the span on whose behalf the call is made (trace_context.hpp), or empty.
   std::string traceparent;
 

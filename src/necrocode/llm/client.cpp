@@ -207,8 +207,8 @@ net::HttpRequest LLMClient::State::build(const ChatRequest& request,
                   {"Idempotency-Key", uuid7()}};
   if (!context.traceparent.empty()) http.headers.set("traceparent", context.traceparent);
   authorize(http);
-  http.timeouts.total =
-      milliseconds(static_cast<std::int64_t>(std::ceil(config.timeout_seconds * 1000)));
+  http.timeouts.total = context.attempt_timeout.value_or(
+      milliseconds(static_cast<std::int64_t>(std::ceil(config.timeout_seconds * 1000))));
   http.response_bytes_max = limits::kModelAnswerBytes;
   return http;
 }

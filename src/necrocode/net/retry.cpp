@@ -148,6 +148,7 @@ class RetryLoop {
   void sleep(milliseconds delay);
   void begin_again();
   ErrorInfo info(CallEnd end) const;
+  int retries_max() const { return context_.retries.value_or(policy_.retries); }
   SteadyTime now() const { return environment_.clock->steady_now(); }
   double random() { return random_of(environment_); }
   HttpRequest& own_request() {
@@ -205,7 +206,7 @@ std::optional<CircuitBreaker::Attempt> RetryLoop::ask_breaker() {
   // Spread, so that those who wait for one probe do not all come at once.
   auto wait = std::chrono::ceil<milliseconds>(admission.wait);
   wait += milliseconds(static_cast<std::int64_t>(random() * static_cast<double>(wait.count())));
-  if (retries_ >= policy_.retries || !fits(wait)) {
+  if (retries_ >= retries_max() || !fits(wait)) {
     outcome_.retry_at = environment_.clock->system_now() + wait;
     throw Unavailable("not tried: the host has been failing", info(CallEnd::kBreakerOpen));
   }
@@ -252,7 +253,7 @@ bool RetryLoop::answered(HttpResponse response) {
     outcome_.end = is_error ? CallEnd::kPermanent : CallEnd::kNone;
     return true;
   }
-  if (retries_ >= policy_.retries || !guard_->budget.withdraw(now())) {
+  if (retries_ >= retries_max() || !guard_->budget.withdraw(now())) {
     outcome_.end = CallEnd::kExhausted;
     return true;
   }
@@ -292,7 +293,7 @@ void RetryLoop::failed(const TransportError& error) {
     throw Unavailable("the answer broke off: " + error.summary(), info(CallEnd::kExhausted));
   }
   if (is_stale_connection(error)) return use_fresh_connection();
-  if (retries_ >= policy_.retries) throw Unavailable(what, info(CallEnd::kExhausted));
+  if (retries_ >= retries_max()) throw Unavailable(what, info(CallEnd::kExhausted));
   if (!guard_->budget.withdraw(now())) {
     throw Unavailable(what + "; too many calls to this host are being retried",
                       info(CallEnd::kExhausted));

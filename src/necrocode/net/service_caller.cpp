@@ -183,7 +183,7 @@ ServiceCaller::ServiceCaller(std::string service, ServiceOptions options, millis
 }
 
 HttpResponse ServiceCaller::call(const ServiceCall& call, const CallContext& context) const {
-  RetryOutcome outcome = send(call, build(call), context);
+  RetryOutcome outcome = send(call, build(call, context), context);
   // What an earlier attempt may have removed is not there any more.
   const bool removed =
       call.method == "DELETE" && outcome.response.status == 404 && outcome.maybe_accepted;
@@ -300,7 +300,7 @@ HttpRequest ServiceCaller::bare_request(std::string_view path) const {
   return request;
 }
 
-HttpRequest ServiceCaller::build(const ServiceCall& call) const {
+HttpRequest ServiceCaller::build(const ServiceCall& call, const CallContext& context) const {
   HttpRequest request = bare_request(call.path);
   request.method = call.method;
   if (!call.body.is_null()) {
@@ -322,8 +322,9 @@ HttpRequest ServiceCaller::build(const ServiceCall& call) const {
   }
   for (const auto& [name, value] : call.headers) request.headers.set(name, value);
 
-  const milliseconds time = timeout_ + call.extra_time;
-  request.timeouts.connect = std::min(request.timeouts.connect, timeout_);
+  const milliseconds own_time = context.attempt_timeout.value_or(timeout_);
+  const milliseconds time = own_time + call.extra_time;
+  request.timeouts.connect = std::min(request.timeouts.connect, own_time);
   if (call.body_source || call.on_body) {
     // A long transfer that moves is healthy; only a standstill ends it.
     request.timeouts.total = milliseconds{0};

@@ -121,7 +121,7 @@ class ServiceCaller {
   const std::string& service() const { return service_; }
 
  private:
-  HttpRequest build(const ServiceCall& call) const;
+  HttpRequest build(const ServiceCall& call, const CallContext& context) const;
   HttpRequest bare_request(std::string_view path) const;
   RetryOutcome send(const ServiceCall& call, HttpRequest request, const CallContext& context) const;
   [[noreturn]] void throw_for(const ServiceCall& call, const RetryOutcome& outcome) const;

@@ -237,6 +237,29 @@ TEST_F(ServiceCallerTest, WaitsAsLongAsTheServerMay) {
 // ---- configuration
 // -----------------------------------------------------------------------------------
 
+TEST_F(ServiceCallerTest, OneCallMayHaveItsOwnTimeAndRetries) {
+  RawServer server(plays({answer(503, "{}")}));
+  const ServiceCaller own = caller(server.url(""));
+  CallContext once;
+  once.retries = 0;
+  EXPECT_THROW(own.call(get_call(), once), Unavailable);
+  EXPECT_THAT(server.requests(), SizeIs(1));
+  CallContext twice;
+  twice.retries = 1;
+  EXPECT_THROW(own.call(get_call(), twice), Unavailable);
+  EXPECT_THAT(server.requests(), SizeIs(3));
+  EXPECT_THROW(own.call(get_call(), {}), Unavailable);  // the client's own: 1 + 3
+  EXPECT_THAT(server.requests(), SizeIs(7));
+
+  RawServer silent([](RawConnection& connection) { connection.wait_closed(); });
+  CallContext hurried;
+  hurried.retries = 0;
+  hurried.attempt_timeout = std::chrono::milliseconds(30);
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_THROW(caller(silent.url("")).call(get_call(), hurried), Unavailable);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(5));  // of 30
+}
+
 TEST_F(ServiceCallerTest, RefusesBaseUrlsThatCannotBeUsed) {
   for (const char* url : {"", "localhost:8000", "ftp://h/", "http://user:hunter22@h/",
                           "http://h\r\nX: y/", "http://h/?q=1", "http://h/#f"}) {
