@@ -228,6 +228,7 @@ TEST_F(HttpServerTest, TooManyUploadsThen503WithRetryAfter) {
   EXPECT_EQ(answer.headers.get_or("Retry-After", ""), "1");
   release.open();
   EXPECT_EQ(served.read_answer().status, 204);
+  server_->stop();  // the one that waited uses the gates, too
 }
 
 TEST_F(StreamTest, Expect100ThenContinueUnlessRefusedByTheHead) {
