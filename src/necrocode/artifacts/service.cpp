@@ -148,7 +148,7 @@ ArtifactService::ArtifactService(std::unique_ptr<ArtifactStore> store, std::stri
     : store_(std::move(store)), public_url_(std::move(public_url)) {}
 
 void ArtifactService::add_metrics(metrics::Registry& registry) {
-  const auto by_type = [this](std::uint64_t ArtifactUsage::Group::* what) {
+  const auto by_type = [this](auto what) {
     return [this, what] {
       std::map<std::string, double> sums;
       for (const ArtifactUsage::Group& group : store_->usage().groups) {

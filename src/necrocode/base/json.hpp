@@ -19,6 +19,10 @@ namespace necrocode {
 class Json;
 using JsonMember = std::pair<std::string, Json>;
 
+/// Every integer type but bool.
+template <class T>
+concept WholeNumber = std::is_integral_v<T> && !std::is_same_v<T, bool>;
+
 /// A value type. Objects keep the order of their members; a repeated name counts with its last
 /// value. Reading from several threads at once is safe, changing is not.
 class Json {
@@ -33,8 +37,7 @@ class Json {
   Json(std::string value) : value_(std::move(value)) {}
   Json(std::string_view value) : value_(std::string(value)) {}
   Json(const char* value) : value_(std::string(value)) {}
-  template <class Integer>
-    requires(std::is_integral_v<Integer> && !std::is_same_v<Integer, bool>)
+  template <WholeNumber Integer>
   Json(Integer value) {
     if constexpr (std::is_signed_v<Integer>) {
       value_ = static_cast<std::int64_t>(value);

@@ -49,7 +49,10 @@ bool is_http_url(std::string_view value) {
   return false;
 }
 
-Setting text(std::string key, std::string variable, std::string Config::* field,
+template <class T>
+using Field = T Config::*;
+
+Setting text(std::string key, std::string variable, Field<std::string> field,
              std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field](Config& config, const std::string& value) -> std::string {
@@ -61,7 +64,7 @@ Setting text(std::string key, std::string variable, std::string Config::* field,
 }
 
 // One of a few words, in any case.
-Setting choice(std::string key, std::string variable, std::string Config::* field,
+Setting choice(std::string key, std::string variable, Field<std::string> field,
                std::vector<std::string> allowed, std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field, allowed](Config& config, const std::string& value) -> std::string {
@@ -74,7 +77,7 @@ Setting choice(std::string key, std::string variable, std::string Config::* fiel
           [field](const Config& config) { return config.*field; }};
 }
 
-Setting url(std::string key, std::string variable, std::string Config::* field,
+Setting url(std::string key, std::string variable, Field<std::string> field,
             std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field](Config& config, const std::string& value) -> std::string {
@@ -87,7 +90,7 @@ Setting url(std::string key, std::string variable, std::string Config::* field,
           [field](const Config& config) { return config.*field; }};
 }
 
-Setting whole(std::string key, std::string variable, int Config::* field, int min, int max,
+Setting whole(std::string key, std::string variable, Field<int> field, int min, int max,
               std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field, min, max](Config& config, const std::string& value) -> std::string {
@@ -102,7 +105,7 @@ Setting whole(std::string key, std::string variable, int Config::* field, int mi
           [field](const Config& config) { return config.*field; }};
 }
 
-Setting real(std::string key, std::string variable, double Config::* field, double min, double max,
+Setting real(std::string key, std::string variable, Field<double> field, double min, double max,
              std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field, min, max](Config& config, const std::string& value) -> std::string {
@@ -116,7 +119,7 @@ Setting real(std::string key, std::string variable, double Config::* field, doub
           [field](const Config& config) { return config.*field; }};
 }
 
-Setting flag(std::string key, std::string variable, bool Config::* field, std::string description) {
+Setting flag(std::string key, std::string variable, Field<bool> field, std::string description) {
   return {std::move(key), std::move(variable), std::move(description),
           [field](Config& config, const std::string& value) -> std::string {
             const auto on = parse_flag(value);

@@ -456,8 +456,8 @@ TEST_F(ParkedTest, CompletedWhileStartingThenAnsweredAtOnce) {
     return Response::park(
         {10s, [](std::shared_ptr<Parked>) { throw HttpError(409, "no"); }, nullptr, nullptr});
   });
-  server_->route("GET", "/none",
-                 [](const Request&) { return Response::park({1ms, nullptr, nullptr, nullptr}); });
+  const ParkRequest of_nobody{1ms, nullptr, nullptr, nullptr};
+  server_->route("GET", "/none", [=](const Request&) { return Response::park(of_nobody); });
   server_->route("GET", "/again", [](const Request&) {
     return Response::park({1ms, nullptr, [] { return Response::park({}); }, nullptr});
   });
