@@ -1,5 +1,6 @@
 #include "necrocode/artifacts/service.hpp"
 
+#include <functional>
 #include <utility>
 
 #include "necrocode/artifacts/content_headers.hpp"
@@ -173,16 +174,10 @@ void ArtifactService::add_routes(net::Api& api) {
   using schema::ref;
   const auto route = [&](Response (ArtifactService::*handler)(const Request&),
                          net::Operation operation, net::RouteOptions options = {}) {
-    const auto handle = [this, handler](const Request& request) {
-      return (this->*handler)(request);
-    };
-    api.route(std::move(operation), handle, options);
+    api.route(std::move(operation), std::bind_front(handler, this), options);
   };
   const net::RouteOptions form{limits::kArtifactBytes + limits::kArtifactFormBytes, true, false};
   const net::RouteOptions raw{limits::kArtifactBytes, true, false};
-  const auto query = [](const auto& read) {
-    return net::describe_query([&](net::QueryFields& f) { read(f); });
-  };
 
   api.begin_part("Artifact Store", "What runs leave behind: diffs, logs, test reports.");
   define_schemas(api);
@@ -213,7 +208,7 @@ void ArtifactService::add_routes(net::Api& api) {
                                  .path = "/artifacts",
                                  .id = "listArtifacts",
                                  .summary = "A page of artifacts, newest first",
-                                 .query = query(read_filter),
+                                 .query = net::describe_query(read_filter),
                                  .answers = {{200, schema::page(ref("Artifact"))}}});
   route(&ArtifactService::usage, {.method = "GET",
                                   .path = "/artifacts/usage",
@@ -224,7 +219,7 @@ void ArtifactService::add_routes(net::Api& api) {
                                      .path = "/artifacts/metadata",
                                      .id = "getArtifactMetadata",
                                      .summary = "What is known of an artifact, by its uri",
-                                     .query = query(read_uri),
+                                     .query = net::describe_query(read_uri),
                                      .answers = {{200, ref("Artifact")}},
                                      .errors = {404}});
   route(&ArtifactService::content,
@@ -243,14 +238,13 @@ void ArtifactService::add_routes(net::Api& api) {
                                    .summary = "Delete an artifact; its id is never used again",
                                    .answers = {{204}},
                                    .errors = {404}});
-  route(&ArtifactService::change_tags,
-        {.method = "PATCH",
-         .path = "/artifacts/{id}",
-         .id = "tagArtifact",
-         .summary = "Replace an artifact's tags",
-         .body = describe_fields([](JsonFields& fields) { read_change_of_tags(fields); }),
-         .answers = {{200, ref("Artifact")}},
-         .errors = {404}});
+  route(&ArtifactService::change_tags, {.method = "PATCH",
+                                        .path = "/artifacts/{id}",
+                                        .id = "tagArtifact",
+                                        .summary = "Replace an artifact's tags",
+                                        .body = describe_fields(read_change_of_tags),
+                                        .answers = {{200, ref("Artifact")}},
+                                        .errors = {404}});
 }
 
 void ArtifactService::set_public_url(std::string public_url) {

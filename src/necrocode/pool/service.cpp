@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "necrocode/base/ids.hpp"
@@ -242,13 +243,7 @@ void PoolService::add_routes(net::Api& api) {
   using schema::ref;
   const auto route = [&](net::Response (PoolService::*handler)(const net::Request&),
                          net::Operation operation) {
-    const auto handle = [this, handler](const net::Request& request) {
-      return (this->*handler)(request);
-    };
-    api.route(std::move(operation), handle);
-  };
-  const auto body = [](const auto& read) {
-    return describe_fields([&](JsonFields& f) { read(f); });
+    api.route(std::move(operation), std::bind_front(handler, this));
   };
 
   api.begin_part("Repo Pool Manager", "Clean clones of repositories, leased one by one.");
@@ -259,7 +254,7 @@ void PoolService::add_routes(net::Api& api) {
          .id = "allocateSlot",
          .summary = "Lease a clean clone, waiting for one in order of arrival",
          .headers = {"Idempotency-Key"},
-         .body = body(read_wanted_slot),
+         .body = describe_fields(read_wanted_slot),
          .answers = {{200, ref("SlotLease")}},
          .errors = {404, 409}});
   route(&PoolService::release, {.method = "POST",
@@ -267,7 +262,7 @@ void PoolService::add_routes(net::Api& api) {
                                 .id = "releaseSlot",
                                 .summary = "Give a slot back; told again it does nothing",
                                 .headers = {"X-Lease-Token"},
-                                .body = body(read_token),
+                                .body = describe_fields(read_token),
                                 .answers = {{200, ref("ReleasedSlot")}},
                                 .errors = {404, 409}});
   route(&PoolService::heartbeat, {.method = "POST",
@@ -275,7 +270,7 @@ void PoolService::add_routes(net::Api& api) {
                                   .id = "renewSlotLease",
                                   .summary = "Extend a slot's lease",
                                   .headers = {"X-Lease-Token"},
-                                  .body = body(read_renewal),
+                                  .body = describe_fields(read_renewal),
                                   .answers = {{200, ref("RenewedSlot")}},
                                   .errors = {404, 409}});
   route(&PoolService::slot, {.method = "GET",
@@ -293,7 +288,7 @@ void PoolService::add_routes(net::Api& api) {
                                     .path = "/pools",
                                     .id = "createPool",
                                     .summary = "Make a pool for a repository, and read it",
-                                    .body = body(read_pool),
+                                    .body = describe_fields(read_pool),
                                     .answers = {{201, ref("Pool")}},
                                     .errors = {409}});
   route(&PoolService::pool, {.method = "GET",

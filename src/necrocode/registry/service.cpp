@@ -1,5 +1,7 @@
 #include "necrocode/registry/service.hpp"
 
+#include <functional>
+
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/json_schema.hpp"
@@ -359,16 +361,7 @@ void RegistryService::add_routes(net::Api& api) {
   net::RouteOptions event_options;
   event_options.body_bytes_max = limits::kEventBytes + 64 * limits::kKiB;
   const auto route = [&](Method handler, net::Operation operation, net::RouteOptions options = {}) {
-    const auto handle = [state = state_, handler](const Request& request) {
-      return (*state.*handler)(request);
-    };
-    api.route(std::move(operation), handle, options);
-  };
-  const auto body = [](const auto& read) {
-    return describe_fields([&](JsonFields& f) { read(f); });
-  };
-  const auto query = [](const auto& read) {
-    return net::describe_query([&](net::QueryFields& f) { read(f); });
+    api.route(std::move(operation), std::bind_front(handler, state_), options);
   };
   const Answer task{200, ref("Task"), {"ETag"}};
   const Answer feed{200, schema::text(), {}, "text/event-stream"};
@@ -381,7 +374,7 @@ void RegistryService::add_routes(net::Api& api) {
                              .id = "setTaskStatus",
                              .summary = "Change a task's state",
                              .headers = {"Idempotency-Key", "If-Match", "X-Lease-Token"},
-                             .body = body(read_status_change),
+                             .body = describe_fields(read_status_change),
                              .answers = {task},
                              .errors = {404, 409, 412}});
   route(&State::post_event,
@@ -390,7 +383,7 @@ void RegistryService::add_routes(net::Api& api) {
          .id = "addEvent",
          .summary = "Add a line to a task's history",
          .headers = {"Idempotency-Key", "X-Lease-Token"},
-         .body = body(at_no_time(read_new_event)),
+         .body = describe_fields(at_no_time(read_new_event)),
          .answers = {{201, ref("Event")}},
          .errors = {404, 409}},
         event_options);
@@ -400,7 +393,7 @@ void RegistryService::add_routes(net::Api& api) {
          .id = "addArtifactReference",
          .summary = "Record where an artifact of a task is",
          .headers = {"Idempotency-Key", "X-Lease-Token"},
-         .body = body(at_no_time(read_new_artifact)),
+         .body = describe_fields(at_no_time(read_new_artifact)),
          .answers = {{201, ref("ArtifactReference")}},
          .errors = {404, 409}},
         event_options);
@@ -409,7 +402,7 @@ void RegistryService::add_routes(net::Api& api) {
                                  .id = "renewLease",
                                  .summary = "Renew a lease",
                                  .headers = {"X-Lease-Token"},
-                                 .body = body(read_heartbeat),
+                                 .body = describe_fields(read_heartbeat),
                                  .answers = {{200, ref("Renewal")}},
                                  .errors = {404, 409}});
   route(&State::post_complete, {.method = "POST",
@@ -417,7 +410,7 @@ void RegistryService::add_routes(net::Api& api) {
                                 .id = "completeTask",
                                 .summary = "End an attempt and, if asked, claim the next task",
                                 .headers = {"Idempotency-Key", "If-Match", "X-Lease-Token"},
-                                .body = body(at_no_time(read_completion)),
+                                .body = describe_fields(at_no_time(read_completion)),
                                 .answers = {{200, ref("Completed"), {"ETag"}}},
                                 .errors = {404, 409, 412}});
   route(&State::post_cancel, {.method = "POST",
@@ -425,7 +418,7 @@ void RegistryService::add_routes(net::Api& api) {
                               .id = "cancelTask",
                               .summary = "Cancel a task; a running one is told by its heartbeat",
                               .headers = {"Idempotency-Key", "If-Match"},
-                              .body = body(read_cancellation),
+                              .body = describe_fields(read_cancellation),
                               .answers = {task},
                               .errors = {404, 409, 412}});
   route(&State::post_retry, {.method = "POST",
@@ -448,35 +441,35 @@ void RegistryService::add_routes(net::Api& api) {
          .id = "listTasks",
          .summary = "A page of tasks",
          .headers = {"If-None-Match"},
-         .query = query(read_task_query),
+         .query = net::describe_query(read_task_query),
          .answers = {{200, schema::page(ref("Task")), {"ETag"}}, {304, {}, {"ETag"}}}});
   route(&State::post_claim, {.method = "POST",
                              .path = "/tasks/claim",
                              .id = "claimTasks",
                              .summary = "Lease ready tasks, waiting for them if asked",
                              .headers = {"Idempotency-Key"},
-                             .body = body(read_claim),
+                             .body = describe_fields(read_claim),
                              .answers = {{200, ref("Claimed")}, {204}},
                              .errors = {404, 409}});
   route(&State::post_heartbeats, {.method = "POST",
                                   .path = "/heartbeats",
                                   .id = "renewLeases",
                                   .summary = "Renew many leases, each with an answer of its own",
-                                  .body = body(read_heartbeats),
+                                  .body = describe_fields(read_heartbeats),
                                   .answers = {{200, ref("Renewals")}}});
   route(&State::post_taskset, {.method = "POST",
                                .path = "/tasksets",
                                .id = "submitTaskset",
                                .summary = "Create or update the tasks of one spec, all or none",
                                .headers = {"Idempotency-Key"},
-                               .body = body(read_submission),
+                               .body = describe_fields(read_submission),
                                .answers = {{200, ref("Taskset")}, {201, ref("Taskset")}},
                                .errors = {409}});
   route(&State::get_tasksets, {.method = "GET",
                                .path = "/tasksets",
                                .id = "listTasksets",
                                .summary = "A page of tasksets, without their tasks",
-                               .query = query(read_taskset_query),
+                               .query = net::describe_query(read_taskset_query),
                                .answers = {{200, schema::page(ref("TasksetHead"))}}});
   route(&State::get_taskset, {.method = "GET",
                               .path = "/tasksets/{spec}",
@@ -488,7 +481,7 @@ void RegistryService::add_routes(net::Api& api) {
                             .path = "/tasksets/{spec}/graph",
                             .id = "getTaskGraph",
                             .summary = "What depends on what, and the order of execution in levels",
-                            .query = query(read_graph_format),
+                            .query = net::describe_query(read_graph_format),
                             .answers = {{200, ref("TaskGraph")},
                                         {200, schema::text(), {}, kDotType},
                                         {200, schema::text(), {}, kMermaidType}},
@@ -498,7 +491,7 @@ void RegistryService::add_routes(net::Api& api) {
                              .id = "listTaskEvents",
                              .summary = "A page of a task's history, or its live feed",
                              .headers = {"Last-Event-ID"},
-                             .query = query(read_event_query),
+                             .query = net::describe_query(read_event_query),
                              .answers = {{200, schema::page(ref("Event"))}, feed},
                              .errors = {404, 409}});
   route(&State::get_events, {.method = "GET",
@@ -506,7 +499,7 @@ void RegistryService::add_routes(net::Api& api) {
                              .id = "listEvents",
                              .summary = "A page of all tasks' history, or its live feed",
                              .headers = {"Last-Event-ID"},
-                             .query = query(read_event_query),
+                             .query = net::describe_query(read_event_query),
                              .answers = {{200, schema::page(ref("Event"))}, feed}});
 }
 

@@ -36,7 +36,7 @@ Json task() {
                       {"blocked_reason", text()},
                       {"failure", ref("Failure")}});
   Json properties = json["properties"];
-  const Json submitted = describe_fields([](JsonFields& fields) { TaskSpec::from_json(fields); });
+  const Json submitted = describe_fields(TaskSpec::from_json);
   for (const auto& [name, schema] : submitted["properties"].members()) {
     if (!properties.find(name)) properties.set(name, schema);
   }
