@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "necrocode/base/json_schema.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 
@@ -15,23 +16,18 @@ std::string pointer_part(std::string_view name) {
   return "/" + replace_all(replace_all(std::string(name), "~", "~0"), "/", "~1");
 }
 
-Json schema_of(const char* type) {
-  return Json::object({{"type", type}});
-}
-
 Json string_schema(std::size_t bytes_max) {
-  return schema_of("string").set("maxLength", bytes_max);
+  return schema::text().set("maxLength", bytes_max);
 }
 
 Json array_schema(Json items, std::size_t count_max) {
-  return schema_of("array").set("maxItems", count_max).set("items", std::move(items));
+  return schema::list(std::move(items)).set("maxItems", count_max);
 }
 
-template <class Number>
-Json bounded(const char* type, Number min, Number max, bool below, bool above) {
-  Json schema = schema_of(type);
-  if (below) schema.set("minimum", min);
-  if (above) schema.set("maximum", max);
+Json integer_schema(std::int64_t min, std::int64_t max) {
+  Json schema = schema::integer();
+  if (min != INT64_MIN) schema.set("minimum", min);
+  if (max != INT64_MAX) schema.set("maximum", max);
   return schema;
 }
 
@@ -81,7 +77,7 @@ JsonFields::Named JsonFields::required_string_of(std::initializer_list<std::stri
 std::string JsonFields::required_choice(std::string_view name,
                                         std::initializer_list<std::string_view> choices) {
   const std::vector<std::string> all(choices.begin(), choices.end());
-  if (schema_) note(name, schema_of("string").set("enum", all), true);
+  if (schema_) note(name, schema::choice(all), true);
   if (absent(name)) {
     require(name);
     return {};
@@ -116,7 +112,7 @@ std::optional<std::string> JsonFields::string(std::string_view name, std::size_t
 
 std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int64_t min,
                                                 std::int64_t max) {
-  if (schema_) note(name, bounded("integer", min, max, min != INT64_MIN, max != INT64_MAX));
+  if (schema_) note(name, integer_schema(min, max));
   const Json* value = get(name);
   if (!value) return std::nullopt;
   const auto number = value->as_int();
@@ -133,7 +129,7 @@ std::optional<std::int64_t> JsonFields::integer(std::string_view name, std::int6
 }
 
 std::optional<double> JsonFields::number(std::string_view name, double min, double max) {
-  if (schema_) note(name, bounded("number", min, max, true, true));
+  if (schema_) note(name, schema::number().set("minimum", min).set("maximum", max));
   const Json* value = get(name);
   if (!value) return std::nullopt;
   const auto number = value->as_double();
@@ -150,7 +146,7 @@ std::optional<double> JsonFields::number(std::string_view name, double min, doub
 }
 
 std::optional<bool> JsonFields::boolean(std::string_view name) {
-  if (schema_) note(name, schema_of("boolean"));
+  if (schema_) note(name, schema::boolean());
   const Json* value = get(name);
   if (!value) return std::nullopt;
   const auto boolean = value->as_bool();
@@ -195,7 +191,7 @@ std::optional<SystemTime> JsonFields::time(std::string_view name) {
 }
 
 Json JsonFields::object(std::string_view name, std::size_t bytes_max) {
-  if (schema_) note(name, schema_of("object").set("additionalProperties", true));
+  if (schema_) note(name, schema::free_object());
   const Json* value = get(name);
   if (!value) return Json::object();
   if (!value->is_object()) {
