@@ -41,12 +41,12 @@ struct ServiceHost::State {
   net::HttpServer server;
 
   const std::filesystem::path data_dir;
-  const bool has_public_url;
+  const std::string public_url;  // empty: the address it listens on
 
   explicit State(const ServiceHostOptions& options)
       : server(server_options(options.listen)),
         data_dir(options.data_dir),
-        has_public_url(!options.public_url.empty()) {}
+        public_url(options.public_url) {}
 
   net::Response health() {
     Json components = Json::object();
@@ -87,7 +87,7 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
   if (serves("artifacts")) {
     state_->artifacts = std::make_unique<artifacts::ArtifactService>(
         std::make_unique<artifacts::FilesystemArtifactStore>(options.data_dir / kArtifactFolder),
-        options.public_url);
+        "");
     state_->artifacts->add_routes(api);
   }
   add_own_routes(api);
@@ -150,9 +150,9 @@ ServiceHost::~ServiceHost() {
 
 void ServiceHost::start() {
   state_->server.start();
-  if (state_->artifacts && !state_->has_public_url) {
-    state_->artifacts->set_public_url(state_->server.url());
-  }
+  if (!state_->artifacts) return;
+  state_->artifacts->set_public_url(state_->public_url.empty() ? state_->server.url()
+                                                               : state_->public_url);
 }
 
 void ServiceHost::stop() {
