@@ -1,6 +1,7 @@
 // What a client sends and reads, over which connections: requests, answers, redirects, bodies from
 // sources and into sinks, proxies. What ends a request before its time: http_client_limits_test.
 #include <fcntl.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -300,6 +301,22 @@ TEST_F(HttpClientTest, ManyHostsThenOnlySoManyConnectionsAreKept) {
   EXPECT_EQ(servers.back()->connections(), 1u);
   EXPECT_EQ(send(get(servers.front()->url())).status, 200);
   EXPECT_EQ(servers.front()->connections(), 2u);
+}
+
+TEST_F(HttpClientTest, WithoutADescriptorThenNothingIsSentAndTheNextIsAsAlways) {
+  RawServer server(plays({answer(200, "x")}));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(STDIN_FILENO);
+  ::close(next);
+  rlimit none = before;
+  none.rlim_cur = static_cast<rlim_t>(next);
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const TransportError error = failure(get(server.url()));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_FAILURE(error, TransportFailure::kConnect, Delivery::kNotSent);
+  EXPECT_THAT(error.what(), testing::HasSubstr("no descriptor"));
+  EXPECT_EQ(send(get(server.url())).status, 200);
 }
 
 TEST_F(HttpClientTest, ARefusedConnectionWasNotSent) {
