@@ -38,6 +38,8 @@ struct ErrorInfo {
   int attempts = 0;
   std::string detail;      ///< the other side's own words, bounded and masked
   std::string request_id;  ///< the other side's X-Request-Id
+  /// What had come of an answer that broke off or cannot be used: its beginning, masked.
+  std::string partial;
   CallEnd end = CallEnd::kNone;
   /// The last attempt reached the other side, its answer did not come back.
   bool maybe_accepted = false;

@@ -3,12 +3,20 @@
 namespace necrocode::llm {
 
 Usage& Usage::operator+=(const Usage& other) {
+  if (other.empty()) return *this;
+  if (empty()) return *this = other;
   prompt_tokens += other.prompt_tokens;
   completion_tokens += other.completion_tokens;
   total_tokens += other.total_tokens;
   cached_tokens += other.cached_tokens;
+  cache_write_tokens += other.cache_write_tokens;
   reasoning_tokens += other.reasoning_tokens;
   estimated = estimated || other.estimated;
+  if (cost_usd && other.cost_usd) {
+    *cost_usd += *other.cost_usd;
+  } else {
+    cost_usd.reset();
+  }
   return *this;
 }
 
@@ -17,8 +25,10 @@ Json Usage::to_json() const {
                        {"completion_tokens", completion_tokens},
                        {"total_tokens", total_tokens},
                        {"cached_tokens", cached_tokens},
+                       {"cache_write_tokens", cache_write_tokens},
                        {"reasoning_tokens", reasoning_tokens},
-                       {"estimated", estimated}});
+                       {"estimated", estimated},
+                       {"cost_usd", cost_usd}});
 }
 
 std::string_view to_string(Operation operation) {

@@ -473,6 +473,8 @@ void Transfer::check_header_block() {
     try {
       request->on_head(response);
       last_received = now = std::chrono::steady_clock::now();
+    } catch (const TransportError& error) {
+      fail(error.failure(), error.summary(), error.info().cause);
     } catch (...) {
       return fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
     }
@@ -515,13 +517,15 @@ void Transfer::fail(TransportFailure kind, std::string detail, std::exception_pt
 
 SteadyTime Transfer::due() const {
   const HttpTimeouts& timeouts = request->timeouts;
+  SteadyTime next = deadline;
   if (answer_began && timeouts.idle.count() > 0) {
-    return std::min(deadline, last_received + timeouts.idle);
+    next = std::min(next, last_received + timeouts.idle);
   }
   if (!answer_began && requests_begun > 0 && timeouts.first_byte.count() > 0) {
-    return std::min(deadline, last_sent + timeouts.first_byte);
+    next = std::min(next, last_sent + timeouts.first_byte);
   }
-  return deadline;
+  if (request->progress_deadline != nullptr) next = std::min(next, *request->progress_deadline);
+  return next;
 }
 
 Delivery Transfer::delivery() const {

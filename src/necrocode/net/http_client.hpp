@@ -62,7 +62,12 @@ struct HttpRequest {
   /// When set, gets the body of 2xx answers piece by piece on the thread of send()
   /// (response_bytes_max does not apply to it); the timers and the stop token wait while it blocks;
   /// false or a throw aborts the request.
+  /// A TransportError that it throws (kReset, kMalformed …) fails the attempt as if the connection
+  /// had: the retry loop decides by it.
   std::function<bool(std::string_view piece)> on_body;
+  /// A deadline of this attempt that on_body may move (it is looked at after each piece): what comes
+  /// may be bytes and yet no progress. kTimeout when it passes. Null: there is none.
+  const SteadyTime* progress_deadline = nullptr;
   /// The head of the 2xx answer whose body on_body gets, before that.
   std::function<void(const HttpResponse& head)> on_head;
   /// Called by the retry loop before another attempt when on_body has had pieces of the last one:
@@ -115,7 +120,7 @@ class HttpClient {
   /// The stop token ends it within 50 ms and closes the connection.
   virtual HttpResponse send(const HttpRequest& request, const CallContext& context) = 0;
   /// What is known of the hosts' health; kept by the retry loop.
-  HostGuards& hosts() { return hosts_; }
+  virtual HostGuards& hosts() { return hosts_; }
 
  private:
   HostGuards hosts_;
