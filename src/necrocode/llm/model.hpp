@@ -111,7 +111,7 @@ struct CodeChange {
   Operation operation = Operation::kModify;
   std::optional<std::string> content;  ///< the whole new text, for kCreate and kModify
   std::vector<Edit> edits;             ///< instead of content, for kModify
-  std::string diff;                    ///< instead of both, for kModify: hunks of a unified diff
+  std::string diff{};                  ///< instead of both, for kModify: hunks of a unified diff
 };
 
 /// What LLMClient::generate_code() answers.
