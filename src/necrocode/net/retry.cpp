@@ -49,22 +49,6 @@ std::optional<double> parse_units_ms(std::string_view text) {
   return total;
 }
 
-/// Providers write a reset as a duration, bare seconds, epoch seconds or milliseconds, or RFC 3339.
-std::optional<milliseconds> read_reset(std::string_view text, SystemTime now) {
-  text = trim(text);
-  if (text.empty()) return std::nullopt;
-  if (const auto number = parse_double(text)) {
-    constexpr double kEpochSeconds = 1e9;  // September 2001; as a delay 31 years
-    constexpr double kEpochMs = 1e12;
-    if (*number < kEpochSeconds) return bounded_ms(*number * 1e3);
-    const auto time = from_unix_seconds(*number < kEpochMs ? *number : *number / 1e3);
-    return time ? until(*time, now) : std::nullopt;
-  }
-  if (const auto time = parse_rfc3339(text)) return until(*time, now);
-  const auto ms = parse_units_ms(text);
-  return ms ? bounded_ms(*ms) : std::nullopt;
-}
-
 std::optional<milliseconds> read_used_up_limits(const Headers& headers, SystemTime now) {
   std::optional<milliseconds> latest;
   for (const std::string_view kind : {"", "-requests", "-tokens"}) {
@@ -364,6 +348,21 @@ ErrorInfo RetryLoop::info(CallEnd end) const {
 }
 
 }  // namespace
+
+std::optional<milliseconds> read_reset(std::string_view text, SystemTime now) {
+  text = trim(text);
+  if (text.empty()) return std::nullopt;
+  if (const auto number = parse_double(text)) {
+    constexpr double kEpochSeconds = 1e9;  // September 2001; as a delay 31 years
+    constexpr double kEpochMs = 1e12;
+    if (*number < kEpochSeconds) return bounded_ms(*number * 1e3);
+    const auto time = from_unix_seconds(*number < kEpochMs ? *number : *number / 1e3);
+    return time ? until(*time, now) : std::nullopt;
+  }
+  if (const auto time = parse_rfc3339(text)) return until(*time, now);
+  const auto ms = parse_units_ms(text);
+  return ms ? bounded_ms(*ms) : std::nullopt;
+}
 
 RetryHint read_retry_hint(const Headers& headers, SystemTime now) {
   RetryHint hint;

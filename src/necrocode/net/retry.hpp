@@ -35,6 +35,10 @@ struct RetryHint {
   std::optional<bool> should_retry;  ///< x-should-retry
 };
 RetryHint read_retry_hint(const Headers& headers, SystemTime now);
+/// How long until a limit is reset, as providers write it: a duration ("6m0s", "12ms"), bare
+/// seconds, epoch seconds or milliseconds, or RFC 3339. Not negative, bounded to 24 h; nothing when
+/// it cannot be read.
+std::optional<std::chrono::milliseconds> read_reset(std::string_view text, SystemTime now);
 
 /// 408, 425, 429, 500, 502, 503, 504.
 bool is_retryable_status(int status);
