@@ -1,0 +1,55 @@
+// What a model's tokens cost, by the price table of the configuration.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "necrocode/base/json.hpp"
+#include "necrocode/llm/model.hpp"
+
+namespace necrocode::llm {
+
+/// US dollars per million tokens.
+struct Price {
+  double input = 0;
+  double output = 0;        ///< reasoning included
+  double cached_input = 0;  ///< read from the provider's cache; input's, where the table has none
+  double cache_write = 0;   ///< the same
+};
+
+/// At most what a request can take: four bytes a token of the prompt, and the longest answer.
+std::int64_t worst_case_tokens(std::size_t prompt_bytes, std::int64_t max_tokens);
+
+/// A value type; reading from several threads at once is safe.
+class PriceTable {
+ public:
+  PriceTable() = default;  ///< knows no price
+  /// `{"gpt-4o": {"input": 2.5, "output": 10, "cached_input": 1.25, "cache_write": 3}}`, the latter
+  /// two optional; null: none. Throws ConfigError that names every defect by JSON pointer: an
+  /// unknown member (with the nearest known one), a price that is missing, no number, or not from 0
+  /// to 1,000,000.
+  explicit PriceTable(const Json& prices);
+
+  /// The price of the model of that very name; else of its family, when the name goes on with a
+  /// date or revision (-2024-08-06, -20250514, @20250514, -05-06, -0613, -2407, -001, -latest),
+  /// the longest family first; else the same without each provider before a slash (openai/…,
+  /// models/…). Any other ending makes another model: gpt-4o-mini is not gpt-4o, nor is a variant
+  /// after a colon (:free, :online). nullptr when there is none; points into the table.
+  const Price* find(std::string_view model) const;
+  /// US dollars for what an answer took; nothing when there is no price.
+  std::optional<double> cost(std::string_view model, const Usage& usage) const;
+  /// US dollars for worst_case_tokens(), nothing read from a cache.
+  std::optional<double> worst_case(std::string_view model, std::size_t prompt_bytes,
+                                   std::int64_t max_tokens) const;
+  bool empty() const { return prices_.empty(); }
+
+ private:
+  const Price* find_family(std::string_view model) const;
+
+  std::map<std::string, Price, std::less<>> prices_;
+};
+
+}  // namespace necrocode::llm
