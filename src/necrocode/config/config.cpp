@@ -18,6 +18,8 @@ namespace {
 // Reads the text into the field; what is wrong, or empty.
 using Setter = std::function<std::string(Config&, const std::string&)>;
 using Getter = std::function<Json(const Config&)>;
+// The same for a map or a list: what is wrong where in it, as pointers ("/0/model").
+using Reader = std::function<std::vector<FieldError>(Config&, const Json&)>;
 
 struct Setting {
   std::string key;
@@ -26,6 +28,7 @@ struct Setting {
   Setter set;
   Getter get;
   bool enforced = true;
+  Reader read{};  // of a map or a list, which only the file can give
 
   bool is_number() const { return get(Config{}).is_number(); }
 };
@@ -136,6 +139,110 @@ Setting not_enforced(Setting setting) {
   return setting;
 }
 
+const Setting* find_setting(std::string_view key);
+
+std::string not_this(std::string_view value) {
+  return ", not \"" + printable(shorten(value, 100)) + "\"";
+}
+
+// What is wrong with a value of the file for a setting that is one value; else it is set.
+std::string set_value(Config& config, const Setting& setting, const Json& value) {
+  if (setting.is_number() && !value.is_number())
+    return "must be a number, not " + std::string(value.type_name());
+  if (value.is_array() || value.is_object())
+    return "must be one value, not " + std::string(value.type_name());
+  const std::string text = value.is_string() ? value.string_or("") : value.dump();
+  const std::string problem = setting.set(config, text);
+  return problem.empty() ? "" : problem + not_this(text);
+}
+
+// A member of a map within a setting, and the rule for its value.
+struct Member {
+  std::string name;
+  std::function<std::string(const Json&)> check;  // what is wrong, or empty
+  bool required = false;
+};
+
+// As the setting of that key is checked.
+std::function<std::string(const Json&)> like(std::string key) {
+  return [key](const Json& value) {
+    Config scratch;
+    return set_value(scratch, *find_setting(key), value);
+  };
+}
+
+void check_members(const Json& map, const std::string& pointer, const std::vector<Member>& members,
+                   std::vector<FieldError>& defects) {
+  if (!map.is_object()) {
+    defects.push_back({pointer, "must be a map, not " + std::string(map.type_name())});
+    return;
+  }
+  std::vector<std::string> names;
+  for (const Member& member : members) {
+    names.push_back(member.name);
+    const Json& value = map[member.name];
+    std::string problem = value.is_null() ? "" : member.check(value);
+    if (value.is_null() && member.required) problem = "must have " + member.name;
+    if (problem.empty()) continue;
+    defects.push_back({pointer + (value.is_null() ? "" : "/" + member.name), std::move(problem)});
+  }
+  for (const auto& [name, value] : map.members()) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    defects.push_back(
+        {pointer + "/" + name, "is unknown; did you mean \"" + nearest(name, names) + "\"?"});
+  }
+}
+
+Setting whole_value(std::string key, Field<Json> field, Reader read, std::string description) {
+  return {std::move(key),
+          "",
+          std::move(description),
+          [](Config&, const std::string&) { return std::string("must stand in the file"); },
+          [field](const Config& config) { return config.*field; },
+          true,
+          std::move(read)};
+}
+
+std::vector<FieldError> read_fallbacks(Config& config, const Json& list) {
+  constexpr std::size_t kFallbacks = 16;  // more than one call has time to ask
+  static const std::vector<Member> kMembers = {
+      {"model", like("llm.model"), true},
+      {"endpoint", like("llm.endpoint")},
+      {"provider", like("llm.provider")},
+      {"api_key_env_var", like("llm_api_key_env_var")},
+      {"timeout_seconds", like("llm.timeout_seconds")},
+      {"max_tokens", like("llm.max_tokens")},
+      {"temperature", like("llm.temperature")},
+  };
+  if (!list.is_array()) return {{"", "must be a list, not " + std::string(list.type_name())}};
+  if (list.size() > kFallbacks)
+    return {{"", "must have at most " + std::to_string(kFallbacks) + " elements"}};
+  std::vector<FieldError> defects;
+  for (std::size_t i = 0; i < list.size(); ++i)
+    check_members(list.items()[i], "/" + std::to_string(i), kMembers, defects);
+  config.llm_fallbacks = list;
+  return defects;
+}
+
+std::vector<FieldError> read_prices(Config& config, const Json& table) {
+  const auto price = [](const Json& value) {
+    const auto dollars = value.as_double();
+    return dollars && *dollars >= 0 && *dollars <= 1e6
+               ? std::string()
+               : "must be a number from 0 to 1000000, not " + printable(shorten(value.dump(), 100));
+  };
+  const std::vector<Member> members = {{"input", price, true},
+                                       {"output", price, true},
+                                       {"cached_input", price},
+                                       {"cache_write", price}};
+  if (!table.is_object()) return {{"", "must be a map, not " + std::string(table.type_name())}};
+  std::vector<FieldError> defects;
+  for (const auto& [model, prices] : table.members())
+    check_members(prices, "/" + model, members, defects);
+  config.prices = table;
+  return defects;
+}
+
 const std::vector<Setting>& settings() {
   constexpr int kDay = 86'400;
   static const std::vector<Setting> kSettings = {
@@ -174,10 +281,32 @@ const std::vector<Setting>& settings() {
       text("llm.model", "LLM_MODEL", &Config::llm_model, "name of the language model"),
       url("llm.endpoint", "LLM_ENDPOINT", &Config::llm_endpoint,
           "base URL of an OpenAI-compatible service"),
+      choice("llm.provider", "LLM_PROVIDER", &Config::llm_provider,
+             {"openai-chat", "openai-responses", "anthropic"}, "the API that the service speaks"),
       real("llm.timeout_seconds", "", &Config::llm_timeout_seconds, 0.1, kDay,
-           "time for one model call"),
+           "time for one attempt of a model call"),
+      real("llm.connect_timeout_seconds", "", &Config::llm_connect_timeout_seconds, 0.1, kDay,
+           "time until the service is connected"),
+      real("llm.idle_timeout_seconds", "", &Config::llm_idle_timeout_seconds, 0, kDay,
+           "longest silence of an answer; 0: as llm.timeout_seconds"),
+      real("llm.progress_timeout_seconds", "", &Config::llm_progress_timeout_seconds, 0, kDay,
+           "longest time without new content of an answer; 0: as llm.timeout_seconds"),
       whole("llm.max_tokens", "", &Config::llm_max_tokens, 1, 10'000'000, "longest answer"),
       real("llm.temperature", "", &Config::llm_temperature, 0, 2, "sampling temperature"),
+      real("llm.requests_per_minute", "", &Config::llm_requests_per_minute, 0, 1e9,
+           "most model calls a minute; 0: only what the service says"),
+      real("llm.tokens_per_minute", "", &Config::llm_tokens_per_minute, 0, 1e12,
+           "most tokens a minute; 0: only what the service says"),
+      real("llm.min_request_interval", "", &Config::llm_min_request_interval, 0, kDay,
+           "seconds between the begins of two model calls"),
+      whole_value("llm.fallbacks", &Config::llm_fallbacks, read_fallbacks,
+                  "models to ask in turn when the first cannot answer"),
+      whole_value("prices", &Config::prices, read_prices,
+                  "US dollars per million tokens, by model"),
+      real("budgets.run_usd", "", &Config::budgets_run_usd, 0, 1e9,
+           "US dollars that a run may spend on model calls; 0: no cap"),
+      whole("budgets.run_tokens", "", &Config::budgets_run_tokens, 0, INT_MAX,
+            "tokens that a run may spend on model calls; 0: no cap"),
       whole("git_retry_count", "", &Config::git_retry_count, 0, 20, "retries of fetch and push"),
       whole("network_retry_count", "", &Config::network_retry_count, 0, 20,
             "retries of service calls"),
@@ -256,18 +385,18 @@ struct Loader {
 
   void apply(const std::string& key, const std::string& value, const std::string& origin) {
     const Setting* setting = find_setting(key);
-    if (!setting) {
-      refuse(origin, "unknown key \"" + printable(key) + "\"; did you mean \"" +
-                         nearest(key, keys_below("")) + "\"?");
-      return;
-    }
+    if (!setting) return refuse_unknown(key, origin);
     if (const std::string problem = setting->set(loaded.config, value); !problem.empty()) {
       // Of a flag its user knows the name, not the key.
-      refuse(origin, (origin.starts_with("--") ? "" : key + " ") + problem + ", not \"" +
-                         printable(shorten(value, 100)) + "\"");
+      refuse(origin, (origin.starts_with("--") ? "" : key + " ") + problem + not_this(value));
       return;
     }
     loaded.origin[key] = origin;
+  }
+
+  void refuse_unknown(const std::string& key, const std::string& origin) {
+    refuse(origin, "unknown key \"" + printable(key) + "\"; did you mean \"" +
+                       nearest(key, keys_below("")) + "\"?");
   }
 
   void apply_flags(const std::vector<Flag>& flags) {
@@ -319,22 +448,31 @@ struct Loader {
                      const std::map<std::string, int>& lines) {
     for (const auto& [name, value] : object.members()) {
       const std::string key = prefix.empty() ? name : prefix + "." + name;
-      const auto line = lines.find("/" + replace_all(key, ".", "/"));
-      const std::string origin =
-          "file " + file + ":" + (line == lines.end() ? "?" : std::to_string(line->second));
+      const std::string pointer = "/" + replace_all(key, ".", "/");
+      const auto origin = [&](const std::string& below) {
+        auto line = lines.find(pointer + below);
+        if (line == lines.end()) line = lines.find(pointer);
+        return "file " + file + ":" + (line == lines.end() ? "?" : std::to_string(line->second));
+      };
       const Setting* setting = find_setting(key);
       const std::vector<std::string> below = keys_below(key + ".");
       if (value.is_null() && (setting || !below.empty())) continue;  // left out
-      if (value.is_object() && !setting) {
+      if (setting && setting->read) {
+        for (const FieldError& defect : setting->read(loaded.config, value)) {
+          refuse(origin(defect.pointer), printable(key + defect.pointer) + " " + defect.message);
+        }
+        loaded.origin[key] = origin("");
+      } else if (value.is_object() && !setting) {
         apply_members(value, key, file, lines);
       } else if (!below.empty()) {
-        refuse(origin, key + " must be a map, as of " + below.front());
-      } else if (setting && setting->is_number() && !value.is_number()) {
-        refuse(origin, key + " must be a number, not " + std::string(value.type_name()));
-      } else if (setting && (value.is_array() || value.is_object())) {
-        refuse(origin, key + " must be one value, not " + std::string(value.type_name()));
+        refuse(origin(""), key + " must be a map, as of " + below.front());
+      } else if (!setting) {
+        refuse_unknown(key, origin(""));
+      } else if (const std::string problem = set_value(loaded.config, *setting, value);
+                 !problem.empty()) {
+        refuse(origin(""), key + " " + problem);
       } else {
-        apply(key, value.is_string() ? value.string_or("") : value.dump(), origin);
+        loaded.origin[key] = origin("");
       }
     }
   }

@@ -29,9 +29,23 @@ struct Config {
 
   std::string llm_model = "gpt-4";
   std::string llm_endpoint = "https://api.openai.com/v1";
+  std::string llm_provider = "openai-chat";
   double llm_timeout_seconds = 120;
+  double llm_connect_timeout_seconds = 10;
+  double llm_idle_timeout_seconds = 0;      ///< between two bytes; 0: as llm_timeout_seconds
+  double llm_progress_timeout_seconds = 0;  ///< between two pieces of content; 0: the same
   int llm_max_tokens = 4000;
   double llm_temperature = 0.2;
+  double llm_requests_per_minute = 0;     ///< 0: no limit of our own
+  double llm_tokens_per_minute = 0;       ///< the same
+  double llm_min_request_interval = 0.1;  ///< seconds
+  /// Whom to ask next: maps, checked, each with model, and as far as they differ from llm.*:
+  /// endpoint, provider, api_key_env_var, timeout_seconds, max_tokens, temperature.
+  Json llm_fallbacks = Json::array();
+  /// US dollars per million tokens: model to {input, output, cached_input, cache_write}, checked.
+  Json prices = Json::object();
+  double budgets_run_usd = 0;  ///< 0: no cap
+  int budgets_run_tokens = 0;  ///< the same
 
   int git_retry_count = 3;
   int network_retry_count = 3;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
@@ -58,7 +59,7 @@ Secret take_file(const std::string& variable) {
                       " cannot be read: " + why);
   };
   if (!*path) throw SecurityError("$" + variable + " is empty; it must name a credential file");
-  struct stat info{};
+  struct stat info {};
   if (::stat(path, &info) != 0) unreadable(std::strerror(errno));
   if ((info.st_mode & 0077) != 0) {
     throw SecurityError("the credential file " + std::string(path) + " of $" + variable +
@@ -76,32 +77,53 @@ Secret take_file(const std::string& variable) {
   return secret;
 }
 
-Secret take(const std::string& name) {
-  Secret secret = take_variable(name);
-  return secret.empty() ? take_file(name + "_FILE") : std::move(secret);
+/// What has been taken is no longer in the environment: whoever names it again gets a copy.
+class Taken {
+ public:
+  const Secret& of(const std::string& name) {
+    const auto [place, is_new] = taken_.try_emplace(name);
+    if (is_new) {
+      place->second = take_variable(name);
+      if (place->second.empty()) place->second = take_file(name + "_FILE");
+    }
+    return place->second;
+  }
+
+ private:
+  std::map<std::string, Secret> taken_;
+};
+
+std::string fallback_variable(const Json& fallback) {
+  return fallback["api_key_env_var"].string_or("");
 }
 
 }  // namespace
 
 Credentials take_credentials(const Config& config) {
   Credentials credentials;
-  credentials.llm_api_key = take(config.llm_api_key_env_var);
+  Taken taken;
+  credentials.llm_api_key = taken.of(config.llm_api_key_env_var).copy();
   // Taken in any case, so that it does not stay in the environment.
-  Secret openai_key = take(kOpenAiKey);
-  if (credentials.llm_api_key.empty()) credentials.llm_api_key = std::move(openai_key);
-  credentials.git_token = take(config.git_token_env_var);
-  credentials.registry_token = take(kRegistryToken);
-  credentials.pool_token = take(kPoolToken);
-  credentials.artifact_token = take(kArtifactToken);
+  const Secret& openai_key = taken.of(kOpenAiKey);
+  if (credentials.llm_api_key.empty()) credentials.llm_api_key = openai_key.copy();
+  credentials.git_token = taken.of(config.git_token_env_var).copy();
+  credentials.registry_token = taken.of(kRegistryToken).copy();
+  credentials.pool_token = taken.of(kPoolToken).copy();
+  credentials.artifact_token = taken.of(kArtifactToken).copy();
+  for (const Json& fallback : config.llm_fallbacks.items()) {
+    const std::string name = fallback_variable(fallback);
+    credentials.llm_fallback_keys.push_back(name.empty() ? Secret() : taken.of(name).copy());
+  }
   return credentials;
 }
 
-void drop_credentials() {
-  const Config config;
+void drop_credentials(const Config& config) {
   for (const std::string& name : {config.llm_api_key_env_var, config.git_token_env_var})
     drop_variable(name);
   for (const char* name : {kOpenAiKey, kRegistryToken, kPoolToken, kArtifactToken})
     drop_variable(name);
+  for (const Json& fallback : config.llm_fallbacks.items())
+    drop_variable(fallback_variable(fallback));
 }
 
 std::shared_ptr<const Masker> Credentials::masker() const {
@@ -109,6 +131,9 @@ std::shared_ptr<const Masker> Credentials::masker() const {
   for (const Secret* secret :
        {&llm_api_key, &git_token, &registry_token, &pool_token, &artifact_token}) {
     if (!secret->empty()) secrets.push_back(secret);
+  }
+  for (const Secret& secret : llm_fallback_keys) {
+    if (!secret.empty()) secrets.push_back(&secret);
   }
   return std::make_shared<const Masker>(secrets);
 }

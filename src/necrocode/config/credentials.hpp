@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "necrocode/base/masking.hpp"
 #include "necrocode/base/secret.hpp"
@@ -17,6 +18,9 @@ struct Credentials {
   Secret registry_token;  ///< $TASK_REGISTRY_API_KEY
   Secret pool_token;      ///< $REPO_POOL_API_KEY
   Secret artifact_token;  ///< $ARTIFACT_STORE_API_KEY
+  /// Of each of Config::llm_fallbacks, in their order; empty where it names no
+  /// variable, or one that is not there.
+  std::vector<Secret> llm_fallback_keys;
 
   std::shared_ptr<const Masker> masker() const;
 };
@@ -25,7 +29,7 @@ struct Credentials {
 /// is empty, shorter than 8 bytes or over several lines, and for a file that others may read;
 /// ConfigError for a file that cannot be read.
 Credentials take_credentials(const Config& config);
-/// Takes what take_credentials({}) would read out of the environment, and keeps nothing of it.
-void drop_credentials();
+/// Takes what take_credentials(config) would read out of the environment, and keeps nothing of it.
+void drop_credentials(const Config& config = {});
 
 }  // namespace necrocode::config

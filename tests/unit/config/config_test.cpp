@@ -18,8 +18,8 @@ class Settings : public testing::Test {
  protected:
   Settings() { ::setenv("HOME", folder_.path().c_str(), 1); }
   ~Settings() override {
-    for (const char* name : {"RUNNER_TIMEOUT", "NECROCODE_CONFIG", "LLM_API_KEY",
-                             "LLM_API_KEY_FILE", "OPENAI_API_KEY"})
+    for (const char* name : {"RUNNER_TIMEOUT", "NECROCODE_CONFIG", "LLM_PROVIDER", "LLM_API_KEY",
+                             "LLM_API_KEY_FILE", "OPENAI_API_KEY", "FIRST_KEY", "SECOND_KEY_FILE"})
       ::unsetenv(name);
   }
   std::filesystem::path file(const std::string& text) {
@@ -149,6 +149,115 @@ TEST_F(Settings, FlagsAloneThenNeitherFileNorEnvironmentCounts) {
   EXPECT_EQ(load_flags({{"", "max_repairs", "7"}}).config.max_repairs, 7);
 }
 
+TEST_F(Settings, ModelSettingsThenReadWithTheirDefaults) {
+  const Config usual = load({}, {}).config;
+  EXPECT_EQ(usual.llm_provider, "openai-chat");
+  EXPECT_EQ(usual.llm_min_request_interval, 0.1);
+  EXPECT_EQ(usual.llm_connect_timeout_seconds, 10);
+  const Config config =
+      load(file("llm:\n  provider: Anthropic\n  requests_per_minute: 0.5\n"
+                "  tokens_per_minute: 30000\n  min_request_interval: 0\n"
+                "  connect_timeout_seconds: 3\n  idle_timeout_seconds: 4\n"
+                "  progress_timeout_seconds: 5\nbudgets: {run_usd: 1.5, run_tokens: 200000}\n"),
+           {})
+          .config;
+  EXPECT_EQ(config.llm_provider, "anthropic");
+  EXPECT_EQ(config.llm_requests_per_minute, 0.5);
+  EXPECT_EQ(config.llm_tokens_per_minute, 30'000);
+  EXPECT_EQ(config.llm_min_request_interval, 0);
+  EXPECT_EQ(config.llm_connect_timeout_seconds, 3);
+  EXPECT_EQ(config.llm_idle_timeout_seconds, 4);
+  EXPECT_EQ(config.llm_progress_timeout_seconds, 5);
+  EXPECT_EQ(config.budgets_run_usd, 1.5);
+  EXPECT_EQ(config.budgets_run_tokens, 200'000);
+  ::setenv("LLM_PROVIDER", "openai-responses", 1);
+  EXPECT_EQ(load({}, {}).config.llm_provider, "openai-responses");
+  ::setenv("LLM_PROVIDER", "gemini", 1);
+  EXPECT_THROW(load({}, {}), ConfigError);
+  EXPECT_THAT(refusal("budgets: {run_usd: -1}\n"), HasSubstr("budgets.run_usd must be a number"));
+}
+
+Json setting_of(const Config& config, const std::string& key) {
+  for (const SettingInfo& setting : describe(config)) {
+    if (setting.key == key) return setting.value;
+  }
+  return {};
+}
+
+TEST_F(Settings, PricesThenKeptAsTheyStandAndShown) {
+  const LoadedConfig loaded =
+      load(file("log_level: info\nprices:\n  gpt-4.1: {input: 2, output: 8, cached_input: 0.5}\n"
+                "  openai/o3:\n    input: 2\n    output: 8\n    cache_write: 0\n"),
+           {});
+  EXPECT_EQ(loaded.config.prices["gpt-4.1"]["cached_input"], Json(0.5));
+  EXPECT_EQ(loaded.config.prices["openai/o3"]["output"], Json(8));
+  EXPECT_EQ(setting_of(loaded.config, "prices"), loaded.config.prices);
+  EXPECT_THAT(loaded.origin.at("prices"), HasSubstr("c.yaml:"));
+  EXPECT_EQ(setting_of(Config{}, "prices"), Json::object());
+  EXPECT_EQ(load({}, {}).origin.at("prices"), "default");
+}
+
+TEST_F(Settings, PricesThatAreNoneThenEachWithItsLine) {
+  const std::string text = refusal(
+      "prices:\n  a/b:\n    inptu: 1\n    output: -1\n  c: 5\n  d:\n    input: .nan\n"
+      "    output: '8'\n  e: {input: 1e7, output: [1]}\n");
+  for (const char* part :
+       {"c.yaml:3: prices/a/b/inptu is unknown; did you mean \"input\"?",
+        "c.yaml:3: prices/a/b must have input",
+        "c.yaml:4: prices/a/b/output must be a number from 0 to 1000000, not -1",
+        "c.yaml:5: prices/c must be a map, not", "c.yaml:7: prices/d/input must be a number",
+        "c.yaml:8: prices/d/output must be a number", "c.yaml:9: prices/e/input must be a number",
+        "c.yaml:9: prices/e/output must be a number"})
+    EXPECT_THAT(text, HasSubstr(part));
+  EXPECT_THAT(refusal("prices: [1]\n"), HasSubstr("c.yaml:1: prices must be a map, not"));
+  EXPECT_EQ(refusal("prices:\n"), "");
+}
+
+TEST_F(Settings, FallbacksThenKeptInOrderAndShown) {
+  const LoadedConfig loaded =
+      load(file("llm:\n  model: m\n  fallbacks:\n  - model: first\n  - model: second\n"
+                "    endpoint: https://other.example.com/v1\n    provider: anthropic\n"
+                "    api_key_env_var: FIRST_KEY\n    timeout_seconds: 30\n    max_tokens: 100\n"
+                "    temperature: 0\n"),
+           {});
+  ASSERT_EQ(loaded.config.llm_fallbacks.size(), 2U);
+  EXPECT_EQ(loaded.config.llm_fallbacks.items()[0]["model"], Json("first"));
+  EXPECT_EQ(loaded.config.llm_fallbacks.items()[1]["timeout_seconds"], Json(30));
+  EXPECT_EQ(setting_of(loaded.config, "llm.fallbacks"), loaded.config.llm_fallbacks);
+  EXPECT_EQ(setting_of(Config{}, "llm.fallbacks"), Json::array());
+}
+
+TEST_F(Settings, FallbacksThatAreNoneThenCheckedAsTheSettingsTheyStandFor) {
+  const std::string text = refusal(
+      "llm:\n  fallbacks:\n  - modle: x\n  - model: m\n    endpoint: ftp://x\n"
+      "    provider: gemini\n    timeout_seconds: 0\n    max_tokens: '5'\n    temperature: 3\n"
+      "    api_key: x\n    api_key_env_var: ''\n  - just-a-name\n");
+  for (const char* part : {"c.yaml:3: llm.fallbacks/0/modle is unknown; did you mean \"model\"?",
+                           "c.yaml:3: llm.fallbacks/0 must have model",
+                           "c.yaml:5: llm.fallbacks/1/endpoint must be http://",
+                           "c.yaml:6: llm.fallbacks/1/provider must be one of",
+                           "c.yaml:7: llm.fallbacks/1/timeout_seconds must be a number from",
+                           "c.yaml:8: llm.fallbacks/1/max_tokens must be a number, not",
+                           "c.yaml:9: llm.fallbacks/1/temperature must be a number from",
+                           "c.yaml:10: llm.fallbacks/1/api_key is unknown; did you mean",
+                           "c.yaml:11: llm.fallbacks/1/api_key_env_var must not be empty",
+                           "c.yaml:12: llm.fallbacks/2 must be a map, not"})
+    EXPECT_THAT(text, HasSubstr(part));
+  EXPECT_THAT(refusal("llm: {fallbacks: {model: x}}\n"), HasSubstr("llm.fallbacks must be a list"));
+  std::string many = "llm:\n  fallbacks:\n";
+  for (int i = 0; i < 17; ++i) many += "  - model: m\n";
+  EXPECT_THAT(refusal(many), HasSubstr("llm.fallbacks must have at most 16 elements"));
+}
+
+TEST_F(Settings, MapAsAFlagThenOnlyInTheFile) {
+  try {
+    load_flags({{"--prices", "prices", "{}"}});
+    ADD_FAILURE();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("--prices: must stand in the file"));
+  }
+}
+
 TEST_F(Settings, AliasBombOrDeepNestingThenRefusedQuickly) {
   std::string bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n";
   for (int i = 1; i < 10; ++i) {
@@ -188,6 +297,44 @@ TEST_F(Settings, CredentialsThenTakenOutOfTheEnvironment) {
   EXPECT_TRUE(credentials.llm_api_key.equals("0123456789"));
   EXPECT_EQ(::getenv("LLM_API_KEY"), nullptr);
   EXPECT_EQ(credentials.masker()->mask("key 0123456789."), "key ***.");
+}
+
+Config with_fallbacks(const std::vector<std::string>& variables) {
+  Config config;
+  for (const std::string& variable : variables) {
+    Json fallback = Json::object({{"model", "m"}});
+    if (!variable.empty()) fallback.set("api_key_env_var", variable);
+    config.llm_fallbacks.push_back(std::move(fallback));
+  }
+  return config;
+}
+
+TEST_F(Settings, KeysOfFallbacksThenInTheirOrderAndTakenOutOfTheEnvironment) {
+  ::setenv("LLM_API_KEY", "primary-0123", 1);
+  ::setenv("FIRST_KEY", "first-0123456", 1);
+  write_file_atomic(folder_.path() / "key", "second-0123456\n", 0600);
+  ::setenv("SECOND_KEY_FILE", (folder_.path() / "key").c_str(), 1);
+  const Credentials credentials = take_credentials(
+      with_fallbacks({"SECOND_KEY", "", "FIRST_KEY", "LLM_API_KEY", "FIRST_KEY", "NO_SUCH_KEY"}));
+  ASSERT_EQ(credentials.llm_fallback_keys.size(), 6U);
+  const char* const expected[] = {"second-0123456", "", "first-0123456", "primary-0123",
+                                  "first-0123456",  ""};
+  for (std::size_t i = 0; i < 6; ++i)
+    EXPECT_TRUE(credentials.llm_fallback_keys[i].equals(expected[i])) << i;
+  EXPECT_TRUE(credentials.llm_api_key.equals("primary-0123"));
+  EXPECT_EQ(::getenv("FIRST_KEY"), nullptr);
+  EXPECT_EQ(credentials.masker()->mask("a first-0123456 b second-0123456"), "a *** b ***");
+}
+
+TEST_F(Settings, KeyOfAFallbackThatCannotBeMaskedThenRefused) {
+  ::setenv("FIRST_KEY", "short", 1);
+  EXPECT_THROW(take_credentials(with_fallbacks({"FIRST_KEY"})), SecurityError);
+}
+
+TEST_F(Settings, KeysOfFallbacksThatAreNotWantedThenStillTakenOutOfTheEnvironment) {
+  ::setenv("FIRST_KEY", "first-0123456", 1);
+  drop_credentials(with_fallbacks({"", "FIRST_KEY"}));
+  EXPECT_EQ(::getenv("FIRST_KEY"), nullptr);
 }
 
 TEST_F(Settings, CredentialsThatAreNotWantedThenStillTakenOutOfTheEnvironment) {
