@@ -208,6 +208,7 @@ runner::RunResult OneRun::execute(const CallContext& context) {
                                      printable(arguments_.executor) + "\"");
   }
   set_options(runtime.config());
+  options_.spending = runtime.spending_limits();
   RunnerParts parts(runtime, children, arguments_.unsandboxed);
   const runner::RunnerServices services = parts.services();
 

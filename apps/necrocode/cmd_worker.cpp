@@ -32,6 +32,7 @@ int run(const WorkerArguments& arguments) {
   if (!arguments.health_listen.empty()) {
     status.emplace(parse_listen_address(arguments.health_listen), runtime.http(), signals.token());
     runtime.on_call([&status](const net::CallReport& report) { status->count(report); });
+    runtime.on_model_call([&status](const llm::ModelCallReport& call) { status->count(call); });
   }
   RunnerParts parts(runtime, children, arguments.unsandboxed);
   const config::Config& config = runtime.config();
@@ -45,6 +46,7 @@ int run(const WorkerArguments& arguments) {
   options.defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
   options.defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
   options.run.max_repairs = config.max_repairs;
+  options.run.spending = runtime.spending_limits();
   options.run.git_retries = config.git_retry_count;
   options.run.baseline = !arguments.no_baseline;
   options.run.slot_lease = options.lease;

@@ -14,10 +14,16 @@
 
 #include "necrocode/base/check.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/llm/prices.hpp"
 #include "necrocode/observe/log.hpp"
 #include "terminal.hpp"
 
 namespace necrocode::app {
+namespace {
+
+constexpr const char* kAnthropicEndpoint = "https://api.anthropic.com/v1";
+
+}  // namespace
 
 void CommonOptions::declare(Cli& cli) {
   cli.option("--config", config_file_,
@@ -155,7 +161,10 @@ Runtime::Runtime(Given given)
     : loaded_(std::move(given.first)),
       credentials_(std::move(given.second)),
       masker_(credentials_.masker()),
-      http_(net::shared_http_client()) {
+      http_(net::shared_http_client()),
+      governor_(std::make_shared<llm::RateGovernor>()),
+      capabilities_(
+          std::make_shared<llm::CapabilityTable>(config().data_dir / "llm-capabilities.json")) {
   if (!config().ca_file.empty()) {
     net::HttpClientOptions options;
     options.ca_file = config().ca_file.string();
@@ -230,28 +239,82 @@ ArtifactStoreClient Runtime::artifacts() const {
               credentials_.artifact_token));
 }
 
-LLMClient Runtime::llm() const {
+LLMConfig Runtime::llm_config() const {
   LLMConfig llm;
   llm.api_key = credentials_.llm_api_key.copy();
   llm.model = config().llm_model;
-  llm.endpoint = config().llm_endpoint;
+  llm.endpoint = llm_endpoint();
+  llm.provider = config().llm_provider;
   llm.timeout_seconds = config().llm_timeout_seconds;
+  llm.connect_timeout_seconds = config().llm_connect_timeout_seconds;
+  llm.idle_timeout_seconds = config().llm_idle_timeout_seconds;
+  llm.progress_timeout_seconds = config().llm_progress_timeout_seconds;
   llm.max_tokens = config().llm_max_tokens;
   llm.temperature = config().llm_temperature;
+  llm.requests_per_minute = config().llm_requests_per_minute;
+  llm.tokens_per_minute = config().llm_tokens_per_minute;
+  llm.min_request_interval = config().llm_min_request_interval;
   llm.retry = retries(config().llm_retry_count);
+  return llm;
+}
+
+// What it leaves out is as of the first; but a key goes to no other service than its own.
+LLMConfig Runtime::fallback_config(const Json& fallback, const Secret& key) const {
+  LLMConfig llm = llm_config();
+  const std::string first = llm.endpoint;
+  llm.model = fallback["model"].string_or(llm.model);
+  llm.provider = fallback["provider"].string_or(llm.provider);
+  llm.endpoint = fallback["endpoint"].string_or(llm.endpoint);
+  llm.timeout_seconds = fallback["timeout_seconds"].as_double().value_or(llm.timeout_seconds);
+  llm.temperature = fallback["temperature"].as_double().value_or(llm.temperature);
+  if (const auto tokens = fallback["max_tokens"].as_int()) {
+    llm.max_tokens = static_cast<int>(*tokens);
+  }
+  if (!key.empty() || llm.endpoint != first) llm.api_key = key.copy();
+  return llm;
+}
+
+LLMClient Runtime::llm() const {
+  LLMConfig llm = llm_config();
+  const Json::Array fallbacks = config().llm_fallbacks.items();
+  for (std::size_t i = 0; i < fallbacks.size(); ++i) {
+    const std::vector<Secret>& keys = credentials_.llm_fallback_keys;
+    const Secret key = i < keys.size() ? keys[i].copy() : Secret();
+    llm.fallbacks.push_back(fallback_config(fallbacks[i], key));
+  }
   llm.http = http_;
+  llm.governor = governor_;
+  llm.capabilities = capabilities_;
+  llm.prices = std::make_shared<const llm::PriceTable>(config().prices);
+  llm.on_call = on_model_call_;
   return LLMClient(std::move(llm));
 }
 
+llm::SpendingLimits Runtime::spending_limits() const {
+  llm::SpendingLimits limits;
+  if (config().budgets_run_usd > 0) limits.usd = config().budgets_run_usd;
+  limits.tokens = config().budgets_run_tokens;
+  return limits;
+}
+
+// The default is OpenAI's; another vendor's dialect is spoken to that vendor.
+std::string Runtime::llm_endpoint() const {
+  const bool by_default = loaded_.origin.at("llm.endpoint") == "default";
+  if (by_default && config().llm_provider == "anthropic") return kAnthropicEndpoint;
+  return config().llm_endpoint;
+}
+
 bool Runtime::has_model() const {
-  return !config().llm_endpoint.starts_with("https://api.openai.com") ||
-         !credentials_.llm_api_key.empty();
+  const std::string endpoint = llm_endpoint();
+  return !credentials_.llm_api_key.empty() ||
+         !(endpoint.starts_with("https://api.openai.com") || endpoint == kAnthropicEndpoint);
 }
 
 void Runtime::require_model_key() const {
   if (has_model()) return;
-  throw ConfigError("no key is set for " + config().llm_endpoint +
-                    ": put it into $OPENAI_API_KEY or $" + config().llm_api_key_env_var +
+  const char* variable = config().llm_provider == "anthropic" ? "ANTHROPIC" : "OPENAI";
+  throw ConfigError("no key is set for " + llm_endpoint() + ": put it into $" + variable +
+                    "_API_KEY or $" + config().llm_api_key_env_var +
                     ", or name a service that needs none with --llm-endpoint");
 }
 

@@ -17,6 +17,9 @@
 #include "necrocode/config/config.hpp"
 #include "necrocode/config/credentials.hpp"
 #include "necrocode/git/repository.hpp"
+#include "necrocode/llm/capabilities.hpp"
+#include "necrocode/llm/model_metrics.hpp"
+#include "necrocode/llm/rate_governor.hpp"
 #include "necrocode/outbox/outbox.hpp"
 #include "necrocode/process/sandbox.hpp"
 #include "necrocode/runner/orchestrator.hpp"
@@ -104,6 +107,10 @@ class Runtime {
   void on_call(std::function<void(const net::CallReport&)> observer) {
     on_call_ = std::move(observer);
   }
+  /// The same of calls of the model.
+  void on_model_call(std::function<void(const llm::ModelCallReport&)> observer) {
+    on_model_call_ = std::move(observer);
+  }
 
   /// What all clients send through: the process's own, or one that trusts the configured
   /// authorities instead of the system's.
@@ -116,7 +123,10 @@ class Runtime {
   std::shared_ptr<outbox::Outbox> registry_outbox() const;
   RepoPoolClient pool() const;
   ArtifactStoreClient artifacts() const;
+  /// All of a process's model clients share their rates and what they know of the endpoints.
   LLMClient llm() const;
+  /// What one run may spend on the model.
+  llm::SpendingLimits spending_limits() const;
   /// False when the endpoint is one that answers nobody without a key, and there is none.
   bool has_model() const;
   /// Throws ConfigError where has_model() is false.
@@ -126,11 +136,17 @@ class Runtime {
   using Given = std::pair<config::LoadedConfig, config::Credentials>;
   explicit Runtime(Given given);
   std::string required(const std::string& url, const char* what, const char* flag) const;
+  std::string llm_endpoint() const;
+  LLMConfig llm_config() const;
+  LLMConfig fallback_config(const Json& fallback, const Secret& key) const;
   config::LoadedConfig loaded_;
   config::Credentials credentials_;
   std::shared_ptr<const Masker> masker_;
   std::shared_ptr<net::HttpClient> http_;
   std::function<void(const net::CallReport&)> on_call_;
+  std::function<void(const llm::ModelCallReport&)> on_model_call_;
+  std::shared_ptr<llm::RateGovernor> governor_;
+  std::shared_ptr<llm::CapabilityTable> capabilities_;
 };
 
 /// The parts that run tasks, for `run`, `worker` and `demo`.

@@ -13,6 +13,7 @@ struct WorkerStatus::State {
       : clients(std::move(the_clients)),
         stopping(std::move(the_stop)),
         calls(metrics),
+        model_calls(metrics),
         server(server_options(listen)) {}
 
   // A service that is out of reach is no reason to end the worker, which waits for it: it is told,
@@ -36,6 +37,7 @@ struct WorkerStatus::State {
   const std::stop_token stopping;
   metrics::Registry metrics;
   const net::ClientMetrics calls;
+  const llm::ModelMetrics model_calls;
   net::HttpServer server;
 };
 
@@ -61,6 +63,10 @@ std::string WorkerStatus::url() const {
 
 void WorkerStatus::count(const net::CallReport& report) const {
   state_->calls(report);
+}
+
+void WorkerStatus::count(const llm::ModelCallReport& report) const {
+  state_->model_calls(report);
 }
 
 }  // namespace necrocode::app

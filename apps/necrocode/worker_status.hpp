@@ -7,6 +7,7 @@
 #include <string>
 
 #include "listen_address.hpp"
+#include "necrocode/llm/model_metrics.hpp"
 #include "necrocode/net/service_caller.hpp"
 
 namespace necrocode::app {
@@ -23,6 +24,7 @@ class WorkerStatus {
   std::string url() const;
   /// For the clients' ServiceOptions::on_call.
   void count(const net::CallReport& report) const;
+  void count(const llm::ModelCallReport& report) const;
 
  private:
   struct State;

@@ -9,12 +9,12 @@ ExitCode model_exit_code(const ServiceError& error) {
   if (dynamic_cast<const Unauthorized*>(&error)) return ExitCode::kModelRefused;
   // A web page, {"error"} or no choices with status 200: an answer, but not one to use.
   if (dynamic_cast<const InvalidResponse*>(&error)) return ExitCode::kModelUnusable;
+  // A quota or a spend cap that is used up, with whatever status it came: no retry helps.
+  const bool limited = dynamic_cast<const RateLimited*>(&error) != nullptr;
+  if (limited && error.info().end == CallEnd::kPermanent) return ExitCode::kModelRefused;
   const int status = error.info().status;
-  if (status == 402) return ExitCode::kModelRefused;
   if (status == 400 || status == 404 || status == 413 || status == 422)
     return ExitCode::kModelUnusable;
-  // A quota that is used up arrives as a 429 that no retry helps.
-  if (status == 429 && error.info().end == CallEnd::kPermanent) return ExitCode::kModelRefused;
   return ExitCode::kModelUnavailable;
 }
 

@@ -29,6 +29,7 @@ void check_credential(std::string_view name, std::string_view value) {
 }
 
 constexpr const char* kOpenAiKey = "OPENAI_API_KEY";
+constexpr const char* kAnthropicKey = "ANTHROPIC_API_KEY";
 constexpr const char* kRegistryToken = "TASK_REGISTRY_API_KEY";
 constexpr const char* kPoolToken = "REPO_POOL_API_KEY";
 constexpr const char* kArtifactToken = "ARTIFACT_STORE_API_KEY";
@@ -103,9 +104,13 @@ Credentials take_credentials(const Config& config) {
   Credentials credentials;
   Taken taken;
   credentials.llm_api_key = taken.of(config.llm_api_key_env_var).copy();
-  // Taken in any case, so that it does not stay in the environment.
+  // Taken in any case, so that neither stays in the environment; a vendor's key is for its dialect.
   const Secret& openai_key = taken.of(kOpenAiKey);
-  if (credentials.llm_api_key.empty()) credentials.llm_api_key = openai_key.copy();
+  const Secret& anthropic_key = taken.of(kAnthropicKey);
+  if (credentials.llm_api_key.empty()) {
+    credentials.llm_api_key =
+        (config.llm_provider == "anthropic" ? anthropic_key : openai_key).copy();
+  }
   credentials.git_token = taken.of(config.git_token_env_var).copy();
   credentials.registry_token = taken.of(kRegistryToken).copy();
   credentials.pool_token = taken.of(kPoolToken).copy();
@@ -120,7 +125,7 @@ Credentials take_credentials(const Config& config) {
 void drop_credentials(const Config& config) {
   for (const std::string& name : {config.llm_api_key_env_var, config.git_token_env_var})
     drop_variable(name);
-  for (const char* name : {kOpenAiKey, kRegistryToken, kPoolToken, kArtifactToken})
+  for (const char* name : {kOpenAiKey, kAnthropicKey, kRegistryToken, kPoolToken, kArtifactToken})
     drop_variable(name);
   for (const Json& fallback : config.llm_fallbacks.items())
     drop_variable(fallback_variable(fallback));

@@ -13,7 +13,9 @@
 namespace necrocode::config {
 
 struct Credentials {
-  Secret llm_api_key;     ///< $LLM_API_KEY (or the configured name), else $OPENAI_API_KEY
+  /// $LLM_API_KEY (or the configured name), else $OPENAI_API_KEY; for the provider anthropic
+  /// $ANTHROPIC_API_KEY.
+  Secret llm_api_key;
   Secret git_token;       ///< $GIT_TOKEN (or the configured name)
   Secret registry_token;  ///< $TASK_REGISTRY_API_KEY
   Secret pool_token;      ///< $REPO_POOL_API_KEY

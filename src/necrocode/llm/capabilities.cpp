@@ -80,6 +80,10 @@ FileDescriptor lock_file(const fs::path& path, const Clock& clock) {
 
 }  // namespace
 
+std::string_view to_string(Format format) {
+  return kFormats[static_cast<std::size_t>(format)];
+}
+
 Capabilities common(const Capabilities& a, const Capabilities& b) {
   Capabilities both;
   both.format = std::max(a.format, b.format);

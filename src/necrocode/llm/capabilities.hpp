@@ -7,6 +7,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "necrocode/base/clock.hpp"
 
@@ -14,6 +15,7 @@ namespace necrocode::llm {
 
 /// How an answer's format can be asked for, the strongest first.
 enum class Format { kJsonSchema, kJsonObject, kText };
+std::string_view to_string(Format format);  ///< "json_schema", "json_object", "text"
 
 /// What a request to an endpoint may hold. Begins with everything; each 400 takes something away.
 struct Capabilities {

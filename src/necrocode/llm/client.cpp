@@ -1,135 +1,24 @@
 #include "necrocode/llm/client.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <mutex>
 
-#include "necrocode/base/ids.hpp"
 #include "necrocode/base/limits.hpp"
-#include "necrocode/base/masking.hpp"
 #include "necrocode/base/text.hpp"
-#include "necrocode/llm/openai_chat.hpp"
+#include "necrocode/base/trace_context.hpp"
+#include "necrocode/llm/code_question.hpp"
+#include "necrocode/llm/endpoint.hpp"
+#include "necrocode/llm/model_metrics.hpp"
+#include "necrocode/llm/rate_governor.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode {
 namespace {
 
-namespace dialect = llm::openai_chat;
+using llm::ModelCall;
+using llm::ModelEndpoint;
 using std::chrono::milliseconds;
 
 constexpr std::string_view kService = "llm";
-constexpr std::string_view kProvider = "openai-chat";
-constexpr milliseconds kHealthTimeout{5'000};
-constexpr double kTimeoutSecondsMax = 86'400;
-constexpr std::size_t kMaskableBytesMin = 8;  // Masker's own floor
-constexpr std::size_t kRequestIdBytes = 128;
-
-// Under 2 KB, so that it is cheap to send with every call.
-constexpr std::string_view kSystemPrompt =
-    R"(You change source code in a git repository. Answer with exactly one JSON object and nothing
-else: no prose, no Markdown fence. Its form:
-
-{"code_changes":[{"file_path":"src/a.py","operation":"create","content":"all of it","edits":null}],
- "explanation":"one or two sentences"}
-
-Each element of code_changes changes one file:
-- "file_path": relative to the repository's root, with "/" between its parts. Never absolute, never
-  with "..", never inside .git. Name each file once.
-- "operation": "create" for a new file, "modify" for one that exists, "delete" to remove one.
-- "content": the whole new text of the file, for create, and for modify if you rewrite the file.
-- "edits": for modify, instead of content: a list of {"search","replace"}. Each "search" is copied
-  exactly from the file, with its whitespace, and is long enough to occur there only once; it is
-  replaced by "replace". Edits apply in order.
-- Give either content or edits, the other null. For delete both are null.
-
-Change only what the task needs. Do not weaken, skip or delete tests unless the task says so. All
-changes are applied together or not at all; then the repository's tests are run.)";
-
-Json nullable(std::string_view type) {
-  return Json(std::vector<std::string>{std::string(type), "null"});
-}
-
-Json closed_object(Json::Object properties) {
-  Json names = Json::array();
-  for (const auto& [name, schema] : properties) names.push_back(name);
-  return Json::object({{"type", "object"},
-                       {"properties", Json(std::move(properties))},
-                       {"required", std::move(names)},
-                       {"additionalProperties", false}});
-}
-
-// In the subset that OpenAI calls strict: every property required, no others, null for "none".
-Json code_change_schema() {
-  const Json string = Json::object({{"type", "string"}});
-  const Json edit = closed_object({{"search", string}, {"replace", string}});
-  const Json change = closed_object(
-      {{"file_path", string},
-       {"operation",
-        Json::object({{"type", "string"},
-                      {"enum", std::vector<std::string>{"create", "modify", "delete"}}})},
-       {"content", Json::object({{"type", nullable("string")}})},
-       {"edits", Json::object({{"type", nullable("array")}, {"items", edit}})}});
-  return closed_object({{"code_changes", Json::object({{"type", "array"}, {"items", change}})},
-                        {"explanation", string}});
-}
-
-bool is_visible_ascii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
-}
-
-void check_endpoint(const LLMConfig& config, std::vector<FieldError>& errors) {
-  const auto url = net::Url::parse(config.endpoint);
-  if (!url) {
-    errors.push_back({"llm.endpoint", "must be an http or https URL"});
-  } else if (!url->user_info.empty()) {
-    errors.push_back({"llm.endpoint", "must not hold credentials; the key goes into api_key"});
-  } else if (config.endpoint.find_first_of("?#") != std::string::npos) {
-    errors.push_back({"llm.endpoint", "must not have a query or a fragment"});
-  } else if (!config.api_key.empty() && url->scheme == "http" && !url->is_loopback()) {
-    errors.push_back({"llm.endpoint", "the API key is only sent over https, or to this machine"});
-  }
-}
-
-void check(const LLMConfig& config) {
-  std::vector<FieldError> errors;
-  check_endpoint(config, errors);
-  if (!is_visible_ascii(config.api_key.reveal())) {
-    errors.push_back({"llm.api_key", "must be one line of visible ASCII without spaces"});
-  }
-  if (config.provider != kProvider) {
-    errors.push_back({"llm.provider", "must be " + std::string(kProvider)});
-  }
-  if (config.model.empty()) errors.push_back({"llm.model", "must not be empty"});
-  if (!(config.timeout_seconds > 0 && config.timeout_seconds <= kTimeoutSecondsMax)) {
-    errors.push_back({"llm.timeout_seconds", "must be above 0 and at most 86400"});
-  }
-  if (config.max_tokens < 1) errors.push_back({"llm.max_tokens", "must be at least 1"});
-  if (!(config.temperature >= 0 && config.temperature <= 2)) {
-    errors.push_back({"llm.temperature", "must be between 0 and 2"});
-  }
-  if (errors.empty()) return;
-  ErrorInfo info;
-  info.service = kService;
-  info.fields = std::move(errors);
-  throw ConfigError("invalid model service configuration", std::move(info));
-}
-
-Masker make_masker(const Secret& key) {
-  // Shorter ones are placeholders of local servers ("none"), and parts of ordinary words.
-  if (key.reveal().size() < kMaskableBytesMin) return Masker();
-  return Masker({&key});
-}
-
-bool is_timeout(const std::exception_ptr& cause) {
-  try {
-    if (cause) std::rethrow_exception(cause);
-  } catch (const net::TransportError& error) {
-    return error.failure() == net::TransportFailure::kTimeout;
-  } catch (...) {
-    return false;
-  }
-  return false;
-}
 
 template <class Error>
 bool is_a(const RunnerError& error) {
@@ -143,266 +32,296 @@ void throw_as(const RunnerError& error, const ErrorInfo& info) {
   ((is_a<Errors>(error) ? throw Errors(error.summary(), info) : void()), ...);
 }
 
+bool is_timeout(const std::exception_ptr& cause) {
+  try {
+    if (cause) std::rethrow_exception(cause);
+  } catch (const net::TransportError& error) {
+    return error.failure() == net::TransportFailure::kTimeout;
+  } catch (...) {
+    return false;
+  }
+  return false;
+}
+
+/// Whether another endpoint may answer what this one could not.
+bool another_may_answer(const RunnerError& error, const CallContext& context, const Clock& clock) {
+  if (is_a<TimeoutError>(error)) {
+    return error.info().end != CallEnd::kCancelled && !context.expired(clock);
+  }
+  return is_a<Unauthorized>(error) || is_a<RateLimited>(error) || is_a<Unavailable>(error) ||
+         is_a<NotFound>(error) || is_a<ContextLengthExceeded>(error) ||
+         is_a<InvalidResponse>(error);
+}
+
+/// `config` with what it shares with its fallbacks.
+LLMConfig completed(LLMConfig config) {
+  llm::check(config);
+  if (!config.http) config.http = net::shared_http_client();
+  if (!config.governor) {
+    config.governor = std::make_shared<llm::RateGovernor>(*config.environment.clock);
+  }
+  if (!config.capabilities) config.capabilities = std::make_shared<llm::CapabilityTable>();
+  for (LLMConfig& fallback : config.fallbacks) {
+    if (!fallback.http) fallback.http = config.http;
+    if (!fallback.governor) fallback.governor = config.governor;
+    if (!fallback.capabilities) fallback.capabilities = config.capabilities;
+    if (!fallback.prices) fallback.prices = config.prices;
+    fallback.environment = config.environment;
+  }
+  return config;
+}
+
+std::vector<ModelEndpoint> make_endpoints(LLMConfig config) {
+  config = completed(std::move(config));
+  std::vector<LLMConfig> fallbacks = std::exchange(config.fallbacks, {});
+  std::vector<ModelEndpoint> endpoints;
+  endpoints.reserve(1 + fallbacks.size());
+  endpoints.emplace_back(std::move(config));
+  for (LLMConfig& fallback : fallbacks) endpoints.emplace_back(std::move(fallback));
+  return endpoints;
+}
+
 }  // namespace
 
 struct LLMClient::State {
-  explicit State(LLMConfig given)
-      : config((check(given), std::move(given))), masker(make_masker(config.api_key)) {
-    while (config.endpoint.ends_with('/')) config.endpoint.pop_back();
-    if (!config.http) config.http = net::shared_http_client();
-  }
+  explicit State(LLMConfig config) : endpoints(make_endpoints(std::move(config))) {}
 
-  LLMConfig config;
-  const Masker masker;
-  std::mutex mutex;
-  dialect::Capabilities capabilities;  // guarded by mutex
+  const std::vector<ModelEndpoint> endpoints;  // the configured one and its fallbacks
 
-  /// What of one call its errors and its log record tell.
-  struct Call {
-    std::string operation;
-    int attempts = 0;
-    int status = 0;
-    std::string request_id;
-    bool maybe_accepted = false;
-    llm::Usage* spent = nullptr;  ///< told also of an answer that cannot be used
-  };
-
-  ChatResponse exchange(Call& call, ChatRequest request, const CallContext& context);
-  net::HttpResponse send(Call& call, const ChatRequest& request, const CallContext& context);
-  net::HttpRequest build(const ChatRequest& request, const dialect::Capabilities& used,
-                         const CallContext& context) const;
-  void authorize(net::HttpRequest& request) const;
-  dialect::Capabilities remember(const dialect::Capabilities& learned);
-  [[noreturn]] static void refuse(const net::RetryOutcome& outcome);
-  std::string safe(std::string_view text) const {
-    return shorten(printable(masker.mask_head(text, limits::kModelHeadBytes)),
-                   limits::kModelMessageBytes);
-  }
-
-  /// Runs `body`, completes the errors that leave it, and writes the call's one log record.
-  template <class Body>
-  auto told(Call& call, const std::filesystem::path& workspace, Body body);
-  ErrorInfo completed(const Call& call, ErrorInfo info) const;
-  void log_call(const Call& call, const std::filesystem::path& workspace, milliseconds duration,
-                std::string_view error) const;
+  const ModelEndpoint& first() const { return endpoints.front(); }
+  const Clock& clock() const { return *first().config().environment.clock; }
   milliseconds since(SteadyTime start) const {
-    return std::chrono::duration_cast<milliseconds>(config.environment.clock->steady_now() - start);
+    return std::chrono::duration_cast<milliseconds>(clock().steady_now() - start);
   }
+
+  ChatResponse exchange(ModelCall& call, const ChatRequest& request, bool stream,
+                        const llm::OnDelta& on_delta, const CallContext& context) const;
+  ChatResponse ask_any(ModelCall& call, const ChatRequest& request, bool stream,
+                       const llm::OnDelta& on_delta, const CallContext& context) const;
+  /// Runs `body`, completes the errors that leave it, and tells of the call: to `spending`, the
+  /// log, and whoever observes calls.
+  template <class Body>
+  auto told(std::string operation, const std::filesystem::path& workspace,
+            const CallContext& context, llm::Spending* spending, Body body) const;
+  /// Told by the endpoint that was asked last.
+  const ModelEndpoint& asked(const ModelCall& call) const;
+  ErrorInfo completed(const ModelCall& call, ErrorInfo info) const;
+  void report(const ModelCall& call, const std::filesystem::path& workspace, SteadyTime start,
+              const RunnerError* error) const;
 };
 
-void LLMClient::State::authorize(net::HttpRequest& request) const {
-  if (config.api_key.empty()) return;
-  request.headers.set("Authorization", "Bearer " + std::string(config.api_key.reveal()));
-}
-
-net::HttpRequest LLMClient::State::build(const ChatRequest& request,
-                                         const dialect::Capabilities& used,
-                                         const CallContext& context) const {
-  net::HttpRequest http;
-  http.method = "POST";
-  http.url = config.endpoint + "/chat/completions";
-  http.body = dialect::request_body(request, config.model, used);
-  http.headers = {{"Content-Type", "application/json"},
-                  {"Accept", "application/json"},
-                  {"Idempotency-Key", uuid7()}};
-  if (!context.traceparent.empty()) http.headers.set("traceparent", context.traceparent);
-  authorize(http);
-  http.timeouts.total = context.attempt_timeout.value_or(
-      milliseconds(static_cast<std::int64_t>(std::ceil(config.timeout_seconds * 1000))));
-  http.response_bytes_max = limits::kModelAnswerBytes;
-  return http;
-}
-
-dialect::Capabilities LLMClient::State::remember(const dialect::Capabilities& learned) {
-  const std::lock_guard lock(mutex);
-  capabilities = dialect::common(capabilities, learned);
-  return capabilities;
-}
-
-// The whole answer, good or bad, after retries and after what the endpoint taught on the way.
-net::HttpResponse LLMClient::State::send(Call& call, const ChatRequest& request,
-                                         const CallContext& context) {
-  dialect::Capabilities used = remember({});
-  for (;;) {  // each round takes a capability away, and there are four to take
-    const net::RetryOutcome outcome =
-        net::send_with_retries(*config.http, build(request, used, context), config.retry, context,
-                               config.environment, dialect::worth_retrying);
-    call.attempts += outcome.attempts;
-    call.status = outcome.response.status;
-    call.maybe_accepted = call.maybe_accepted || outcome.maybe_accepted;
-    call.request_id =
-        shorten(printable(outcome.response.headers.get_or("x-request-id", "")), kRequestIdBytes);
-    if (outcome.response.status == 400) {
-      const dialect::Capabilities learned =
-          remember(dialect::learn(outcome.response, request, used));
-      if (learned != used) {
-        --call.attempts;
-        call.status = 0;
-        used = learned;
-        continue;
-      }
+// The first endpoint that answers. Whoever listens learns that what one began is void.
+ChatResponse LLMClient::State::ask_any(ModelCall& call, const ChatRequest& request, bool stream,
+                                       const llm::OnDelta& on_delta,
+                                       const CallContext& context) const {
+  bool told = false;
+  llm::OnDelta listening;
+  if (on_delta) {
+    listening = [&](const llm::ChatDelta& delta) {
+      told = delta.kind != llm::ChatDelta::Kind::kRestart;
+      on_delta(delta);
+    };
+  }
+  for (const ModelEndpoint& endpoint : endpoints) {
+    try {
+      return endpoint.ask(call, request, stream, listening, context);
+    } catch (const RunnerError& error) {
+      if (&endpoint == &endpoints.back() || !another_may_answer(error, context, clock())) throw;
+      log::warn("model service failed, asking the next", {{"service", kService},
+                                                          {"endpoint", endpoint.base()},
+                                                          {"model", endpoint.config().model},
+                                                          {"error", error.summary()}});
     }
-    if (outcome.response.status < 200 || outcome.response.status > 299) refuse(outcome);
-    return outcome.response;
+    if (std::exchange(told, false)) on_delta({llm::ChatDelta::Kind::kRestart, {}, 0});
   }
+  throw std::logic_error("a model client without an endpoint");
 }
 
-void LLMClient::State::refuse(const net::RetryOutcome& outcome) {
-  const net::HttpResponse& answer = outcome.response;
-  const dialect::ErrorWords words = dialect::read_error(answer.body);
-  ErrorInfo info;
-  info.detail = words.message.empty() ? answer.body : words.message;
-  info.end = outcome.end;
-  info.retry_at = outcome.retry_at;
-  const int status = answer.status;
-  const auto is = [&](dialect::Refusal kind) { return dialect::classify(status, words) == kind; };
-  if (status < 400) {
-    info.end = CallEnd::kPermanent;
-    info.detail = "Location: " + answer.headers.get_or("location", "none");
-    throw ServiceError("the model service redirects, which is not followed", std::move(info));
-  }
-  if (status == 401 || status == 403) {
-    throw Unauthorized("the model service refused the API key", std::move(info));
-  }
-  if (is(dialect::Refusal::kContextLength)) {
-    throw ContextLengthExceeded("the prompt is longer than the model can read", std::move(info));
-  }
-  if (is(dialect::Refusal::kQuota)) {
-    throw RateLimited("the model service's quota is used up", std::move(info));
-  }
-  if (status == 429)
-    throw RateLimited("the model service limits the rate of calls", std::move(info));
-  if (is(dialect::Refusal::kContentFilter)) {
-    throw ServiceError("the model service's content filter refused the prompt", std::move(info));
-  }
-  if (status == 404) {
-    throw NotFound("the model service knows no such model or address", std::move(info));
-  }
-  if (status >= 500) throw Unavailable("the model service failed", std::move(info));
-  throw ServiceError("the model service refused the request", std::move(info));
-}
-
-ChatResponse LLMClient::State::exchange(Call& call, ChatRequest request,
-                                        const CallContext& context) {
-  if (request.max_tokens <= 0) request.max_tokens = config.max_tokens;
-  if (!request.temperature) request.temperature = config.temperature;
-  const SteadyTime start = config.environment.clock->steady_now();
-  const net::HttpResponse answer = send(call, request, context);
-  llm::Usage unasked;
-  ChatResponse response =
-      dialect::read_completion(answer, request, call.spent ? *call.spent : unasked);
-  if (response.model.empty()) response.model = config.model;
+ChatResponse LLMClient::State::exchange(ModelCall& call, const ChatRequest& request, bool stream,
+                                        const llm::OnDelta& on_delta,
+                                        const CallContext& context) const {
+  llm::check(request);
+  const SteadyTime start = clock().steady_now();
+  ChatResponse response = ask_any(call, request, stream, on_delta, context);
   response.request_id = call.request_id;
   response.attempts = call.attempts;
+  response.maybe_billed_twice = call.maybe_accepted;
   response.duration = since(start);
   return response;
 }
 
-ErrorInfo LLMClient::State::completed(const Call& call, ErrorInfo info) const {
+const ModelEndpoint& LLMClient::State::asked(const ModelCall& call) const {
+  for (const ModelEndpoint& endpoint : endpoints) {
+    if (endpoint.base() == call.endpoint && endpoint.config().model == call.model) return endpoint;
+  }
+  return first();
+}
+
+ErrorInfo LLMClient::State::completed(const ModelCall& call, ErrorInfo info) const {
+  const ModelEndpoint& endpoint = asked(call);
   info.service = kService;
   info.operation = call.operation;
-  info.target = config.model + " at " + config.endpoint;
-  info.attempts +=
-      call.attempts;  // the loop's own count, when it threw, is not in call.attempts yet
+  info.target = endpoint.config().model + " at " + endpoint.base();
+  info.attempts = call.attempts;
   if (info.status == 0) info.status = call.status;
   if (info.request_id.empty()) info.request_id = call.request_id;
   info.maybe_accepted = info.maybe_accepted || call.maybe_accepted;
-  info.detail = safe(info.detail);
-  for (FieldError& field : info.fields) field.message = safe(field.message);
+  info.detail = endpoint.safe(info.detail);
+  info.partial = endpoint.safe_partial(info.partial.empty() ? call.partial : info.partial);
+  for (FieldError& field : info.fields) field.message = endpoint.safe(field.message);
   return info;
 }
 
 template <class Body>
-auto LLMClient::State::told(Call& call, const std::filesystem::path& workspace, Body body) {
-  const SteadyTime start = config.environment.clock->steady_now();
+auto LLMClient::State::told(std::string operation, const std::filesystem::path& workspace,
+                            const CallContext& context, llm::Spending* spending, Body body) const {
+  ModelCall call;
+  call.operation = std::move(operation);
+  CallContext own = context;
+  if (const auto parent = TraceContext::parse(context.traceparent)) {
+    call.parent_span_id = parent->span_id;
+    call.span = parent->child();
+    own.traceparent = call.span->traceparent();
+  }
+  const SteadyTime start = clock().steady_now();
+  const auto ended = [&](const RunnerError* error) {
+    if (spending != nullptr) spending->add(call.usage);
+    report(call, workspace, start, error);
+  };
   try {
-    auto result = body();
-    log_call(call, workspace, since(start), {});
+    if (spending != nullptr) spending->require_left();
+    auto result = body(call, own);
+    ended(nullptr);
     return result;
   } catch (const RunnerError& error) {
-    log_call(call, workspace, since(start), error.summary());
+    ended(&error);
     ErrorInfo info = completed(call, error.info());
     // Each attempt met silence: that is a timeout, not a broken connection.
     if (is_a<Unavailable>(error) && is_timeout(info.cause)) {
       throw TimeoutError(error.summary(), std::move(info));
     }
     // A class stands before those it derives from.
-    throw_as<TimeoutError, Unavailable, RateLimited, Unauthorized, NotFound, ContextLengthExceeded,
-             InvalidResponse, ServiceError, ImplementationError, SecurityError>(error, info);
+    throw_as<TimeoutError, Unavailable, llm::SpendCapReached, RateLimited, Unauthorized, NotFound,
+             ContextLengthExceeded, InvalidResponse, ServiceError, ImplementationError,
+             SecurityError, TaskContextValidationError>(error, info);
     throw;
   }
 }
 
-void LLMClient::State::log_call(const Call& call, const std::filesystem::path& workspace,
-                                milliseconds duration, std::string_view error) const {
+void LLMClient::State::report(const ModelCall& call, const std::filesystem::path& workspace,
+                              SteadyTime start, const RunnerError* error) const {
+  const auto duration = clock().steady_now() - start;
   log::info("model call", {{"service", kService},
                            {"operation", call.operation},
-                           {"model", config.model},
+                           {"model", call.model},
+                           {"endpoint", call.endpoint},
                            {"workspace", workspace.string()},
                            {"status", call.status},
                            {"attempts", call.attempts},
-                           {"duration_ms", duration.count()},
+                           {"duration_ms", since(start).count()},
+                           {"tokens", call.usage.total_tokens},
                            {"request_id", call.request_id},
-                           {"error", error}});
+                           {"error", error ? error->summary() : std::string()}});
+  if (!first().config().on_call) return;
+  llm::ModelCallReport told;
+  told.service = kService;
+  told.operation = call.operation;
+  told.method = "POST";
+  told.status = call.status;
+  told.attempts = call.attempts;
+  if (error != nullptr) {
+    told.end = error->info().end == CallEnd::kNone ? CallEnd::kPermanent : error->info().end;
+  }
+  told.duration = duration;
+  told.began = clock().system_now() - std::chrono::duration_cast<SystemTime::duration>(duration);
+  told.model = call.model;
+  told.usage = call.usage;
+  told.maybe_billed_twice = call.maybe_accepted;
+  if (call.span) {
+    told.trace_id = call.span->trace_id;
+    told.span_id = call.span->span_id;
+    told.parent_span_id = call.parent_span_id;
+  }
+  first().config().on_call(told);
 }
 
 LLMClient::LLMClient(LLMConfig config) : state_(std::make_unique<State>(std::move(config))) {}
 LLMClient::~LLMClient() = default;
 LLMClient::LLMClient(LLMClient&&) noexcept = default;
 
-ChatResponse LLMClient::chat(const ChatRequest& request, const CallContext& context) {
-  State::Call call;
-  call.operation = "chat";
-  return state_->told(call, {}, [&] { return state_->exchange(call, request, context); });
+ChatResponse LLMClient::chat(const ChatRequest& request, const CallContext& context,
+                             llm::Spending* spending) {
+  return state_->told("chat", {}, context, spending, [&](ModelCall& call, const CallContext& own) {
+    return state_->exchange(call, request, false, {}, own);
+  });
+}
+
+ChatResponse LLMClient::stream(const ChatRequest& request, const llm::OnDelta& on_delta,
+                               const CallContext& context, llm::Spending* spending) {
+  return state_->told("stream", {}, context, spending,
+                      [&](ModelCall& call, const CallContext& own) {
+                        return state_->exchange(call, request, true, on_delta, own);
+                      });
 }
 
 LLMResponse LLMClient::generate_code(const std::string& prompt,
                                      const std::filesystem::path& workspace_path, int max_tokens,
-                                     const CallContext& context, llm::Usage* spent) {
+                                     const CallContext& context, llm::Spending* spending) {
   ChatRequest request;
-  request.messages = {{"system", std::string(kSystemPrompt)}, {"user", prompt}};
+  request.messages = {{"system", std::string(llm::code_system_prompt())}, {"user", prompt}};
   request.max_tokens = max_tokens;
-  request.json_schema = code_change_schema();
-  State::Call call;
-  call.operation = "generate_code";
-  call.spent = spent;
-  return state_->told(call, workspace_path, [&] {
-    ChatResponse answer = state_->exchange(call, request, context);
+  request.json_schema = llm::code_change_schema();
+  const auto ask = [&](ModelCall& call, const CallContext& own) {
+    ChatResponse answer = state_->exchange(call, request, true, {}, own);
     LLMResponse response;
     response.code_changes =
-        llm::parse_code_changes(answer.content, response.explanation, state_->masker);
+        llm::parse_code_changes(answer.content, response.explanation, state_->asked(call).masker());
     response.raw = std::move(answer.content);
     response.model = std::move(answer.model);
     response.usage = answer.usage;
     response.attempts = answer.attempts;
     response.duration = answer.duration;
     return response;
+  };
+  return state_->told("generate_code", workspace_path, context, spending, ask);
+}
+
+std::vector<std::string> LLMClient::models(const CallContext& context) {
+  return state_->told("models", {}, context, nullptr, [&](ModelCall& call, const CallContext& own) {
+    return state_->first().models(call, own);
   });
 }
 
 net::HealthStatus LLMClient::health_check() {
   net::HealthStatus health;
-  const SteadyTime start = state_->config.environment.clock->steady_now();
+  const ModelEndpoint& endpoint = state_->first();
+  const SteadyTime start = state_->clock().steady_now();
+  health.breaker = endpoint.breaker();
   try {
-    net::HttpRequest request;
-    request.url = state_->config.endpoint + "/models";
-    request.timeouts.total = kHealthTimeout;
-    state_->authorize(request);
-    const int status = state_->config.http->send(request, {}).status;
+    const int status = endpoint.probe();
     health.healthy = status < 500 && status != 401 && status != 403;
     health.detail = health.healthy ? "ok" : "the model service answered " + std::to_string(status);
   } catch (const std::exception& error) {
-    health.detail = state_->safe(error.what());
+    health.detail = endpoint.safe(error.what());
   }
   health.latency = state_->since(start);
   return health;
 }
 
 const std::string& LLMClient::model() const {
-  return state_->config.model;
+  return state_->first().config().model;
 }
 const std::string& LLMClient::endpoint() const {
-  return state_->config.endpoint;
+  return state_->first().base();
+}
+
+Json LLMClient::capabilities() const {
+  const llm::Capabilities known = state_->first().capabilities();
+  return Json::object({{"format", to_string(known.format)},
+                       {"stream", known.stream},
+                       {"stream_options", known.stream_options},
+                       {"max_tokens", known.max_tokens},
+                       {"temperature", known.temperature}});
 }
 
 }  // namespace necrocode

@@ -1,35 +1,38 @@
-#include "necrocode/llm/openai_chat.hpp"
-
-#include <algorithm>
+// OpenAI Chat Completions (platform.openai.com/docs/api-reference/chat), and how Azure, vLLM,
+// llama.cpp, Ollama, OpenRouter, Mistral and others deviate from it.
 #include <array>
 
-#include "necrocode/base/errors.hpp"
-#include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
-#include "necrocode/net/retry.hpp"
+#include "necrocode/llm/dialect.hpp"
+#include "necrocode/llm/json_view.hpp"
 
-namespace necrocode::llm::openai_chat {
+namespace necrocode::llm {
 namespace {
 
-// No service counts further; keeps sums of forged counts from overflowing.
-constexpr std::int64_t kTokensMax = 1'000'000'000'000;
-// English text and code; OpenAI's own rule of thumb.
-constexpr std::size_t kBytesPerToken = 4;
+struct FinishWord {
+  std::string_view word;
+  Finish finish;
+};
+// OpenAI's words, and those of Mistral, DeepSeek, OpenRouter and gateways before other dialects.
+constexpr FinishWord kFinishWords[] = {
+    {"length", Finish::kLength},
+    {"model_length", Finish::kLength},
+    {"max_tokens", Finish::kLength},
+    {"MAX_TOKENS", Finish::kLength},
+    {"insufficient_system_resource", Finish::kLength},
+    {"content_filter", Finish::kFiltered},
+    {"SAFETY", Finish::kFiltered},
+    {"refusal", Finish::kRefused},
+    {"error", Finish::kFailed},
+    {"tool_calls", Finish::kToolCalls},
+    {"function_call", Finish::kToolCalls},
+};
 
-bool contains_any(std::string_view text, std::initializer_list<std::string_view> words) {
-  return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
-    return text.find(word) != std::string_view::npos;
-  });
-}
-
-bool is_one_of(std::string_view text, std::initializer_list<std::string_view> words) {
-  return std::find(words.begin(), words.end(), text) != words.end();
-}
-
-// `code` is a string at OpenAI and a number at others.
-std::string word(const Json& value) {
-  if (const auto text = value.as_string()) return std::string(*text);
-  return value.is_int() ? value.dump() : std::string();
+Finish meaning(std::string_view word) {
+  for (const FinishWord& known : kFinishWords) {
+    if (known.word == word) return known.finish;
+  }
+  return Finish::kStop;
 }
 
 Json response_format(const Json& schema, Format format) {
@@ -39,214 +42,164 @@ Json response_format(const Json& schema, Format format) {
        {"json_schema", Json::object({{"name", "answer"}, {"strict", true}, {"schema", schema}})}});
 }
 
-std::int64_t estimate_tokens(std::size_t bytes) {
-  return static_cast<std::int64_t>((bytes + kBytesPerToken - 1) / kBytesPerToken);
+Json message_json(const Message& message) {
+  Json json = Json::object({{"role", message.role}, {"content", message.content}});
+  if (!message.tool_call_id.empty()) json.set("tool_call_id", message.tool_call_id);
+  if (message.tool_calls.empty()) return json;
+  Json calls = Json::array();
+  for (const ToolCall& call : message.tool_calls) {
+    calls.push_back(Json::object(
+        {{"id", call.id},
+         {"type", "function"},
+         {"function", Json::object({{"name", call.name}, {"arguments", call.arguments}})}}));
+  }
+  json.set("tool_calls", std::move(calls));
+  if (message.content.empty()) json.set("content", nullptr);
+  return json;
 }
 
-std::int64_t estimate_tokens(const std::vector<Message>& messages) {
-  std::size_t bytes = 0;
-  for (const Message& message : messages) bytes += message.role.size() + message.content.size();
-  return estimate_tokens(bytes);
+void add_tools(Json& body, const ChatRequest& request) {
+  if (request.tools.empty()) return;
+  Json tools = Json::array();
+  for (const Tool& tool : request.tools) {
+    tools.push_back(Json::object({{"type", "function"},
+                                  {"function", Json::object({{"name", tool.name},
+                                                             {"description", tool.description},
+                                                             {"parameters", tool.parameters}})}}));
+  }
+  body.set("tools", std::move(tools));
+  if (request.tool_choice.empty()) return;
+  if (is_general_choice(request.tool_choice)) {
+    body.set("tool_choice", request.tool_choice);
+  } else {
+    body.set("tool_choice",
+             Json::object({{"type", "function"},
+                           {"function", Json::object({{"name", request.tool_choice}})}}));
+  }
 }
 
-// A plausible count, or nothing.
-std::optional<std::int64_t> count(const Json& value) {
-  const auto number = value.as_int();
-  return number && *number >= 0 && *number <= kTokensMax ? number : std::nullopt;
-}
-
-Usage read_usage(const Json& usage, const ChatRequest& request, std::string_view content) {
-  Usage read;
-  const auto prompt = count(usage["prompt_tokens"]);
-  const auto completion = count(usage["completion_tokens"]);
-  read.estimated = !prompt || !completion;
-  read.prompt_tokens = prompt.value_or(estimate_tokens(request.messages));
-  read.completion_tokens = completion.value_or(estimate_tokens(content.size()));
-  read.total_tokens =
-      count(usage["total_tokens"]).value_or(read.prompt_tokens + read.completion_tokens);
-  read.cached_tokens = count(usage["prompt_tokens_details"]["cached_tokens"]).value_or(0);
-  read.reasoning_tokens = count(usage["completion_tokens_details"]["reasoning_tokens"]).value_or(0);
-  return read;
+void read_usage(JsonView usage, TokenCounts& counts) {
+  if (!usage.is_object()) return;  // null in all chunks but the last one
+  counts.prompt = usage["prompt_tokens"].count(kTokensMax);
+  counts.completion = usage["completion_tokens"].count(kTokensMax);
+  counts.total = usage["total_tokens"].count(kTokensMax);
+  counts.cached = count_or_zero(usage["prompt_tokens_details"]["cached_tokens"]);
+  counts.reasoning = count_or_zero(usage["completion_tokens_details"]["reasoning_tokens"]);
 }
 
 // A string, or the text parts of an array, as some endpoints answer.
-std::string read_content(const Json& content) {
-  std::string text = content.string_or("");
-  for (const Json& part : content.items()) text += part["text"].string_or("");
-  return text;
+template <class Take>
+void each_text(JsonView content, Take take) {
+  if (content.is_string()) return take(content.text());
+  content.each([&](JsonView part) {
+    if (part["text"].is_string()) take(part["text"].text());
+  });
 }
 
-// Enough of a body for a message, with room for a secret that masking is to see whole.
-std::string head(const std::string& body) {
-  return body.substr(0, 8 * limits::kModelMessageBytes);
+// vLLM and DeepSeek say reasoning_content; Ollama, OpenRouter and newer vLLM say reasoning.
+std::string_view reasoning_of(JsonView message) {
+  const std::string_view named = message["reasoning_content"].text();
+  return named.empty() ? message["reasoning"].text() : named;
 }
 
-[[noreturn]] void not_a_completion(const std::string& reason, std::string detail, int status) {
-  ErrorInfo info;
-  info.detail = std::move(detail);
-  info.status = status;
-  info.end = CallEnd::kPermanent;
-  throw InvalidResponse("the model service's answer is not a completion: " + reason,
-                        std::move(info));
+void read_finish(JsonView choice, Completion& completion) {
+  const std::string_view reason = choice["finish_reason"].text();
+  if (reason.empty()) return;
+  completion.finish_reason = reason;
+  completion.finish = meaning(reason);
 }
 
-[[noreturn]] void not_usable(const std::string& reason, std::string detail) {
-  ErrorInfo info;
-  info.detail = std::move(detail);
-  throw ImplementationError("the model's answer is not usable: " + reason, std::move(info));
-}
-
-Json parse_completion(const net::HttpResponse& answer) {
-  auto body = Json::try_parse(answer.body);
-  if (!body) {
-    const bool html = trim(answer.body).starts_with("<");
-    not_a_completion(html ? "it is a web page" : "it is not JSON", head(answer.body),
-                     answer.status);
+class OpenAiChat final : public Dialect {
+ public:
+  std::string_view name() const override { return "openai-chat"; }
+  std::string_view path() const override { return "/chat/completions"; }
+  void authorize(net::Headers& headers, std::string_view key) const override {
+    headers.add("Authorization", "Bearer " + std::string(key));
   }
-  if (!body->is_object())
-    not_a_completion("it is no JSON object", head(answer.body), answer.status);
-  if (body->find("error") && !(*body)["error"].is_null()) {
-    const std::string message = read_error(answer.body).message;
-    not_a_completion("it is an error under a status of success",
-                     message.empty() ? head(answer.body) : message, answer.status);
-  }
-  if ((*body)["choices"].size() == 0 || !(*body)["choices"].is_array()) {
-    not_a_completion("it has no choices", head(answer.body), answer.status);
-  }
-  return std::move(*body);
-}
 
-// Why the choice cannot be used; empty when it can.
-std::string defect(const Json& message, std::string_view finish_reason, std::string_view content) {
-  if (finish_reason == "content_filter") return "the service's content filter took it away";
-  if (!message["refusal"].string_or("").empty()) return "the model refused";
-  // "length" is OpenAI's word; Mistral, DeepSeek and gateways before other dialects have their own.
-  static constexpr std::array kCutOff = {"length", "model_length", "max_tokens", "MAX_TOKENS",
-                                         "insufficient_system_resource"};
-  if (std::find(kCutOff.begin(), kCutOff.end(), finish_reason) != kCutOff.end())
-    return "it was cut off at the token limit";
-  if (!content.empty()) return {};
-  if (message["tool_calls"].size() > 0) return "it calls tools and says nothing";
-  return message["content"].is_null() ? "its content is null" : "its content is empty";
-}
+  std::string request_body(const ChatRequest& request, const std::string& model,
+                           const Capabilities& capabilities, bool stream) const override {
+    Json messages = Json::array();
+    for (const Message& message : request.messages) messages.push_back(message_json(message));
+    Json body = Json::object({{"model", model}, {"messages", std::move(messages)}});
+    body.set("stream", stream);
+    if (stream && capabilities.stream_options) {
+      body.set("stream_options", Json::object({{"include_usage", true}}));
+    }
+    body.set(capabilities.max_tokens ? "max_tokens" : "max_completion_tokens", request.max_tokens);
+    if (capabilities.temperature && request.temperature)
+      body.set("temperature", *request.temperature);
+    if (!request.json_schema.is_null() && capabilities.format != Format::kText) {
+      body.set("response_format", response_format(request.json_schema, capabilities.format));
+    }
+    add_tools(body, request);
+    return body.dump();
+  }
+
+  void read_answer(JsonView body, Completion& completion) const override {
+    if (!body["choices"].is_array() || !body["choices"].front().given()) {
+      not_a_completion("it has no choices", body.dump(), 200);
+    }
+    const JsonView choice = body["choices"].front();
+    const JsonView message = choice["message"];
+    if (!message.is_object()) {
+      not_a_completion("its first choice has no message", body.dump(), 200);
+    }
+    completion.model = body["model"].text();
+    completion.null_content = !message["content"].given();
+    each_text(message["content"], [&](std::string_view text) { completion.content.append(text); });
+    completion.reasoning = reasoning_of(message);
+    completion.refusal = message["refusal"].text();
+    message["tool_calls"].each([&](JsonView call) {
+      if (completion.tool_calls.size() >= kToolCallsMax) return;
+      const JsonView function = call["function"];
+      const JsonView arguments = function["arguments"];
+      completion.tool_calls.push_back(
+          {std::string(call["id"].text()), std::string(function["name"].text()),
+           arguments.is_object() ? arguments.dump() : std::string(arguments.text())});
+    });
+    read_finish(choice, completion);
+    // A whole answer has ended, whether it says so or not.
+    if (completion.finish == Finish::kNone) completion.finish = Finish::kStop;
+    read_usage(body["usage"], completion.counts);
+  }
+
+  void read_event(std::string_view, JsonView data, AnswerPieces& pieces) const override {
+    Completion& completion = pieces.completion();
+    if (completion.model.empty()) completion.model = data["model"].text();
+    read_usage(data["usage"], completion.counts);
+    const JsonView choice = data["choices"].front();
+    // OpenRouter tells a failure of the provider behind it here.
+    if (choice["error"].is_object()) {
+      pieces.fail(read_error("{\"error\":" + choice["error"].dump() + "}"));
+    }
+    const JsonView delta = choice["delta"];
+    each_text(delta["content"], [&](std::string_view text) { pieces.text(text); });
+    pieces.reasoning(reasoning_of(delta));
+    pieces.refusal(delta["refusal"].text());
+    delta["tool_calls"].each([&](JsonView call) { take_call(call, pieces); });
+    read_finish(choice, completion);
+  }
+
+ private:
+  // Gemini and some local services send each call whole and without its number.
+  static void take_call(JsonView call, AnswerPieces& pieces) {
+    const JsonView function = call["function"];
+    const auto number = call["index"].count(kToolCallsMax - 1);
+    std::size_t index = static_cast<std::size_t>(number.value_or(0));
+    const bool begins = call["id"].given() || function["name"].given();
+    while (!number && begins && index < kToolCallsMax && pieces.has_tool_call(index)) ++index;
+    const JsonView arguments = function["arguments"];
+    pieces.tool_call(index, call["id"].text(), function["name"].text(),
+                     arguments.is_object() ? arguments.dump() : std::string(arguments.text()));
+  }
+};
 
 }  // namespace
 
-Capabilities common(const Capabilities& a, const Capabilities& b) {
-  return {std::max(a.format, b.format), a.max_tokens && b.max_tokens,
-          a.temperature && b.temperature};
+const Dialect& openai_chat() {
+  static const OpenAiChat kDialect;
+  return kDialect;
 }
 
-Capabilities learn(const net::HttpResponse& answer, const ChatRequest& request,
-                   const Capabilities& used) {
-  Capabilities learned = used;
-  const ErrorWords words = read_error(answer.body);
-  if (answer.status != 400 || classify(answer.status, words) != Refusal::kOther) return learned;
-  // Some endpoints answer 400 with plain text: then all of it are the words.
-  const std::string text = ascii_lower(words.message.empty() ? answer.body : words.message) + " " +
-                           ascii_lower(words.param);
-  const bool unsupported = contains_any(words.code, {"unsupported", "unknown"});
-  if (!request.json_schema.is_null() && used.format != Format::kText &&
-      contains_any(text, {"response_format", "json_schema", "json_object", "structured output"})) {
-    learned.format = used.format == Format::kJsonSchema ? Format::kJsonObject : Format::kText;
-  } else if (used.max_tokens && (contains_any(text, {"max_completion_tokens"}) ||
-                                 (unsupported && contains_any(text, {"max_tokens"})))) {
-    learned.max_tokens = false;  // "max_tokens is too large: …" is not meant
-  } else if (used.temperature && contains_any(text, {"temperature"}) &&
-             (unsupported || contains_any(text, {"support", "not allowed", "deprecated"}))) {
-    learned.temperature = false;
-  }
-  return learned;
-}
-
-std::string request_body(const ChatRequest& request, const std::string& model,
-                         const Capabilities& capabilities) {
-  Json messages = Json::array();
-  for (const Message& message : request.messages) {
-    messages.push_back(Json::object({{"role", message.role}, {"content", message.content}}));
-  }
-  Json body =
-      Json::object({{"model", model}, {"messages", std::move(messages)}, {"stream", false}});
-  body.set(capabilities.max_tokens ? "max_tokens" : "max_completion_tokens", request.max_tokens);
-  if (capabilities.temperature && request.temperature)
-    body.set("temperature", *request.temperature);
-  if (!request.json_schema.is_null() && capabilities.format != Format::kText) {
-    body.set("response_format", response_format(request.json_schema, capabilities.format));
-  }
-  return body.dump();
-}
-
-ErrorWords read_error(const std::string& body) {
-  auto parsed = Json::try_parse(body);
-  if (!parsed) return {};
-  // {"error": {…}}, {"error": "…"}, [{"error": …}] (Gemini), {"message": …} and {"detail": …}
-  // (vLLM).
-  const Json& top = parsed->is_array() && parsed->size() > 0 ? parsed->items().front() : *parsed;
-  const Json& error = top["error"].is_object() ? top["error"] : top;
-  ErrorWords words;
-  words.message = error["message"].string_or(top["error"].string_or(top["detail"].string_or("")));
-  words.type = word(error["type"]);
-  words.code = word(error["code"]);
-  words.param = word(error["param"]);
-  if (words.code.empty()) words.code = words.type;
-  return words;
-}
-
-Refusal classify(int status, const ErrorWords& words) {
-  const auto says = [&](std::initializer_list<std::string_view> names) {
-    return is_one_of(words.code, names) || is_one_of(words.type, names);
-  };
-  // Only by code: some services say "exceeded your current quota" for limits of a minute.
-  if (status == 402 ||
-      says({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active",
-            "exceeded_current_quota_error", "insufficient_balance", "insufficient_credits",
-            "credit_balance_too_low"})) {
-    return Refusal::kQuota;
-  }
-  if (says({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}) ||
-      contains_any(ascii_lower(words.message),
-                   {"maximum context length", "context_length_exceeded"})) {
-    return Refusal::kContextLength;
-  }
-  if (says({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})) {
-    return Refusal::kContentFilter;
-  }
-  return Refusal::kOther;
-}
-
-bool worth_retrying(const net::HttpResponse& answer) {
-  const int status = answer.status;
-  if (status < 400) return false;
-  for (const int never : {400, 401, 403, 404, 413, 422, 501, 505}) {
-    if (status == never) return false;
-  }
-  if (classify(status, read_error(answer.body)) != Refusal::kOther) return false;
-  const auto asked = net::read_retry_hint(answer.headers, SystemTime{}).should_retry;
-  return asked.value_or(status == 408 || status == 425 || status == 429 || status >= 500);
-}
-
-ChatResponse read_completion(const net::HttpResponse& answer, const ChatRequest& request,
-                             Usage& spent) {
-  const Json body = parse_completion(answer);
-  const Json& choice = body["choices"].items().front();
-  const Json& message = choice["message"];
-  if (!message.is_object()) {
-    not_a_completion("its first choice has no message", head(answer.body), answer.status);
-  }
-  ChatResponse response;
-  response.content = read_content(message["content"]);
-  response.model = body["model"].string_or("");
-  response.finish_reason = choice["finish_reason"].string_or("");
-  response.usage = spent = read_usage(body["usage"], request, response.content);
-  if (response.finish_reason == "error") {
-    not_a_completion("it ended with an error", head(answer.body), answer.status);
-  }
-  const std::string reason = defect(message, response.finish_reason, response.content);
-  if (!reason.empty()) {
-    const std::string refusal = message["refusal"].string_or("");
-    not_usable(reason, refusal.empty() ? response.content : refusal);
-  }
-  return response;
-}
-
-}  // namespace necrocode::llm::openai_chat
+}  // namespace necrocode::llm

@@ -128,10 +128,10 @@ std::string build_prompt(const Assignment& assignment) {
 }
 
 Implementation LlmExecutor::implement(const Assignment& assignment, const CallContext& context,
-                                      llm::Usage& spent) {
+                                      llm::Spending& spending) {
   const TaskContext& task = assignment.task;
-  const LLMResponse answer = llm_.generate_code(masker_.mask(build_prompt(assignment)),
-                                                assignment.root, task.max_tokens, context, &spent);
+  const LLMResponse answer = llm_.generate_code(
+      masker_.mask(build_prompt(assignment)), assignment.root, task.max_tokens, context, &spending);
   for (const llm::CodeChange& change : answer.code_changes) {
     require_not_the_users(assignment, change.file_path);
     require_not_in_submodule(assignment, change.file_path);
@@ -142,6 +142,7 @@ Implementation LlmExecutor::implement(const Assignment& assignment, const CallCo
   implementation.explanation = answer.explanation;
   implementation.model = answer.model;
   implementation.attempts = answer.attempts;
+  implementation.usage = answer.usage;
   implementation.answer_digest = sha256_hex(changes_json(answer.code_changes).dump());
   return implementation;
 }

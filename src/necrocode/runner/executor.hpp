@@ -31,17 +31,18 @@ struct Implementation {
   std::string model;
   std::string answer_digest;  ///< equal for equal changes
   int attempts = 0;           ///< HTTP attempts
+  llm::Usage usage;           ///< of the answer that was used
 };
 
 class TaskExecutor {
  public:
   virtual ~TaskExecutor() = default;
-  /// All of the change is in the work tree, or none. `spent`: what the model was used for it, also
-  /// when this throws.
+  /// All of the change is in the work tree, or none. `spending` is asked before the model is, and
+  /// told what it was used for, also when this throws.
   /// Throws ImplementationError or SecurityError for an answer that cannot be used, else what
   /// LLMClient throws.
   virtual Implementation implement(const Assignment& assignment, const CallContext& context,
-                                   llm::Usage& spent) = 0;
+                                   llm::Spending& spending) = 0;
 };
 
 /// One model call a change: the whole context in the prompt, masked, the code-change JSON back.
@@ -49,7 +50,7 @@ class LlmExecutor final : public TaskExecutor {
  public:
   LlmExecutor(LLMClient& llm, const Masker& masker) : llm_(llm), masker_(masker) {}
   Implementation implement(const Assignment& assignment, const CallContext& context,
-                           llm::Usage& spent) override;
+                           llm::Spending& spending) override;
 
  private:
   LLMClient& llm_;

@@ -264,20 +264,19 @@ class Run {
 
   Implementation call_model(const Assignment& assignment) {
     ++result_.model_calls;
-    llm::Usage spent;
     try {
-      Implementation answer = services_.executor.implement(assignment, work_, spent);
-      result_.usage += spent;
+      Implementation answer = services_.executor.implement(assignment, work_, spending_);
+      result_.usage = spending_.usage();
       result_.model = answer.model;
       log_.line("change: " + join(answer.changed_files, ", "));
       log_.line("model's explanation: " + answer.explanation);
       emit("model_call", Json::object({{"model", answer.model},
-                                       {"usage", spent.to_json()},
+                                       {"usage", answer.usage.to_json()},
                                        {"attempts", answer.attempts},
                                        {"changed_files", answer.changed_files}}));
       return answer;
     } catch (...) {
-      result_.usage += spent;
+      result_.usage = spending_.usage();
       throw;
     }
   }
@@ -526,6 +525,7 @@ class Run {
   const RunnerServices& services_;
   const RunOptions& options_;
   const TaskContext& task_;
+  llm::Spending spending_{options_.spending};
   TaskReporter reporter_;
   RunLog log_;
   std::optional<TemporaryDirectory> scratch_;  ///< git directory and own workspace

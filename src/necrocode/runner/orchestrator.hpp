@@ -38,6 +38,7 @@ struct RunOptions {
   std::filesystem::path data_dir;  ///< where baselines are kept
   int max_repairs = 2;
   int max_reasks = 2;
+  llm::SpendingLimits spending{};  ///< on the model, in this run
   int git_retries = 3;
   bool baseline = true;
   bool dry_run = false;  ///< stop before the first model call

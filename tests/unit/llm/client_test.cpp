@@ -138,7 +138,8 @@ TEST(LLMClient, GenerateCodeAsksForTheSchemaAndReadsTheChanges) {
   EXPECT_EQ(body["model"], Json("gpt-4"));
   EXPECT_EQ(body["max_tokens"], Json(4000));
   EXPECT_EQ(body["temperature"], Json(0.2));
-  EXPECT_EQ(body["stream"], Json(false));
+  EXPECT_EQ(body["stream"], Json(true));
+  EXPECT_EQ(body["stream_options"]["include_usage"], Json(true));
   EXPECT_EQ(body["response_format"]["type"], Json("json_schema"));
   EXPECT_EQ(body["response_format"]["json_schema"]["schema"]["required"].dump(),
             R"(["code_changes","explanation"])");

@@ -230,11 +230,17 @@ TEST(ParseCodeChanges, OneRefusedPathRefusesAllAndOnlyRefusedOnesAreNamed) {
 }
 
 TEST(Usage, AddsUpAndIsEstimatedWhenAPartIs) {
-  Usage sum{1, 2, 3, 4, 5, false};
-  sum += Usage{10, 20, 30, 40, 50, true};
+  Usage sum;
+  sum += Usage{1, 2, 3, 4, 5, 6, false, 0.5};
+  EXPECT_EQ(sum.cost_usd, 0.5);
+  sum += Usage{10, 20, 30, 40, 50, 60, true, 0.25};
   EXPECT_EQ(sum.to_json().dump(),
             R"({"prompt_tokens":11,"completion_tokens":22,"total_tokens":33,"cached_tokens":44,)"
-            R"("reasoning_tokens":55,"estimated":true})");
+            R"("cache_write_tokens":55,"reasoning_tokens":66,"estimated":true,"cost_usd":0.75})");
+  sum += Usage{1, 1, 2};
+  EXPECT_FALSE(sum.cost_usd);
+  sum += Usage{};
+  EXPECT_EQ(sum.total_tokens, 35);
 }
 
 TEST(ParseCodeChanges, ObjectWithinABrokenOneIsNotTheAnswer) {

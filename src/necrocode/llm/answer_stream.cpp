@@ -1,0 +1,200 @@
+#include "necrocode/llm/answer_stream.hpp"
+
+#include <algorithm>
+
+#include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/llm/json_view.hpp"
+
+namespace necrocode::llm {
+namespace {
+
+constexpr std::string_view kDone = "[DONE]";
+
+// How an event stream begins, for services that do not say that it is one.
+bool looks_like_events(std::string_view text) {
+  return text.starts_with("data:") || text.starts_with("event:") || text.starts_with(':');
+}
+
+[[noreturn]] void break_attempt(net::TransportFailure failure, const std::string& detail) {
+  throw net::TransportError(failure, net::Delivery::kResponseStarted, false, detail);
+}
+
+[[noreturn]] void too_large() {
+  break_attempt(net::TransportFailure::kTooLarge, "the answer is larger than the limit of " +
+                                                      std::to_string(limits::kModelAnswerBytes) +
+                                                      " bytes");
+}
+
+}  // namespace
+
+Completion read_whole(const Dialect& dialect, std::string_view body, int status) {
+  JsonReader reader;
+  const auto json = reader.read(body);
+  if (!json) {
+    const bool html = trim(body).starts_with("<");
+    not_a_completion(html ? "it is a web page" : "it is not JSON", body, status);
+  }
+  if (!json->is_object()) not_a_completion("it is no JSON object", body, status);
+  if ((*json)["error"].given()) {
+    const std::string message = read_error(body).message;
+    not_a_completion("it is an error under a status of success", message.empty() ? body : message,
+                     status);
+  }
+  Completion completion;
+  dialect.read_answer(*json, completion);
+  return completion;
+}
+
+void tell_whole(const Completion& completion, const OnDelta& on_delta) {
+  if (!on_delta) return;
+  if (!completion.reasoning.empty()) {
+    on_delta({ChatDelta::Kind::kReasoning, completion.reasoning, 0});
+  }
+  if (!completion.content.empty()) on_delta({ChatDelta::Kind::kText, completion.content, 0});
+  for (std::size_t i = 0; i < completion.tool_calls.size(); ++i) {
+    on_delta({ChatDelta::Kind::kToolCall, completion.tool_calls[i].arguments, i});
+  }
+}
+
+AnswerStream::AnswerStream(const Dialect& dialect, const ChatRequest& question,
+                           const OnDelta& on_delta, std::chrono::milliseconds progress)
+    : dialect_(dialect), question_(question), on_delta_(on_delta), progress_(progress) {}
+
+AnswerStream::~AnswerStream() = default;
+
+void AnswerStream::receive(net::HttpRequest& request) {
+  request.on_head = [this](const net::HttpResponse& head) { begin(head); };
+  request.on_body = [this](std::string_view bytes) { return take(bytes); };
+  request.on_restart = [this](net::Headers&) { restart(); };
+  request.progress_deadline = &give_up_;
+}
+
+void AnswerStream::begin(const net::HttpResponse& head) {
+  const std::string type = ascii_lower(head.headers.get_or("content-type", ""));
+  is_json_ = type.find("json") != std::string::npos;
+  form_ = type.find("event-stream") != std::string::npos ? Form::kEvents : Form::kUnknown;
+  give_up_ = real_clock().steady_now() + progress_;
+}
+
+Usage AnswerStream::spent() const {
+  Usage usage = lost_;
+  if (kept_bytes_ > 0 || completion_.counts.prompt) usage += usage_of(completion_, question_);
+  return usage;
+}
+
+void AnswerStream::restart() {
+  lost_ = spent();
+  form_ = Form::kUnknown;
+  events_.emplace();
+  whole_.clear();
+  completion_ = {};
+  kept_bytes_ = 0;
+  numbers_.clear();
+  failure_.reset();
+  give_up_ = SteadyTime::max();
+  if (std::exchange(told_, false)) on_delta_({ChatDelta::Kind::kRestart, {}, 0});
+}
+
+bool AnswerStream::take(std::string_view bytes) {
+  if (form_ == Form::kUnknown) {
+    form_ = !is_json_ && looks_like_events(trim(bytes)) ? Form::kEvents : Form::kWhole;
+  }
+  if (form_ == Form::kWhole) {
+    if (whole_.size() + bytes.size() > limits::kModelAnswerBytes) too_large();
+    whole_.append(bytes);
+    has_progressed_ = true;
+  } else {
+    events_->take(bytes, [this](const net::StreamEvent& event) { take_event(event); });
+  }
+  if (std::exchange(has_progressed_, false)) give_up_ = real_clock().steady_now() + progress_;
+  return true;
+}
+
+void AnswerStream::take_event(const net::StreamEvent& event) {
+  if (event.data == kDone) return;
+  if (!json_) json_ = std::make_unique<JsonReader>();
+  const auto data = json_->read(event.data);
+  if (!data || !data->is_object()) {
+    break_attempt(net::TransportFailure::kMalformed,
+                  "an event of the model's answer is no JSON object");
+  }
+  if ((*data)["error"].given()) fail(read_error(event.data));
+  dialect_.read_event(event.name, *data, *this);
+}
+
+bool AnswerStream::broke_off() const {
+  if (form_ == Form::kWhole) return false;
+  return completion_.finish == Finish::kNone;
+}
+
+Completion AnswerStream::finish() {
+  if (form_ == Form::kWhole) {
+    completion_ = read_whole(dialect_, whole_, 200);
+    tell_whole(completion_, on_delta_);
+  }
+  return std::move(completion_);
+}
+
+void AnswerStream::progressed(ChatDelta::Kind kind, std::string_view piece, std::size_t tool_call) {
+  has_progressed_ = true;
+  kept_bytes_ += piece.size();
+  if (kept_bytes_ > limits::kModelAnswerBytes) too_large();
+  if (!on_delta_) return;
+  told_ = true;
+  on_delta_({kind, piece, tool_call});
+}
+
+void AnswerStream::text(std::string_view piece) {
+  if (piece.empty()) return;
+  progressed(ChatDelta::Kind::kText, piece);
+  completion_.content.append(piece);
+}
+
+void AnswerStream::reasoning(std::string_view piece) {
+  if (piece.empty()) return;
+  progressed(ChatDelta::Kind::kReasoning, piece);
+  completion_.reasoning.append(piece);
+}
+
+void AnswerStream::refusal(std::string_view piece) {
+  if (piece.empty()) return;
+  progressed(ChatDelta::Kind::kText, piece);
+  completion_.refusal.append(piece);
+}
+
+void AnswerStream::tool_call(std::size_t index, std::string_view id, std::string_view name,
+                             std::string_view arguments) {
+  const auto found = std::find(numbers_.begin(), numbers_.end(), index);
+  const auto at = static_cast<std::size_t>(found - numbers_.begin());
+  if (found == numbers_.end()) {
+    if (numbers_.size() >= kToolCallsMax) {
+      break_attempt(net::TransportFailure::kTooLarge,
+                    "the answer calls more than " + std::to_string(kToolCallsMax) + " tools");
+    }
+    numbers_.push_back(index);
+    completion_.tool_calls.emplace_back();
+  } else if (arguments.empty()) {
+    return;
+  }
+  progressed(ChatDelta::Kind::kToolCall, arguments, at);
+  ToolCall& call = completion_.tool_calls[at];
+  // Some services repeat id and name with each piece.
+  if (call.id.empty()) call.id = id;
+  if (call.name.empty()) call.name = name;
+  call.arguments.append(arguments);
+}
+
+bool AnswerStream::has_tool_call(std::size_t index) const {
+  return std::find(numbers_.begin(), numbers_.end(), index) != numbers_.end();
+}
+
+void AnswerStream::fail(const ErrorWords& words) {
+  failure_ = words;
+  if (worth_retrying(words)) {
+    break_attempt(net::TransportFailure::kReset, "the service failed in the middle of its answer");
+  }
+  throw_refusal(status_of(words), words, {});
+}
+
+}  // namespace necrocode::llm

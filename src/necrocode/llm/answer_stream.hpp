@@ -1,0 +1,89 @@
+// AnswerStream: a model's answer as its bytes come: server-sent events in a dialect's words, or a
+// whole JSON answer of a service that does not stream. Knows nothing of sockets, retries or errors'
+// meaning beyond this answer.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "necrocode/base/clock.hpp"
+#include "necrocode/llm/dialect.hpp"
+#include "necrocode/net/event_stream.hpp"
+#include "necrocode/net/http_client.hpp"
+
+namespace necrocode::llm {
+
+class JsonReader;
+
+/// Of one request and all its attempts; not thread-safe.
+class AnswerStream final : private AnswerPieces {
+ public:
+  /// `on_delta` may be empty. `progress`: how long there may be no progress. What is referred to
+  /// must outlive it.
+  AnswerStream(const Dialect& dialect, const ChatRequest& question, const OnDelta& on_delta,
+               std::chrono::milliseconds progress);
+  ~AnswerStream() override;
+
+  /// Makes `request` stream into this object, which must outlive its sending.
+  void receive(net::HttpRequest& request);
+  /// True of a 2xx answer that ended without saying that it was whole.
+  bool broke_off() const;
+  /// The answer, when it did not break off; throws InvalidResponse for what is no completion.
+  Completion finish();
+  /// What has come of it so far.
+  const Completion& so_far() const { return completion_; }
+  /// What attempts that broke off have used, as far as it can be known, and been billed for.
+  const Usage& lost() const { return lost_; }
+  /// The same with what came of the last one.
+  Usage spent() const;
+  /// What the service said when it failed in the middle of the last attempt.
+  const std::optional<ErrorWords>& failure() const { return failure_; }
+
+ private:
+  enum class Form { kUnknown, kEvents, kWhole };
+
+  void begin(const net::HttpResponse& head);
+  bool take(std::string_view bytes);
+  void restart();
+  void take_event(const net::StreamEvent& event);
+  void progressed(ChatDelta::Kind kind, std::string_view piece, std::size_t tool_call = 0);
+
+  Completion& completion() override { return completion_; }
+  void text(std::string_view piece) override;
+  void reasoning(std::string_view piece) override;
+  void refusal(std::string_view piece) override;
+  void tool_call(std::size_t index, std::string_view id, std::string_view name,
+                 std::string_view arguments) override;
+  bool has_tool_call(std::size_t index) const override;
+  [[noreturn]] void fail(const ErrorWords& words) override;
+
+  const Dialect& dialect_;
+  const ChatRequest& question_;
+  const OnDelta& on_delta_;
+  const std::chrono::milliseconds progress_;
+  SteadyTime give_up_ = SteadyTime::max();
+
+  Form form_ = Form::kUnknown;
+  bool is_json_ = false;  // by its Content-Type
+  std::optional<net::EventStreamReader> events_{std::in_place};
+  std::unique_ptr<JsonReader> json_;  // made for the first event
+  std::string whole_;
+  Completion completion_;
+  std::size_t kept_bytes_ = 0;
+  std::vector<std::size_t> numbers_;  // of the tool calls, as the service counts them
+  bool has_progressed_ = false;
+  bool told_ = false;  // anything to on_delta_
+  Usage lost_;
+  std::optional<ErrorWords> failure_;
+};
+
+/// The completion of a whole answer. Throws InvalidResponse for what is none.
+Completion read_whole(const Dialect& dialect, std::string_view body, int status);
+/// Tells an answer that came whole as one that came in pieces.
+void tell_whole(const Completion& completion, const OnDelta& on_delta);
+
+}  // namespace necrocode::llm

@@ -1,0 +1,313 @@
+#include "necrocode/llm/endpoint.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "necrocode/base/digest.hpp"
+#include "necrocode/base/ids.hpp"
+#include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
+#include "necrocode/llm/answer_stream.hpp"
+#include "necrocode/llm/prices.hpp"
+#include "necrocode/llm/rate_governor.hpp"
+
+namespace necrocode::llm {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kModelsTimeout{5'000};
+constexpr int kStreamTimes = 10;  // as long as a whole answer may take
+constexpr std::size_t kKeyDigits = 16;
+constexpr std::size_t kMaskableBytesMin = 8;  // Masker's own floor
+constexpr std::size_t kRequestIdBytes = 128;
+constexpr std::size_t kPartialBytes = 64 * limits::kKiB;  // of a broken answer, kept in its error
+
+milliseconds to_milliseconds(double seconds) {
+  return milliseconds(static_cast<std::int64_t>(std::ceil(seconds * 1000)));
+}
+
+Masker make_masker(const Secret& key) {
+  // Shorter ones are placeholders of local servers ("none"), and parts of ordinary words.
+  if (key.reveal().size() < kMaskableBytesMin) return Masker();
+  return Masker({&key});
+}
+
+bool is_azure(const net::Url& url) {
+  return url.host.ends_with(".azure.com") || url.path.find("api-version=") != std::string::npos;
+}
+
+// Every vendor's name for it.
+std::string request_id_of(const net::Headers& headers) {
+  for (const char* name : {"x-request-id", "request-id", "apim-request-id"}) {
+    if (const auto id = headers.get(name)) return shorten(printable(*id), kRequestIdBytes);
+  }
+  return {};
+}
+
+// Anthropic's addresses are given without the version, as its own clients take them.
+std::string base_of(const Dialect& dialect, const std::string& endpoint) {
+  std::string base = endpoint.substr(0, endpoint.find('?'));
+  while (base.ends_with('/')) base.pop_back();
+  if (&dialect == &anthropic() && !base.ends_with("/v1")) base += "/v1";
+  return base;
+}
+
+/// Each attempt takes its turn, is counted, and its answer tells how many more may follow.
+class Governed final : public net::HttpClient {
+ public:
+  Governed(const LLMConfig& config, const std::string& key, std::int64_t tokens, ModelCall& call)
+      : config_(config), key_(key), tokens_(tokens), call_(call) {
+    limits_.requests_per_minute = config.requests_per_minute;
+    limits_.tokens_per_minute = config.tokens_per_minute;
+    const auto url = net::Url::parse(config.endpoint);
+    if (url && !url->is_loopback()) {
+      limits_.min_interval = to_milliseconds(config.min_request_interval);
+    }
+  }
+
+  net::HttpResponse send(const net::HttpRequest& request, const CallContext& context) override {
+    permit_ = config_.governor->acquire(key_, limits_, tokens_, context);
+    ++call_.attempts;
+    net::HttpResponse answer = config_.http->send(request, context);
+    config_.governor->learn(key_, answer.status, answer.headers);
+    return answer;
+  }
+  net::HostGuards& hosts() override { return config_.http->hosts(); }
+  void settle(const Usage& usage) { permit_.settle(usage.total_tokens); }
+
+ private:
+  const LLMConfig& config_;
+  const std::string& key_;
+  const std::int64_t tokens_;
+  ModelCall& call_;
+  RateLimits limits_;
+  RateGovernor::Permit permit_;
+};
+
+[[noreturn]] void refuse_redirect(const net::RetryOutcome& outcome) {
+  ErrorInfo info;
+  info.status = outcome.response.status;
+  info.end = CallEnd::kPermanent;
+  info.detail = "Location: " + outcome.response.headers.get_or("location", "none");
+  throw ServiceError("the model service redirects, which is not followed", std::move(info));
+}
+
+[[noreturn]] void refuse(const net::RetryOutcome& outcome) {
+  const net::HttpResponse& answer = outcome.response;
+  if (answer.status < 400) refuse_redirect(outcome);
+  const ErrorWords words = read_error(answer.body);
+  ErrorInfo info;
+  info.detail = words.message.empty() ? answer.body : words.message;
+  info.end = outcome.end;
+  info.retry_at = outcome.retry_at;
+  throw_refusal(answer.status, words, std::move(info));
+}
+
+[[noreturn]] void throw_broken_off(const AnswerStream& stream, const net::RetryOutcome& outcome) {
+  ErrorInfo info;
+  info.end = outcome.end;
+  info.partial = stream.so_far().content;
+  info.maybe_accepted = true;
+  throw Unavailable("the model's answer broke off: it ended without saying so", std::move(info));
+}
+
+bool is_success(int status) {
+  return status >= 200 && status <= 299;
+}
+
+}  // namespace
+
+void ModelCall::take(const Completion& so_far, const Usage& spent, const ErrorInfo& info) {
+  usage += spent;
+  maybe_accepted = maybe_accepted || info.maybe_accepted;
+  partial = so_far.content;
+}
+
+ModelEndpoint::ModelEndpoint(LLMConfig config)
+    : config_(std::move(config)),
+      dialect_(*find_dialect(config_.provider)),
+      base_(base_of(dialect_, config_.endpoint)),
+      masker_(make_masker(config_.api_key)) {
+  const std::size_t query = config_.endpoint.find('?');
+  if (query != std::string::npos) query_ = config_.endpoint.substr(query);
+  // Its digest tells keys apart and does not tell them.
+  service_key_ = base_ + " " + config_.model + " " + config_.provider;
+  rate_key_ = service_key_ + " " + sha256_hex(config_.api_key.reveal()).substr(0, kKeyDigits);
+}
+
+net::HttpRequest ModelEndpoint::bare_request(std::string_view path) const {
+  net::HttpRequest request;
+  request.url = base_ + std::string(path) + query_;
+  if (!config_.api_key.empty()) {
+    const std::string_view key = config_.api_key.reveal();
+    const auto url = net::Url::parse(config_.endpoint);
+    if (url && is_azure(*url)) {
+      request.headers.add("api-key", std::string(key));
+    } else {
+      dialect_.authorize(request.headers, key);
+    }
+  }
+  dialect_.add_headers(request.headers);
+  return request;
+}
+
+milliseconds ModelEndpoint::attempt_timeout(const CallContext& context) const {
+  return context.attempt_timeout.value_or(to_milliseconds(config_.timeout_seconds));
+}
+
+milliseconds ModelEndpoint::progress_timeout(const CallContext& context) const {
+  const double own = config_.progress_timeout_seconds;
+  return own > 0 ? to_milliseconds(own) : attempt_timeout(context);
+}
+
+void ModelEndpoint::set_timeouts(net::HttpTimeouts& timeouts, bool stream,
+                                 const CallContext& context) const {
+  const milliseconds attempt = attempt_timeout(context);
+  timeouts.connect = to_milliseconds(config_.connect_timeout_seconds);
+  timeouts.total = stream ? kStreamTimes * attempt : attempt;
+  if (!stream) return;
+  const double idle = config_.idle_timeout_seconds;
+  timeouts.first_byte = attempt;
+  timeouts.idle = idle > 0 ? to_milliseconds(idle) : attempt;
+}
+
+net::HttpRequest ModelEndpoint::build(const ChatRequest& request, const Capabilities& used,
+                                      bool stream, const CallContext& context) const {
+  net::HttpRequest http = bare_request(dialect_.path());
+  http.method = "POST";
+  http.body = dialect_.request_body(request, config_.model, used, stream);
+  http.headers.add("Content-Type", "application/json");
+  http.headers.add("Accept", stream ? "text/event-stream, application/json" : "application/json");
+  http.headers.add("Idempotency-Key", uuid7());
+  if (!context.traceparent.empty()) http.headers.add("traceparent", context.traceparent);
+  set_timeouts(http.timeouts, stream, context);
+  http.response_bytes_max = limits::kModelAnswerBytes;
+  return http;
+}
+
+// One question to the endpoint as it is known, retries included. Nothing when it was refused for
+// something that is now known, and left out of `used`.
+std::optional<Completion> ModelEndpoint::exchange(ModelCall& call, const ChatRequest& request,
+                                                  Capabilities& used, bool may_stream,
+                                                  const OnDelta& on_delta,
+                                                  const CallContext& context) const {
+  const bool streamed = may_stream && used.stream;
+  net::HttpRequest http = build(request, used, streamed, context);
+  AnswerStream stream(dialect_, request, on_delta, progress_timeout(context));
+  if (streamed) stream.receive(http);
+  Governed client(config_, rate_key_, estimate_prompt_tokens(request) + request.max_tokens, call);
+  const auto worth = [&](const net::HttpResponse& answer) {
+    return is_success(answer.status) ? streamed && stream.broke_off() : worth_retrying(answer);
+  };
+  net::RetryOutcome outcome;
+  try {
+    outcome =
+        net::send_with_retries(client, http, config_.retry, context, config_.environment, worth);
+  } catch (const RunnerError& error) {
+    call.take(stream.so_far(), price(stream.spent()), error.info());
+    if (stream.failure() && dynamic_cast<const Unavailable*>(&error) != nullptr) {
+      throw_refusal(status_of(*stream.failure()), *stream.failure(), error.info());
+    }
+    throw;
+  }
+  const net::HttpResponse& answer = outcome.response;
+  call.status = answer.status;
+  call.request_id = request_id_of(answer.headers);
+  call.maybe_accepted = call.maybe_accepted || outcome.maybe_accepted;
+  if (teaches(answer, request, streamed, used)) {
+    --call.attempts;
+    call.status = 0;
+    return std::nullopt;
+  }
+  if (!is_success(answer.status)) refuse(outcome);
+  call.usage += price(stream.lost());
+  if (streamed && stream.broke_off()) throw_broken_off(stream, outcome);
+  Completion completion =
+      streamed ? stream.finish() : read_whole(dialect_, answer.body, answer.status);
+  if (!streamed) tell_whole(completion, on_delta);
+  client.settle(usage_of(completion, request));
+  return completion;
+}
+
+bool ModelEndpoint::teaches(const net::HttpResponse& answer, const ChatRequest& request,
+                            bool streamed, Capabilities& used) const {
+  const Capabilities learned = learn(answer, request, streamed, used);
+  if (learned == used) return false;
+  used = config_.capabilities->learn(service_key_, learned);
+  return true;
+}
+
+ChatResponse ModelEndpoint::ask(ModelCall& call, ChatRequest request, bool stream,
+                                const OnDelta& on_delta, const CallContext& context) const {
+  call.model = config_.model;
+  call.endpoint = base_;
+  if (request.max_tokens <= 0) request.max_tokens = config_.max_tokens;
+  if (!request.temperature) request.temperature = config_.temperature;
+  Capabilities used = capabilities();
+  std::optional<Completion> completion;
+  while (!completion) {  // each round takes a capability away, and there are few
+    completion = exchange(call, request, used, stream, on_delta, context);
+  }
+  const Usage own = price(usage_of(*completion, request), completion->model);
+  call.usage += own;
+  ChatResponse response = to_response(std::move(*completion), request);
+  response.usage = own;
+  if (response.model.empty()) response.model = config_.model;
+  response.endpoint = base_;
+  return response;
+}
+
+Usage ModelEndpoint::price(Usage usage, const std::string& answered) const {
+  if (!config_.prices || usage.empty()) return usage;
+  usage.cost_usd = config_.prices->cost(answered, usage);
+  if (!usage.cost_usd) usage.cost_usd = config_.prices->cost(config_.model, usage);
+  return usage;
+}
+
+Capabilities ModelEndpoint::capabilities() const {
+  return config_.capabilities->of(service_key_);
+}
+
+std::vector<std::string> ModelEndpoint::models(ModelCall& call, const CallContext& context) const {
+  call.model = config_.model;
+  call.endpoint = base_;
+  net::HttpRequest request = bare_request("/models");
+  request.timeouts.total = kModelsTimeout;
+  const net::RetryOutcome outcome = net::send_with_retries(
+      *config_.http, request, config_.retry, context, config_.environment,
+      [](const net::HttpResponse& answer) { return worth_retrying(answer); });
+  call.attempts = outcome.attempts;
+  call.status = outcome.response.status;
+  if (!is_success(call.status)) refuse(outcome);
+  const auto body = Json::try_parse(outcome.response.body);
+  if (!body || !(*body)["data"].is_array()) {
+    not_a_completion("it is no list of models", outcome.response.body, call.status);
+  }
+  std::vector<std::string> ids;
+  for (const Json& model : (*body)["data"].items()) {
+    if (const auto id = model["id"].as_string()) ids.emplace_back(printable(*id));
+  }
+  return ids;
+}
+
+int ModelEndpoint::probe() const {
+  net::HttpRequest request = bare_request("/models");
+  request.timeouts.total = kModelsTimeout;
+  return config_.http->send(request, {}).status;
+}
+
+net::BreakerState ModelEndpoint::breaker() const {
+  return config_.http->hosts().of(base_)->breaker.state(real_clock().steady_now());
+}
+
+std::string ModelEndpoint::safe(std::string_view text) const {
+  return shorten(printable(masker_.mask_head(text, limits::kModelHeadBytes)),
+                 limits::kModelMessageBytes);
+}
+
+std::string ModelEndpoint::safe_partial(std::string_view text) const {
+  return masker_.mask_head(text, kPartialBytes);
+}
+
+}  // namespace necrocode::llm
