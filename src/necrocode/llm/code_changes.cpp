@@ -1,6 +1,6 @@
 // Reads a model's code changes: lenient about what stands around the JSON, strict about the JSON.
-// Only the text is looked at; whether a path leads out of the workspace through a link is the
-// runner's.
+// An answer that is a diff instead is brought to the same form, and checked as it is. Only the text
+// is looked at; whether a path leads out of the workspace through a link is the runner's.
 #include <algorithm>
 #include <set>
 
@@ -10,6 +10,7 @@
 #include "necrocode/base/masking.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/llm/model.hpp"
+#include "necrocode/llm/unified_diff.hpp"
 
 namespace necrocode::llm {
 namespace {
@@ -89,9 +90,30 @@ bool stands_twice(const Json& object, std::string_view name) {
                        [&](const auto& member) { return member.first == name; }) > 1;
 }
 
-// The one object in the answer that has "code_changes": whole, fenced, or between sentences. An
-// object within one that is broken is a part of a file, not the answer.
-Json find_answer(const Answer& answer) {
+// Whether places of the text, asked for from the left, lie in a line of a diff that begins before.
+class DiffLines {
+ public:
+  explicit DiffLines(std::string_view text) : text_(text), begin_(find_diff(text)) {}
+  bool any() const { return begin_.has_value(); }
+  bool hold(std::size_t at) {
+    const std::size_t end = text_.substr(asked_, at - asked_).rfind('\n');
+    if (end != std::string_view::npos) line_ = asked_ + end + 1;
+    asked_ = at;
+    return begin_ && at > *begin_ && std::string_view(" -+").find(text_[line_]) != kNotFound;
+  }
+
+ private:
+  static constexpr std::size_t kNotFound = std::string_view::npos;
+  std::string_view text_;
+  std::optional<std::size_t> begin_;
+  std::size_t asked_ = 0;
+  std::size_t line_ = 0;  // begins here
+};
+
+// The one object in the answer that has "code_changes": whole, fenced, or between sentences; or
+// nothing when there is a diff in its place. An object within one that is broken, or in a line of a
+// diff, is a part of a file, not the answer.
+std::optional<Json> find_object(const Answer& answer) {
   const std::string_view text = answer.text();
   std::optional<Json> found;
   std::string reason = "there is no JSON object in it";
@@ -100,10 +122,11 @@ Json find_answer(const Answer& answer) {
   std::size_t wreck_end = 0;
   std::size_t wreck_name = 0;  // where the name first stands in it
   std::size_t scanned = 0;
+  DiffLines diff_lines(text);
   std::size_t at = text.find('{');
   while (at != std::string_view::npos && scanned < limits::kModelScanBytes) {
     std::size_t next = at + 1;
-    if (may_begin_object(text.substr(at))) {
+    if (!diff_lines.hold(at) && may_begin_object(text.substr(at))) {
       const std::size_t end = object_end(text.substr(at));
       const std::string_view piece = text.substr(at, end);
       scanned += piece.size();
@@ -132,9 +155,30 @@ Json find_answer(const Answer& answer) {
     }
     at = text.find('{', next);
   }
+  if (!found && broken.empty() && diff_lines.any()) return std::nullopt;
   if (!found) answer.reject(broken.empty() ? reason : broken);
   if (stands_twice(*found, kListName)) answer.reject("\"code_changes\" stands in it twice");
-  return std::move(*found);
+  return found;
+}
+
+// What the model wants, in the one form in which it is checked.
+struct Wanted {
+  Json changes;
+  std::string explanation;
+  std::vector<FieldError> defects;
+};
+
+Wanted find_wanted(const Answer& answer) {
+  if (answer.text().size() > limits::kModelAnswerBytes) {
+    answer.reject("it is longer than " + std::to_string(limits::kModelAnswerBytes) + " bytes");
+  }
+  if (const auto object = find_object(answer)) {
+    return {(*object)[kListName], (*object)["explanation"].string_or(""), {}};
+  }
+  // JSON cannot hold such bytes; a diff could.
+  if (!is_utf8(answer.text())) answer.reject("it is not UTF-8");
+  DiffAnswer diff = read_diff_answer(answer.text());
+  return {std::move(diff.changes), std::string(trim(diff.before)), std::move(diff.defects)};
 }
 
 // Code points that HFS+ leaves out when it compares names: ".g\u200cit" is ".git" there. The list
@@ -194,7 +238,8 @@ std::string_view without_dot_slash(std::string_view path) {
 // Collects what is wrong with the changes, all at once, so that the model can be told all at once.
 class ChangeReader {
  public:
-  explicit ChangeReader(const Answer& answer) : answer_(answer) {}
+  ChangeReader(const Answer& answer, std::vector<FieldError> defects)
+      : answer_(answer), defects_(std::move(defects)) {}
   std::vector<CodeChange> read(const Json& list) {
     std::vector<CodeChange> changes;
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -211,13 +256,14 @@ class ChangeReader {
     JsonFields fields(item, pointer);
     CodeChange change;
     if (item.is_object()) {
-      for (const char* name : {"file_path", "operation", "content", "edits"}) {
+      for (const char* name : {"file_path", "operation", "content", "edits", "diff"}) {
         if (stands_twice(item, name)) fields.fail(name, "stands twice");
       }
       change.file_path = read_path(item["file_path"], fields);
       read_operation(change, fields);
       change.content = fields.string("content", limits::kCodeChangeFileBytes);
       read_edits(change, fields);
+      read_diff(change, fields);
       check_parts(change, fields);
     }
     for (const FieldError& error : fields.errors()) add(defects_, error);
@@ -267,20 +313,33 @@ class ChangeReader {
     });
   }
 
-  // Which of content and edits each operation takes.
+  // Empty is as if it were not there, as it is with edits.
+  static void read_diff(CodeChange& change, JsonFields& fields) {
+    change.diff = fields.string("diff", limits::kCodeChangeFileBytes).value_or("");
+    if (change.diff.empty()) return;
+    try {
+      read_hunks(change.file_path, change.diff);
+    } catch (const ImplementationError& error) {
+      fields.fail("diff", error.summary());
+    }
+  }
+
+  // Which of content, edits and diff each operation takes.
   static void check_parts(const CodeChange& change, JsonFields& fields) {
     if (!fields.errors().empty()) return;  // what they mean is not known
     const bool edits = !change.edits.empty();
+    const bool diff = !change.diff.empty();
+    const int parts = (change.content ? 1 : 0) + (edits ? 1 : 0) + (diff ? 1 : 0);
     if (change.operation == Operation::kDelete) {
-      if (edits || !change.content.value_or("").empty()) {
-        fields.fail("operation", "delete takes neither content nor edits");
+      if (edits || diff || !change.content.value_or("").empty()) {
+        fields.fail("operation", "delete takes neither content nor edits nor a diff");
       }
-    } else if (change.content && edits) {
-      fields.fail("edits", "content and edits exclude each other");
+    } else if (parts > 1) {
+      fields.fail(diff ? "diff" : "edits", "content, edits and diff exclude each other");
     } else if (change.operation == Operation::kCreate && !change.content) {
       fields.fail("content", "is required to create a file");
-    } else if (!change.content && !edits) {
-      fields.fail("content", "content or edits are required to modify a file");
+    } else if (parts == 0) {
+      fields.fail("content", "content, edits or a diff are required to modify a file");
     }
   }
 
@@ -299,8 +358,8 @@ class ChangeReader {
 std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& explanation,
                                            const Masker& masker) {
   const Answer answer(text, masker);
-  const Json object = find_answer(answer);
-  const Json& list = object[kListName];
+  Wanted wanted = find_wanted(answer);
+  const Json& list = wanted.changes;
   if (!list.is_array()) {
     answer.reject("\"code_changes\" must be an array, not " + std::string(list.type_name()));
   }
@@ -308,7 +367,7 @@ std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& e
   if (list.size() > limits::kCodeChanges) {
     answer.reject("it changes more than " + std::to_string(limits::kCodeChanges) + " files");
   }
-  ChangeReader reader(answer);
+  ChangeReader reader(answer, std::move(wanted.defects));
   std::vector<CodeChange> changes = reader.read(list);
   if (!reader.refused().empty()) {
     throw SecurityError("the model's answer names refused paths", answer.info(reader.refused()));
@@ -316,7 +375,7 @@ std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& e
   if (!reader.defects().empty()) {
     answer.reject("its code changes are malformed", reader.defects());
   }
-  explanation = object["explanation"].string_or("");
+  explanation = std::move(wanted.explanation);
   return changes;
 }
 

@@ -126,9 +126,15 @@ struct LLMResponse {
 };
 
 /// Reads the code-change JSON as models give it: bare, fenced in Markdown, after prose, with a BOM.
-/// An object within a broken one is not taken, nor one whose members stand twice. Throws
-/// ImplementationError with the reason and the first 500 characters, masked; SecurityError for a
-/// path that is absolute, has "..", "", ".git" parts (any case, also 8.3 names), NUL or a newline.
+/// An object within a broken one is not taken, nor one whose members stand twice. An answer that
+/// has no such object but is a unified diff, fenced or after prose, is taken as the JSON that says
+/// the same: a new file is create, a deleted one delete, the others modify; what JSON could not say
+/// (renames, modes, links, binary patches) is refused.
+/// Each file may be named once; names are compared byte by byte, without "./" before them: `A` and
+/// `a` are two files, as they are where the runner works.
+/// Throws ImplementationError with the reason, every defect with its JSON pointer (of the same
+/// JSON, for a diff) and the first 500 characters, masked; SecurityError for a path that is
+/// absolute, has "..", "", ".git" parts (any case, also 8.3 names), NUL or a newline.
 std::vector<CodeChange> parse_code_changes(std::string_view text, std::string& explanation,
                                            const Masker& masker = Masker());
 

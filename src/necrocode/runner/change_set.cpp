@@ -17,6 +17,8 @@
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/llm/edits.hpp"
+#include "necrocode/llm/unified_diff.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/task_context.hpp"
 
@@ -85,19 +87,12 @@ struct Planned {
   std::optional<std::string> after;  ///< nothing: no file
 };
 
-std::string apply_edits(const std::string& path, std::string content,
-                        const std::vector<llm::Edit>& edits) {
-  for (const llm::Edit& edit : edits) {
-    const std::size_t at = content.find(edit.search);
-    const std::string where =
-        " in \"" + printable(path) + "\": " + printable(shorten(edit.search, 120));
-    if (at == std::string::npos) throw ImplementationError("the search text is not" + where);
-    if (content.find(edit.search, at + 1) != std::string::npos) {
-      throw ImplementationError("the search text stands more than once" + where);
-    }
-    content.replace(at, edit.search.size(), edit.replace);
-  }
-  return content;
+// The new text of a file that stands there.
+std::string modified(const llm::CodeChange& change, const std::string& before,
+                     llm::WorkBudget& budget) {
+  if (change.content) return *change.content;
+  if (!change.diff.empty()) return llm::apply_diff(change.file_path, before, change.diff, budget);
+  return llm::apply_edits(change.file_path, before, change.edits, budget);
 }
 
 // Files that make git itself do things for whoever clones the repository.
@@ -145,7 +140,7 @@ bool in_place_of_deleted_file(const std::string& path, const Operations& operati
 }
 
 Planned plan(int root, const llm::CodeChange& change, const Operations& operations,
-             const std::vector<std::string>& readonly_files) {
+             const std::vector<std::string>& readonly_files, llm::WorkBudget& budget) {
   Planned planned{change.file_path, {}, {}};
   if (matches_any(readonly_files, change.file_path)) {
     throw ImplementationError("\"" + printable(change.file_path) + "\" is read-only for this task");
@@ -165,9 +160,7 @@ Planned plan(int root, const llm::CodeChange& change, const Operations& operatio
         throw ImplementationError("\"" + printable(change.file_path) +
                                   "\" cannot be modified: there is no such file");
       }
-      planned.after = change.content
-                          ? *change.content
-                          : apply_edits(change.file_path, planned.before->content, change.edits);
+      planned.after = modified(change, planned.before->content, budget);
   }
   if (planned.after) check_content(planned.path, *planned.after);
   return planned;
@@ -284,8 +277,9 @@ std::vector<std::string> apply_changes(const std::filesystem::path& root,
     operations.emplace(change.file_path, change.operation);
   check_paths_agree(operations);
   std::vector<Planned> plans;
+  llm::WorkBudget budget;
   for (const llm::CodeChange& change : changes) {
-    plans.push_back(plan(folder.get(), change, operations, readonly_files));
+    plans.push_back(plan(folder.get(), change, operations, readonly_files, budget));
   }
   // Files go first: one may make room for a folder of its name.
   std::stable_partition(plans.begin(), plans.end(),

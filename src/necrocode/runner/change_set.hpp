@@ -16,10 +16,11 @@ namespace necrocode::runner {
 
 /// Applies `changes` below `root`; the paths, in the order in which they were changed.
 /// Throws SecurityError for a path through a link, a special or hard-linked file, or protected
-/// content; ImplementationError for a read-only file, `modify` of a missing one, a search text that
-/// is not there exactly once, paths that contradict each other (`q` as a file beside `q/r`, unless
-/// `q` is deleted). Deletions are done first. `create` of an existing file replaces it; `delete` of
-/// a missing one does nothing.
+/// content; ImplementationError for a read-only file, `modify` of a missing one, edits or a diff
+/// that do not fit the file in one clear way (llm/edits.hpp, llm/unified_diff.hpp) or cost too much
+/// work, paths that contradict each other (`q` as a file beside `q/r`, unless `q` is deleted).
+/// Deletions are done first. `create` of an existing file replaces it; `delete` of a missing one
+/// does nothing.
 std::vector<std::string> apply_changes(const std::filesystem::path& root,
                                        const std::vector<llm::CodeChange>& changes,
                                        const std::vector<std::string>& readonly_files);
