@@ -243,8 +243,10 @@ class ChangeReader {
   std::vector<CodeChange> read(const Json& list) {
     std::vector<CodeChange> changes;
     for (std::size_t i = 0; i < list.size(); ++i) {
-      changes.push_back(
-          read_one(list.items()[i], "/" + std::string(kListName) + "/" + std::to_string(i)));
+      const std::string pointer = "/" + std::string(kListName) + "/" + std::to_string(i);
+      const bool told = std::any_of(defects_.begin(), defects_.end(),
+                                    [&](const FieldError& one) { return one.pointer == pointer; });
+      if (!told) changes.push_back(read_one(list.items()[i], pointer));
     }
     return changes;
   }

@@ -180,7 +180,7 @@ class Editing {
       Reindent how;
       find_lines(lines, 0, block, counts, budget_, [&](std::size_t at) {
         if (counts == Whitespace::kNone) {
-          budget_.spend(edit.search.size());
+          budget_.spend(edit.search.size() + kLineWorkBytes * block.size());
           const auto found = reindent(lines, at, block);
           if (!found) return true;
           how = *found;

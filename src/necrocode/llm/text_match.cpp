@@ -40,9 +40,9 @@ void find_sequence(const Element* text, std::size_t text_size, const Element* pi
   }
 }
 
-std::size_t bytes_of(const Lines& lines, std::size_t from = 0) {
+std::size_t work_of(const Lines& lines, std::size_t from = 0) {
   std::size_t bytes = 0;
-  for (std::size_t i = from; i < lines.size(); ++i) bytes += lines[i].size() + 1;
+  for (std::size_t i = from; i < lines.size(); ++i) bytes += lines[i].size() + kLineWorkBytes;
   return bytes;
 }
 
@@ -199,7 +199,7 @@ void find_bytes(std::string_view text, std::string_view piece, WorkBudget& budge
 
 void find_lines(const Lines& file, std::size_t from, const Lines& block, Whitespace counts,
                 WorkBudget& budget, const Found& found) {
-  budget.spend(bytes_of(file, from) + bytes_of(block));
+  budget.spend(work_of(file, from) + work_of(block));
   const LineNumbers numbers(block, counts);
   std::vector<std::uint32_t> text;
   text.reserve(file.size() - from);
@@ -209,7 +209,7 @@ void find_lines(const Lines& file, std::size_t from, const Lines& block, Whitesp
 }
 
 std::string nearest_place(const Lines& file, const Lines& block, WorkBudget& budget) {
-  budget.spend(2 * bytes_of(file) + bytes_of(block));
+  budget.spend(2 * work_of(file) + work_of(block));
   auto place = place_of_most_lines(file, block);
   if (!place) place = place_of_similar_line(file, block);
   if (!place) return "";

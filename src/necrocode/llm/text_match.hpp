@@ -15,9 +15,11 @@
 
 namespace necrocode::llm {
 
-/// Bytes that applying one answer may read, all its files together: 250 edits of a file of the
-/// largest size, or a thousand of one of 2 MiB; some seconds. Whoever needs more gives the content.
-inline constexpr std::size_t kApplyWorkBytes = 2 * limits::kGiB;
+/// Bytes that applying one answer may read, all its files together: 125 edits of a file of the
+/// largest size, or a thousand of one of 1 MiB; some seconds. Whoever needs more gives the content.
+inline constexpr std::size_t kApplyWorkBytes = 1 * limits::kGiB;
+/// What a line costs beside its bytes, so that short ones take no longer than they are charged for.
+inline constexpr std::size_t kLineWorkBytes = 16;
 /// In a file whose lines are compared, 20 bytes each beside the text.
 inline constexpr std::size_t kMatchLines = 1'000'000;
 

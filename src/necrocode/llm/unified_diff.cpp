@@ -401,11 +401,11 @@ class DiffAnswerReader {
   void read_file(LineReader& in, std::string_view text) {
     const std::string pointer = "/code_changes/" + std::to_string(answer_.changes.size());
     const FileHeader header = FileHeaderReader(in).read();
-    Json change = Json::object({{"file_path", header.path}});
+    Json change;
+    if (header.defect.empty()) change.set("file_path", header.path);
     if (!header.defect.empty()) {
       add(pointer, "the diff " + header.defect);
       to_next_file(in);
-      change.set("operation", "delete");  // only so that its path is checked
     } else if (header.creates) {
       change.set("operation", "create");
       change.set("content", read_content(in, pointer));

@@ -57,6 +57,7 @@ struct DiffAnswer {
   std::string_view before;          ///< what stands before the first diff: the explanation
   Json changes = Json::array();     ///< "code_changes", as the JSON form would tell them
   std::vector<FieldError> defects;  ///< what that form cannot tell, by pointers into it
+                                    ///< (a file it cannot tell at all is null there)
 };
 
 /// Where the first diff begins in an answer: a line `diff --git …`, or `---` followed by `+++`, at

@@ -133,8 +133,8 @@ TEST(ParseCodeChanges, MalformedChangesRejectTheWholeAnswerAndNameAllDefects) {
       what,
       HasSubstr("/code_changes/1/operation: must be create, modify or delete, not \"rename\""));
   EXPECT_THAT(what, HasSubstr("/code_changes/2/content: is required"));
-  EXPECT_THAT(what, HasSubstr("/code_changes/3/content: content or edits"));
-  EXPECT_THAT(what, HasSubstr("/code_changes/4/edits: content and edits exclude"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/3/content: content, edits or a diff"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/4/edits: content, edits and diff exclude"));
   EXPECT_THAT(what, HasSubstr("/code_changes/5/edits/0/search: must not be empty"));
   EXPECT_THAT(what, HasSubstr("/code_changes/5/edits/1/replace: is required"));
   EXPECT_THAT(what, HasSubstr("/code_changes/6/operation: delete takes neither"));
