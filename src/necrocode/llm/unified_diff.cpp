@@ -411,7 +411,9 @@ class DiffAnswerReader {
       change.set("content", read_content(in, pointer));
     } else {
       const std::size_t begin = in.offset();
-      skip_hunks(in);
+      // What is wrong with them is told when they are read as the "diff" of the change.
+      const std::string defect = read_hunks_of_file(in, [](const std::vector<Hunk>&) {});
+      if (header.deletes && !defect.empty()) add(pointer, defect);
       change.set("operation", header.deletes ? "delete" : "modify");
       if (!header.deletes) change.set("diff", text.substr(begin, in.offset() - begin));
     }
@@ -419,24 +421,30 @@ class DiffAnswerReader {
   }
 
   std::string read_content(LineReader& in, const std::string& pointer) {
-    try {
-      std::vector<Hunk> hunks;
-      for (in.skip_blank(); in.starts_with("@@"); in.skip_blank())
-        hunks.push_back(HunkReader(in).read());
-      return content_of(hunks);
-    } catch (const ImplementationError& error) {
-      add(pointer + "/content", error.summary());
-      to_next_file(in);
-      return {};
-    }
+    std::string content;
+    const std::string defect = read_hunks_of_file(
+        in, [&](const std::vector<Hunk>& hunks) { content = content_of(hunks); });
+    if (!defect.empty()) add(pointer + "/content", defect);
+    return content;
   }
 
-  // What is wrong with them is told when they are read as the "diff" of their change.
-  static void skip_hunks(LineReader& in) {
+  // Goes to the next file, also when this one's hunks are not read to their end; what is wrong with
+  // them, or "".
+  template <class Take>
+  static std::string read_hunks_of_file(LineReader& in, const Take& take) {
+    LineReader hunk = in;
     try {
-      for (in.skip_blank(); in.starts_with("@@"); in.skip_blank()) HunkReader(in).read();
-    } catch (const ImplementationError&) {
+      std::vector<Hunk> hunks;
+      for (in.skip_blank(); in.starts_with("@@"); in.skip_blank()) {
+        hunk = in;
+        hunks.push_back(HunkReader(in).read());
+      }
+      take(hunks);
+      return {};
+    } catch (const ImplementationError& error) {
+      in = hunk;  // one that tells too many lines may have read over the next header
       to_next_file(in);
+      return error.summary();
     }
   }
 

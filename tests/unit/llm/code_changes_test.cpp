@@ -79,9 +79,13 @@ TEST(ParseCodeChanges, EachOperationTakesItsParts) {
     {"file_path":"b.py","operation":"modify","content":"all","edits":[]},
     {"file_path":"c.py","operation":"modify","content":null,
      "edits":[{"search":"x","replace":""},{"search":"y","replace":"z"}]},
-    {"file_path":"d.py","operation":"delete","content":null,"edits":null,
-     "note":"unknown keys are ignored"}]})");
-  ASSERT_EQ(changes.size(), 4u);
+    {"file_path":"d.py","operation":"delete","content":null,"edits":null,"diff":null,
+     "note":"unknown keys are ignored"},
+    {"file_path":"e.py","operation":"modify","content":null,"edits":[],"diff":"@@\n-x\n+y\n"},
+    {"file_path":"f.py","operation":"modify","content":"all","diff":""}]})");
+  ASSERT_EQ(changes.size(), 6u);
+  EXPECT_EQ(changes[4].diff, "@@\n-x\n+y\n");
+  EXPECT_EQ(changes[5].content, "all");
   EXPECT_EQ(changes[0].file_path, "new/a.py");
   EXPECT_EQ(changes[0].content, "");
   EXPECT_EQ(changes[1].content, "all");
@@ -127,7 +131,12 @@ TEST(ParseCodeChanges, MalformedChangesRejectTheWholeAnswerAndNameAllDefects) {
     {"operation":"create","content":"x"},
     {"file_path":"h.py","content":"x"},
     {"file_path":"i.py","operation":"create","content":7},
-    "text"]})");
+    "text",
+    {"file_path":"j.py","operation":"modify","content":"x","diff":"@@\n-x\n+y\n"},
+    {"file_path":"k.py","operation":"create","diff":"@@\n+y\n"},
+    {"file_path":"l.py","operation":"delete","diff":"@@\n-y\n"},
+    {"file_path":"m.py","operation":"modify","diff":"@@ -1,2 +1 @@\n-x\n+y\n"},
+    {"file_path":"n.py","operation":"modify","diff":"--- a/o.py\n+++ b/o.py\n@@\n-x\n+y\n"}]})");
   EXPECT_THAT(what, Not(HasSubstr("/code_changes/0")));
   EXPECT_THAT(
       what,
@@ -143,6 +152,11 @@ TEST(ParseCodeChanges, MalformedChangesRejectTheWholeAnswerAndNameAllDefects) {
   EXPECT_THAT(what, HasSubstr("/code_changes/9/operation: is required"));
   EXPECT_THAT(what, HasSubstr("/code_changes/10/content: must be a string"));
   EXPECT_THAT(what, HasSubstr("/code_changes/11: must be an object"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/12/diff: content, edits and diff exclude"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/13/content: is required"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/14/operation: delete takes neither"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/15/diff: line 1 of the diff tells 2 old"));
+  EXPECT_THAT(what, HasSubstr("/code_changes/16/diff: line 1 of the diff names another file"));
 }
 
 TEST(ParseCodeChanges, BadEncodingsAreRejected) {
@@ -154,6 +168,17 @@ TEST(ParseCodeChanges, BadEncodingsAreRejected) {
   EXPECT_THAT(rejection(with("lone \\ud800 surrogate")), HasSubstr("not valid JSON"));
   EXPECT_THAT(rejection(with("bad \xff utf-8")), HasSubstr("not valid JSON"));
   EXPECT_EQ(parse(with("pair \\ud83d\\ude00"))[0].content, "pair \xF0\x9F\x98\x80");
+}
+
+TEST(ParseCodeChanges, PathsAreComparedByteByByte) {
+  const auto with = [](const std::string& a, const std::string& b) {
+    return R"({"code_changes":[{"file_path":")" + a + R"(","operation":"delete"},{"file_path":")" +
+           b + R"(","operation":"create","content":""}]})";
+  };
+  EXPECT_THAT(rejection(with("a/b", "a/b")), HasSubstr("named twice"));
+  EXPECT_THAT(rejection(with("a/b", "./././a/b")), HasSubstr("named twice"));
+  EXPECT_EQ(parse(with("Makefile", "makefile")).size(), 2u);  // how a file's case is changed
+  EXPECT_EQ(parse(with("caf\xC3\xA9", "cafe\xCC\x81")).size(), 2u);
 }
 
 TEST(ParseCodeChanges, LimitsAreHeld) {
@@ -171,6 +196,15 @@ TEST(ParseCodeChanges, LimitsAreHeld) {
   EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":"a","operation":"create","content":")" +
                         large + "\"}]}"),
               HasSubstr("at most 8388608 bytes"));
+  EXPECT_THAT(rejection(std::string(limits::kModelAnswerBytes - kCreate.size() + 1, ' ') + kCreate),
+              HasSubstr("longer than 16777216 bytes"));
+  EXPECT_EQ(parse(std::string(limits::kModelAnswerBytes - kCreate.size(), ' ') + kCreate).size(),
+            1u);
+  std::string edits = R"({"search":"a","replace":"b"})";
+  for (std::size_t i = 0; i < limits::kCodeEdits; ++i) edits += R"(,{"search":"a","replace":"b"})";
+  EXPECT_THAT(rejection(R"({"code_changes":[{"file_path":"a","operation":"modify","edits":[)" +
+                        edits + "]}]}"),
+              HasSubstr("/code_changes/0/edits"));
 }
 
 TEST(ParseCodeChanges, DeepNestingEndsSoonWithAnError) {

@@ -314,6 +314,7 @@ TEST(DiffAnswer, WhatACodeChangeCannotTellIsRefused) {
             "/code_changes/0/content: line 3 of the diff begins a hunk of a new file"},
            {"--- /dev/null\n+++ b/a\n@@ -0,0 +1,2 @@\n+a\n", "tells 0 old and 2 new lines"},
            {names + "@@ -1,2 +1 @@\n-a\n+b\n", "/code_changes/0/diff: line 1 of the diff tells"},
+           {"--- a/a\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-a\n", "/code_changes/0: line 3 of the diff"},
            {names, "/code_changes/0/content: content, edits or a diff are required"},
            {names + hunk + "Now it works.\n", "a line that is no part of it: \"Now it works.\""},
            {"```diff\n" + names + hunk, "the fence around the diff is not closed"},

@@ -13,6 +13,7 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/limits.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -29,6 +30,10 @@ llm::CodeChange edit(const std::string& path, const std::string& search,
 
 llm::CodeChange remove(const std::string& path) {
   return {path, llm::Operation::kDelete, std::nullopt, {}};
+}
+
+llm::CodeChange patch(const std::string& path, const std::string& diff) {
+  return {path, llm::Operation::kModify, std::nullopt, {}, diff};
 }
 
 // While it lives, this process can make no file larger than `bytes`, root or not: a disk that is
@@ -69,7 +74,7 @@ class ChangeSet : public testing::Test {
   std::set<std::string> snapshot() const {
     std::set<std::string> all;  // sorted: a file that is made again may be listed elsewhere
     for (const auto& entry : fs::recursive_directory_iterator(root())) {
-      struct stat info{};
+      struct stat info {};
       ::lstat(entry.path().c_str(), &info);
       all.insert(entry.path().string() + "|" + std::to_string(info.st_mode) + "|" +
                  (S_ISREG(info.st_mode) ? read_file(entry.path(), 2 * kSmall) : ""));
@@ -90,7 +95,7 @@ TEST_F(ChangeSet, CreateModifyDeleteThenAllAreDone) {
   EXPECT_EQ(paths.size(), 3U);
   EXPECT_EQ(read("deep/er/new.txt"), "new\n");
   EXPECT_EQ(read("a.txt"), "one 2 one\n");
-  struct stat info{};
+  struct stat info {};
   ASSERT_EQ(::stat((root() / "run.sh").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0755U);
   apply_changes(root(),
@@ -109,6 +114,65 @@ TEST_F(ChangeSet, EditThatIsAmbiguousOrMissingThenNothingIsApplied) {
   EXPECT_THROW(apply_changes(root(), {create("b.txt", "b"), edit("absent", "x", "y")}, {}),
                ImplementationError);
   EXPECT_EQ(snapshot(), before);
+}
+
+TEST_F(ChangeSet, DiffThenItsHunksAreApplied) {
+  write_file_atomic(root() / "crlf.txt", "a\r\nb\r\n");
+  apply_changes(root(),
+                {patch("a.txt", "@@ -7 +7,2 @@\n-one two one\n+1 2\n+3\n"),
+                 patch("crlf.txt", "@@ -1,2 +1,2 @@\n a\n-b\n+c\n")},
+                {});
+  EXPECT_EQ(read("a.txt"), "1 2\n3\n");
+  EXPECT_EQ(read("crlf.txt"), "a\r\nc\r\n");
+}
+
+TEST_F(ChangeSet, OneHunkOrEditThatDoesNotFitThenNothingIsAppliedAndItsFileIsNamed) {
+  const auto before = snapshot();
+  for (const llm::CodeChange& bad :
+       {patch("run.sh", "@@ -1 +1 @@\n-#!/bin/bash\n+#!/bin/dash\n"),
+        patch("run.sh", "@@ -1,2 +1 @@\n-#!/bin/sh\n+#!/bin/dash\n"),
+        patch("absent", "@@ -1 +1 @@\n-a\n+b\n"), edit("run.sh", "bash", "dash")}) {
+    try {
+      apply_changes(root(), {create("b.txt", "b"), edit("a.txt", "two", "2"), bad}, {});
+      ADD_FAILURE() << bad.diff;
+    } catch (const ImplementationError& error) {
+      EXPECT_THAT(error.what(),
+                  testing::AnyOf(testing::HasSubstr(bad.file_path), testing::HasSubstr("line 1")));
+    }
+  }
+  EXPECT_EQ(snapshot(), before);
+}
+
+TEST_F(ChangeSet, FileThatIsNoTextThenNotEditedButMayBeReplaced) {
+  write_file_atomic(root() / "latin.txt", "caf\xE9\n");
+  write_file_atomic(root() / "nul.txt", std::string("a\0b\n", 4));
+  const auto before = snapshot();
+  for (const char* name : {"latin.txt", "nul.txt"}) {
+    EXPECT_THROW(apply_changes(root(), {edit(name, "a", "b")}, {}), ImplementationError);
+    EXPECT_THROW(apply_changes(root(), {patch(name, "@@\n-a\n+b\n")}, {}), ImplementationError);
+  }
+  EXPECT_EQ(snapshot(), before);
+  apply_changes(root(), {{"latin.txt", llm::Operation::kModify, "coffee\n", {}}}, {});
+  EXPECT_EQ(read("latin.txt"), "coffee\n");
+}
+
+TEST_F(ChangeSet, EditsOfManyLargeFilesThenTheWorkOfAllIsBoundedTogether) {
+  // Each file's edits alone would be within the bound.
+  const std::string large = "b" + std::string(limits::kCodeChangeFileBytes - 1, 'a');
+  std::vector<llm::CodeChange> changes;
+  for (int i = 0; i < 3; ++i) {
+    const std::string name = "large" + std::to_string(i);
+    write_file_atomic(root() / name, large);
+    changes.push_back(edit(name, "b", "c"));
+    for (int j = 0; j < 30; ++j) {
+      changes.back().edits.push_back({"c", "b"});
+      changes.back().edits.push_back({"b", "c"});
+    }
+  }
+  EXPECT_NO_THROW(apply_changes(root(), {changes[0]}, {}));
+  changes[0].edits[0].search = "c";
+  changes[0].edits[0].replace = "c";
+  EXPECT_THROW(apply_changes(root(), changes, {}), ImplementationError);
 }
 
 TEST_F(ChangeSet, ReadOnlyFileThenNothingIsApplied) {
