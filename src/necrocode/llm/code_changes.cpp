@@ -28,6 +28,8 @@ class Answer {
   std::string in_quotes(std::string_view piece) const {
     return "\"" + shown(piece, limits::kNameBytes) + "\"";
   }
+  // A message that may quote it; what it quotes is cut between words.
+  std::string masked(const std::string& message) const { return masker_.mask(message); }
   ErrorInfo info(std::vector<FieldError> fields) const {
     ErrorInfo info;
     info.detail = shown(text_, limits::kModelMessageBytes);
@@ -90,22 +92,25 @@ bool stands_twice(const Json& object, std::string_view name) {
                        [&](const auto& member) { return member.first == name; }) > 1;
 }
 
-// Whether places of the text, asked for from the left, lie in a line of a diff that begins before.
+// Whether places of the text, asked for from the left, lie in a line of a diff.
 class DiffLines {
  public:
-  explicit DiffLines(std::string_view text) : text_(text), begin_(find_diff(text)) {}
-  bool any() const { return begin_.has_value(); }
+  explicit DiffLines(std::string_view text) : text_(text), blocks_(find_diffs(text)) {}
+  bool any() const { return !blocks_.empty(); }
   bool hold(std::size_t at) {
     const std::size_t end = text_.substr(asked_, at - asked_).rfind('\n');
     if (end != std::string_view::npos) line_ = asked_ + end + 1;
     asked_ = at;
-    return begin_ && at > *begin_ && std::string_view(" -+").find(text_[line_]) != kNotFound;
+    while (block_ < blocks_.size() && blocks_[block_].end <= at) ++block_;
+    constexpr std::string_view kKinds = " -+";
+    return block_ < blocks_.size() && blocks_[block_].begin <= at &&
+           kKinds.find(text_[line_]) != std::string_view::npos;
   }
 
  private:
-  static constexpr std::size_t kNotFound = std::string_view::npos;
   std::string_view text_;
-  std::optional<std::size_t> begin_;
+  std::vector<DiffBlock> blocks_;
+  std::size_t block_ = 0;  // the first that is not over
   std::size_t asked_ = 0;
   std::size_t line_ = 0;  // begins here
 };
@@ -178,7 +183,8 @@ Wanted find_wanted(const Answer& answer) {
   // JSON cannot hold such bytes; a diff could.
   if (!is_utf8(answer.text())) answer.reject("it is not UTF-8");
   DiffAnswer diff = read_diff_answer(answer.text());
-  return {std::move(diff.changes), std::string(trim(diff.before)), std::move(diff.defects)};
+  for (FieldError& defect : diff.defects) defect.message = answer.masked(defect.message);
+  return {std::move(diff.changes), std::move(diff.explanation), std::move(diff.defects)};
 }
 
 // Code points that HFS+ leaves out when it compares names: ".g\u200cit" is ".git" there. The list
@@ -316,13 +322,13 @@ class ChangeReader {
   }
 
   // Empty is as if it were not there, as it is with edits.
-  static void read_diff(CodeChange& change, JsonFields& fields) {
+  void read_diff(CodeChange& change, JsonFields& fields) const {
     change.diff = fields.string("diff", limits::kCodeChangeFileBytes).value_or("");
     if (change.diff.empty()) return;
     try {
       read_hunks(change.file_path, change.diff);
     } catch (const ImplementationError& error) {
-      fields.fail("diff", error.summary());
+      fields.fail("diff", answer_.masked(error.summary()));
     }
   }
 

@@ -12,12 +12,16 @@ namespace {
 class Patching {
  public:
   Patching(std::string_view path, std::string_view file, WorkBudget& budget)
-      : path_(path), file_(file), lines_(split_lines(file)), budget_(budget) {}
+      : path_(path),
+        file_(file),
+        lines_(split_lines(file)),
+        uniform_end_(line_end_of(file)),
+        budget_(budget) {}
 
   void apply(const Hunk& hunk) {
     const Place place = find_place(hunk);
     copy_to(place.at);
-    // The file's own lines are told apart by their end; whitespace aside, it is not the diff's.
+    // Where the old lines match to the last byte, the diff knows the file's line ends.
     line_end_ = place.counts == Whitespace::kExact ? "\n" : line_end_at(place.at);
     for (const DiffLine& line : hunk.lines) {
       if (line.kind == '+') {
@@ -117,8 +121,7 @@ class Patching {
   }
 
   std::string_view line_end_at(std::size_t at) const {
-    const std::string_view uniform = line_end_of(file_);
-    if (!uniform.empty()) return uniform;
+    if (!uniform_end_.empty()) return uniform_end_;
     return lines_[at].ends_with('\r') ? "\r\n" : "\n";
   }
 
@@ -144,6 +147,7 @@ class Patching {
   std::string_view path_;
   std::string_view file_;
   Lines lines_;
+  std::string_view uniform_end_;  // of the file's lines, if they have the same
   WorkBudget& budget_;
   std::string result_;
   std::size_t done_ = 0;  // lines of the file that are in the result or left out

@@ -342,43 +342,30 @@ std::string content_of(const std::vector<Hunk>& hunks) {
   return content;
 }
 
-// A piece of an answer that is meant to be a diff.
-struct Block {
-  std::size_t begin = 0;
-  std::size_t end = 0;
-  bool closed = true;
-};
-
-std::vector<Block> find_blocks(std::string_view answer) {
-  const std::size_t skipped = answer.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
-  LineReader in(answer.substr(skipped));
-  const auto to_fence = [&in] {
-    while (!in.done() && !in.starts_with(kFence)) in.advance();
-  };
-  std::vector<Block> blocks;
-  while (!in.done()) {
-    if (starts_file(in)) {
-      blocks.push_back({skipped + in.offset(), answer.size(), true});
-      break;
+// All hunks that follow each other. A reader that is not at its end then is at what is no hunk;
+// when one is malformed, at its header.
+std::vector<Hunk> take_hunks(LineReader& in) {
+  std::vector<Hunk> hunks;
+  std::size_t lines = 0;
+  for (in.skip_blank(); in.starts_with("@@"); in.skip_blank()) {
+    if (hunks.size() == limits::kCodeEdits) {
+      fail(in.number(), "is one hunk more than " + std::to_string(limits::kCodeEdits));
     }
-    const bool fenced = in.starts_with(kFence);
-    in.advance();
-    if (!fenced) continue;
-    const bool is_diff = starts_file(in);
-    const std::size_t begin = in.offset();
-    to_fence();
-    if (is_diff) blocks.push_back({skipped + begin, skipped + in.offset(), !in.done()});
-    if (!in.done()) in.advance();
+    LineReader ahead = in;
+    hunks.push_back(HunkReader(ahead).read());
+    lines += hunks.back().lines.size();
+    if (lines > kMatchLines) fail(in.number(), "begins a hunk with which it is too long");
+    in = ahead;
   }
-  return blocks;
+  return hunks;
 }
 
 class DiffAnswerReader {
  public:
   DiffAnswer read(std::string_view answer) {
-    const std::vector<Block> blocks = find_blocks(answer);
-    for (const Block& block : blocks) {
-      if (blocks.front().begin == block.begin) answer_.before = answer.substr(0, block.begin);
+    const std::vector<DiffBlock> blocks = find_diffs(answer);
+    answer_.explanation = explanation(answer, blocks.front());
+    for (const DiffBlock& block : blocks) {
       if (!block.closed) add("", "the fence around the diff is not closed");
       read_block(answer.substr(block.begin, block.end - block.begin));
     }
@@ -386,6 +373,13 @@ class DiffAnswerReader {
   }
 
  private:
+  static std::string explanation(std::string_view answer, const DiffBlock& first) {
+    std::string_view before = trim(answer.substr(0, first.begin));
+    if (first.fenced) before = trim(before.substr(0, before.rfind(kFence)));
+    if (before.starts_with(kByteOrderMark)) before.remove_prefix(kByteOrderMark.size());
+    return std::string(before);
+  }
+
   void read_block(std::string_view text) {
     LineReader in(text);
     for (in.skip_blank(); !in.done(); in.skip_blank()) {
@@ -412,7 +406,7 @@ class DiffAnswerReader {
     } else {
       const std::size_t begin = in.offset();
       // What is wrong with them is told when they are read as the "diff" of the change.
-      const std::string defect = read_hunks_of_file(in, [](const std::vector<Hunk>&) {});
+      const std::string defect = pass_hunks(in, [](const std::vector<Hunk>&) {});
       if (header.deletes && !defect.empty()) add(pointer, defect);
       change.set("operation", header.deletes ? "delete" : "modify");
       if (!header.deletes) change.set("diff", text.substr(begin, in.offset() - begin));
@@ -421,28 +415,22 @@ class DiffAnswerReader {
   }
 
   std::string read_content(LineReader& in, const std::string& pointer) {
+    // In an answer whose own lines end so, the file's do not for that.
+    const bool foreign_ends = in.line().ends_with('\r');
     std::string content;
-    const std::string defect = read_hunks_of_file(
-        in, [&](const std::vector<Hunk>& hunks) { content = content_of(hunks); });
+    const std::string defect =
+        pass_hunks(in, [&](const std::vector<Hunk>& hunks) { content = content_of(hunks); });
     if (!defect.empty()) add(pointer + "/content", defect);
-    return content;
+    return foreign_ends ? with_line_end(content, "\n") : content;
   }
 
-  // Goes to the next file, also when this one's hunks are not read to their end; what is wrong with
-  // them, or "".
+  // What is wrong with the file's hunks, or ""; the reader is behind them in any case.
   template <class Take>
-  static std::string read_hunks_of_file(LineReader& in, const Take& take) {
-    LineReader hunk = in;
+  static std::string pass_hunks(LineReader& in, const Take& take) {
     try {
-      std::vector<Hunk> hunks;
-      for (in.skip_blank(); in.starts_with("@@"); in.skip_blank()) {
-        hunk = in;
-        hunks.push_back(HunkReader(in).read());
-      }
-      take(hunks);
+      take(take_hunks(in));
       return {};
     } catch (const ImplementationError& error) {
-      in = hunk;  // one that tells too many lines may have read over the next header
       to_next_file(in);
       return error.summary();
     }
@@ -473,23 +461,32 @@ std::vector<Hunk> read_hunks(std::string_view path, std::string_view diff) {
     if (header.creates || header.deletes) fail(line, "creates or deletes the file, not modifies");
     if (header.path != path) fail(line, "names another file: " + in_quotes(header.path));
   }
-  std::vector<Hunk> hunks;
-  for (in.skip_blank(); !in.done(); in.skip_blank()) {
-    if (starts_file(in)) fail(in.number(), "begins a second file");
-    if (!in.starts_with("@@")) fail(in.number(), "is no part of one: " + in_quotes(in.line()));
-    if (hunks.size() == limits::kCodeEdits) {
-      fail(in.number(), "is one hunk more than " + std::to_string(limits::kCodeEdits));
-    }
-    hunks.push_back(HunkReader(in).read());
-  }
+  const std::vector<Hunk> hunks = take_hunks(in);
+  if (!in.done() && starts_file(in)) fail(in.number(), "begins a second file");
+  if (!in.done()) fail(in.number(), "is no part of one: " + in_quotes(in.line()));
   if (hunks.empty()) throw ImplementationError("there is no hunk in the diff");
   return hunks;
 }
 
-std::optional<std::size_t> find_diff(std::string_view answer) {
-  const std::vector<Block> blocks = find_blocks(answer);
-  if (blocks.empty()) return std::nullopt;
-  return blocks.front().begin;
+std::vector<DiffBlock> find_diffs(std::string_view answer) {
+  const std::size_t skipped = answer.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
+  LineReader in(answer.substr(skipped));
+  std::vector<DiffBlock> blocks;
+  while (!in.done()) {
+    if (starts_file(in)) {
+      blocks.push_back({skipped + in.offset(), answer.size()});
+      break;
+    }
+    const bool fenced = in.starts_with(kFence);
+    in.advance();
+    if (!fenced) continue;
+    const bool is_diff = starts_file(in);
+    const std::size_t begin = in.offset();
+    while (!in.done() && !in.starts_with(kFence)) in.advance();
+    if (is_diff) blocks.push_back({skipped + begin, skipped + in.offset(), true, !in.done()});
+    if (!in.done()) in.advance();
+  }
+  return blocks;
 }
 
 DiffAnswer read_diff_answer(std::string_view answer) {

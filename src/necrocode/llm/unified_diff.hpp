@@ -54,20 +54,28 @@ std::string apply_diff(std::string_view path, std::string_view file, std::string
 
 /// An answer that is a diff of one or more files instead of the code-change JSON.
 struct DiffAnswer {
-  std::string_view before;          ///< what stands before the first diff: the explanation
+  std::string explanation;          ///< what stands before the first diff
   Json changes = Json::array();     ///< "code_changes", as the JSON form would tell them
   std::vector<FieldError> defects;  ///< what that form cannot tell, by pointers into it
                                     ///< (a file it cannot tell at all is null there)
 };
 
-/// Where the first diff begins in an answer: a line `diff --git …`, or `---` followed by `+++`, at
-/// the start of a Markdown fence or not. Nothing when there is none.
-std::optional<std::size_t> find_diff(std::string_view answer);
+/// A piece of an answer that is meant to be a diff.
+struct DiffBlock {
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  bool fenced = false;
+  bool closed = true;  ///< the fence; without one there is nothing to close
+};
 
-/// Reads the diffs of an answer in which find_diff() found one: all that are in fences, or from the
-/// first to the end. A new file becomes create, a deleted one delete, others modify with "diff".
-/// "a/" and "b/" are taken off the paths. Renames, copies, modes, links and binaries are defects,
-/// and so is text between or after diffs that stand in no fence. Paths are not checked.
+/// The diffs in an answer: each begins with a line `diff --git …`, or `---` followed by `+++`, at
+/// the start of a Markdown fence or else anywhere; the latter goes to the answer's end.
+std::vector<DiffBlock> find_diffs(std::string_view answer);
+
+/// Reads the diffs of an answer, one at least. A new file becomes create, a deleted one delete,
+/// others modify with "diff". "a/" and "b/" are taken off the paths. Renames, copies, modes, links
+/// and binaries are defects, and so is text between or after diffs that stand in no fence. Paths
+/// are not checked.
 DiffAnswer read_diff_answer(std::string_view answer);
 
 }  // namespace necrocode::llm

@@ -305,10 +305,16 @@ TEST(ParseCodeChanges, KeyInTheAnswerIsShownInNoPart) {
   const Masker masker({&key});
   for (const std::size_t before : {0u, 60u, 85u, 95u, 470u, 490u, 16'370u}) {
     const std::string text = std::string(before, 'p') + std::string(key.reveal());
+    const auto with = [](const Json& change) {
+      return Json::object({{"code_changes", Json(Json::Array{change})}}).dump();
+    };
     for (const std::string& answer :
-         {text, Json::object({{"code_changes",
-                               Json(Json::Array{Json::object({{"file_path", "/" + text}})})}})
-                    .dump()}) {
+         {text, with(Json::object({{"file_path", "/" + text}})),
+          with(Json::object({{"file_path", "a"},
+                             {"operation", "modify"},
+                             {"diff", "@@ -1,2 +1 @@ " + text + "\n-a\n+b\n"}})),
+          "--- a/a\n+++ b/a\n@@\n-a\n+b\n@" + text + "\n", "diff --git a/a b/a\n" + text + "\n",
+          "--- a/a\n+++ b/a\n@@ -1,2 +1 @@ " + text + "\n-a\n+b\n"}) {
       std::string explanation;
       try {
         parse_code_changes(answer, explanation, masker);

@@ -211,6 +211,8 @@ TEST(ReadHunks, MalformedDiffsAreRejectedWithTheirLine) {
   EXPECT_THAT(rejection("a\n", many), HasSubstr("is one hunk more than 1000"));
   EXPECT_THAT(rejection("a\n", "@@\n-a\n" + std::string(kMatchLines, '\n') + "+b\n"),
               HasSubstr("is one too many"));
+  const std::string half = "@@\n-a\n" + std::string(kMatchLines * 2 / 3, '\n') + "+b\n";
+  EXPECT_THAT(rejection("a\n", half + half), HasSubstr("begins a hunk with which it is too long"));
 }
 
 // What the whole answer `text` comes to; the error when it is refused.
@@ -238,13 +240,14 @@ TEST(DiffAnswer, GitDiffOfSeveralFilesIsRead) {
            {kDiff, ""},
            {"\xEF\xBB\xBF" + kDiff, ""},
            {"Here it is, {\"a\":1}:\n\n```diff\n" + kDiff + "```\nIt does {this}.\n",
-            "Here it is, {\"a\":1}:\n\n```diff"},
+            "Here it is, {\"a\":1}:"},
            {"I change:\n" + kDiff + "\n\n", "I change:"},
-           {"```\nls\n```\n```patch\n" + kDiff + "```", "```\nls\n```\n```patch"},
+           {"```\nls\n```\n```patch\n" + kDiff + "```", "```\nls\n```"},
        }) {
     std::vector<CodeChange> changes;
     const std::string told = read(text, changes);
     ASSERT_EQ(changes.size(), 4u) << told;
+    EXPECT_EQ(told, before);
     EXPECT_EQ(changes[0].file_path, "src/a.txt");
     EXPECT_EQ(changes[0].operation, Operation::kModify);
     EXPECT_EQ(changes[0].diff, "@@ -1,2 +1,2 @@\n a\n-b\n+x\n");
@@ -257,6 +260,15 @@ TEST(DiffAnswer, GitDiffOfSeveralFilesIsRead) {
     EXPECT_EQ(changes[3].file_path, "empty");
     EXPECT_EQ(changes[3].content, "");
   }
+}
+
+TEST(DiffAnswer, LineEndsOfTheAnswerAreNotThoseOfANewFile) {
+  std::vector<CodeChange> changes;
+  read("--- /dev/null\r\n+++ b/a\r\n@@ -0,0 +1,2 @@\r\n+x\r\n+y\r\n", changes);
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_EQ(changes[0].content, "x\ny\n");
+  read("--- /dev/null\n+++ b/a\n@@ -0,0 +1,2 @@\n+x\r\n+y\r\n", changes);
+  EXPECT_EQ(changes[0].content, "x\r\ny\r\n");
 }
 
 TEST(DiffAnswer, SeveralFencesAndPlainHeadersAreRead) {
@@ -281,6 +293,9 @@ TEST(DiffAnswer, JsonWithinADiffIsNotTheAnswerAndJsonBesideOneIs) {
   EXPECT_EQ(read("```diff\n" + kDiff + "```\n" + json, changes), "json");
   EXPECT_EQ(changes[0].file_path, "j.txt");
   EXPECT_EQ(read(json + "\n```diff\n" + kDiff + "```\n", changes), "json");
+  EXPECT_EQ(read("```diff\n" + kDiff + "```\n```\n  " + json + "\n```\n", changes), "json");
+  EXPECT_EQ(read(kDiff + json, changes), "json");
+  EXPECT_THAT(read(kDiff + " " + json, changes), HasSubstr("code changes are malformed"));
   EXPECT_THAT(read("```diff\n" + kDiff + "```\n{\"code_changes\": [", changes),
               HasSubstr("cut off"));
 }
