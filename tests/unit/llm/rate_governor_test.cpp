@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <limits>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -136,6 +137,8 @@ TEST_F(Governor, LimitsThatChangeThenTheNewestCount) {
   EXPECT_EQ(begin(), 0);
   EXPECT_EQ(begin(), 0);
   EXPECT_THAT(begin(), DoubleNear(30, 1e-6));
+  limits_.requests_per_minute = 60;  // what was used up stays so
+  EXPECT_THAT(begin(), DoubleNear(1, 1e-6));
   limits_.requests_per_minute = 0;
   EXPECT_EQ(begin(), 0);
 }
@@ -265,6 +268,13 @@ TEST_F(Governor, FewerRemainThanBelievedThenTheServiceIsBelieved) {
   for (int i = 0; i < 100; ++i) EXPECT_EQ(begin(), 0);
 }
 
+TEST_F(Governor, AnotherProgramUsesTheKeyThenTheStricterNewsCounts) {
+  learn(200, {{"x-ratelimit-remaining-requests", "100"}, {"x-ratelimit-reset-requests", "20s"}});
+  learn(200, {{"x-ratelimit-remaining-requests", "1"}, {"x-ratelimit-reset-requests", "50s"}});
+  EXPECT_EQ(begin(), 0);
+  EXPECT_THAT(begin(), DoubleNear(50, 1e-6));
+}
+
 TEST_F(Governor, FewerTokensRemainThanARequestNeedsThenItWaitsForTheReset) {
   learn(200, {{"x-ratelimit-limit-tokens", "5000"},
               {"x-ratelimit-remaining-tokens", "1000"},
@@ -273,6 +283,14 @@ TEST_F(Governor, FewerTokensRemainThanARequestNeedsThenItWaitsForTheReset) {
   EXPECT_THAT(begin(800), DoubleNear(48, 1e-6));
   EXPECT_EQ(begin(4200), 0);                       // what the reset has brought,
   EXPECT_THAT(begin(9000), DoubleNear(48, 1e-6));  // and the next one; too large goes alone
+}
+
+TEST_F(Governor, RequestLargerThanTheServicesLimitThenItGoesWhenAllOfThatRemains) {
+  learn(200, {{"x-ratelimit-limit-tokens", "5000"},
+              {"x-ratelimit-remaining-tokens", "5000"},
+              {"x-ratelimit-reset-tokens", "30s"}});
+  EXPECT_EQ(begin(9000), 0);
+  EXPECT_THAT(begin(1), DoubleNear(30, 1e-6));
 }
 
 TEST_F(Governor, SmallLimitOfTheServiceThenNotExceededAfterItsReset) {
@@ -320,7 +338,16 @@ class StandingClock final : public Clock {
   SystemTime system_now() const override { return SystemTime(1'769'860'800s); }
   bool sleep_until(SteadyTime until, const std::stop_token& stop) const override {
     std::unique_lock lock(mutex_);
-    return moved_.wait(lock, stop, [&] { return now_ >= until; });
+    const auto sleeper = sleepers_.insert(until);
+    const bool reached = moved_.wait(lock, stop, [&] { return now_ >= until; });
+    sleepers_.erase(sleeper);
+    return reached;
+  }
+  /// How many sleep, and how many of them until within `span` from now.
+  std::pair<std::size_t, std::size_t> sleepers(std::chrono::nanoseconds span) const {
+    const std::lock_guard lock(mutex_);
+    const auto soon = std::distance(sleepers_.begin(), sleepers_.upper_bound(now_ + span));
+    return {sleepers_.size(), static_cast<std::size_t>(soon)};
   }
   void advance(std::chrono::nanoseconds duration) {
     const std::lock_guard lock(mutex_);
@@ -331,6 +358,7 @@ class StandingClock final : public Clock {
  private:
   mutable std::mutex mutex_;
   mutable std::condition_variable_any moved_;
+  mutable std::multiset<SteadyTime> sleepers_;
   SteadyTime now_ = std::chrono::steady_clock::now();
 };
 
@@ -383,6 +411,16 @@ TEST_F(Queue, TimeGoesOnThenOneAfterTheOther) {
   EXPECT_THAT(ended(2), ElementsAre("a", "b"));
   clock_.advance(1s);
   EXPECT_THAT(ended(3), ElementsAre("a", "b", "c"));
+}
+
+TEST_F(Queue, ManyWaitForOneTimeThenItWakesTheFirstAlone) {
+  limits_ = {};
+  governor_.learn("key", 429, {{"Retry-After", "5"}});
+  for (const char* name : {"a", "b", "c"}) ask(name);
+  using Sleepers = std::pair<std::size_t, std::size_t>;
+  EXPECT_TRUE(test::eventually([&] { return clock_.sleepers(5s) == Sleepers(3, 1); }));
+  clock_.advance(5s);
+  EXPECT_EQ(ended(3).size(), 3U);
 }
 
 TEST_F(Queue, OneInTheMiddleIsCancelledThenItsPlaceIsFreeAtOnce) {
