@@ -18,35 +18,61 @@ std::string_view checked_name(std::string_view text) {
                         std::to_string(limits::kEventStreamNameBytes) + " bytes");
 }
 
+/// Where the next `mark` stands, asked for places that only move on: no byte is looked at twice,
+/// however the marks of two kinds are mixed.
+class NextMark {
+ public:
+  NextMark(std::string_view bytes, char mark) : bytes_(bytes), mark_(mark), at_(bytes.find(mark)) {}
+  std::size_t from(std::size_t begin) {
+    if (at_ < begin) at_ = bytes_.find(mark_, begin);
+    return at_;
+  }
+
+ private:
+  std::string_view bytes_;
+  char mark_;
+  std::size_t at_;
+};
+
+/// Nothing unless `text` is all digits; a number that no integer holds is bounded like any other.
+std::optional<std::chrono::milliseconds> read_retry(std::string_view text) {
+  if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos) return {};
+  return std::chrono::milliseconds(std::min(parse_uint(text).value_or(kRetryMax), kRetryMax));
+}
+
 }  // namespace
 
-void EventStreamReader::keep(std::string& part, std::string_view bytes) {
-  if (line_.size() + data_.size() + bytes.size() > bytes_max_) {
-    throw InvalidResponse("an event of the stream is larger than " + std::to_string(bytes_max_) +
-                          " bytes");
-  }
-  part.append(bytes);
+void EventStreamReader::check_size(std::size_t line_bytes) const {
+  if (event_.data.size() + line_bytes <= bytes_max_) return;
+  throw InvalidResponse("an event of the stream is larger than " + std::to_string(bytes_max_) +
+                        " bytes");
 }
 
 void EventStreamReader::take(std::string_view bytes, const Sink& sink) {
-  while (!bytes.empty()) {
-    // The LF of a CRLF whose CR has ended the line already.
-    if (std::exchange(after_cr_, false) && bytes.front() == '\n') {
-      bytes.remove_prefix(1);
-      continue;
+  if (bytes.empty()) return;
+  // The LF of a CRLF whose CR has ended the line already.
+  if (std::exchange(after_cr_, false) && bytes.front() == '\n') bytes.remove_prefix(1);
+  NextMark cr(bytes, '\r');
+  NextMark lf(bytes, '\n');
+  for (std::size_t begin = 0; begin < bytes.size();) {
+    const std::size_t end = std::min(cr.from(begin), lf.from(begin));
+    const std::string_view part = bytes.substr(begin, end - begin);
+    check_size(line_.size() + part.size());
+    if (end == std::string_view::npos) {
+      line_.append(part);
+      return;
     }
-    const std::size_t end = bytes.find_first_of("\r\n");
-    if (end == std::string_view::npos) return keep(line_, bytes);
-    after_cr_ = bytes[end] == '\r';
-    const std::string_view rest = bytes.substr(0, end);
-    bytes.remove_prefix(end + 1);
     if (line_.empty()) {
-      end_line(rest, sink);
-      continue;
+      end_line(part, sink);
+    } else {
+      line_.append(part);
+      end_line(line_, sink);
+      line_.clear();
     }
-    keep(line_, rest);
-    const std::string line = std::exchange(line_, {});
-    end_line(line, sink);
+    begin = end + 1;
+    if (bytes[end] == '\n') continue;
+    after_cr_ = begin == bytes.size();
+    if (!after_cr_ && bytes[begin] == '\n') ++begin;
   }
 }
 
@@ -54,28 +80,33 @@ void EventStreamReader::end_line(std::string_view line, const Sink& sink) {
   if (std::exchange(at_start_, false) && line.starts_with(kByteOrderMark)) {
     line.remove_prefix(kByteOrderMark.size());
   }
-  if (line.empty()) {
-    std::string name = std::exchange(name_, {});
-    if (!std::exchange(has_data_, false)) return;
-    StreamEvent event{std::move(name), std::exchange(data_, {}), id_};
-    event.data.pop_back();  // the last line's LF
-    return sink(std::move(event));
-  }
+  if (line.empty()) return end_event(sink);
   const std::size_t colon = line.find(':');
-  const std::string_view field = line.substr(0, colon);
-  std::string_view value = colon == std::string_view::npos ? "" : line.substr(colon + 1);
+  if (colon == std::string_view::npos) return take_field(line, {});
+  std::string_view value = line.substr(colon + 1);
   if (value.starts_with(' ')) value.remove_prefix(1);
+  take_field(line.substr(0, colon), value);
+}
+
+void EventStreamReader::end_event(const Sink& sink) {
+  if (std::exchange(has_data_, false)) {
+    event_.id = id_;
+    sink(std::move(event_));
+    event_.data.clear();
+  }
+  event_.name.clear();
+}
+
+void EventStreamReader::take_field(std::string_view field, std::string_view value) {
   if (field == "data") {
-    keep(data_, value);
-    keep(data_, "\n");
-    has_data_ = true;
+    if (std::exchange(has_data_, true)) event_.data += '\n';
+    event_.data.append(value);
   } else if (field == "event") {
-    name_ = checked_name(value);
+    event_.name = checked_name(value);
   } else if (field == "id") {
     if (value.find('\0') == std::string_view::npos) id_ = checked_name(value);
   } else if (field == "retry") {
-    const auto milliseconds = parse_uint(value);
-    if (milliseconds) retry_ = std::chrono::milliseconds(std::min(*milliseconds, kRetryMax));
+    if (const auto pause = read_retry(value)) retry_ = pause;
   }
 }
 

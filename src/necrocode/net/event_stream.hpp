@@ -21,28 +21,35 @@ struct StreamEvent {
 /// One stream from its first byte; not thread-safe.
 class EventStreamReader {
  public:
-  using Sink = std::function<void(StreamEvent)>;
+  /// The event may be moved from. What is left of it serves the next one, so that a sink which only
+  /// looks at events costs no allocation.
+  using Sink = std::function<void(StreamEvent&&)>;
   explicit EventStreamReader(std::size_t bytes_max = limits::kEventStreamBytes)
       : bytes_max_(bytes_max) {}
 
   /// Hands over each event that is whole now, in order. Comments, unknown fields and events without
   /// data are passed over; what stands unfinished at the stream's end is no event. Throws
   /// InvalidResponse when one event takes more than `bytes_max`, or its id or name more than
-  /// limits::kEventStreamNameBytes.
+  /// limits::kEventStreamNameBytes, and what the sink throws; the stream cannot be read on then.
   void take(std::string_view bytes, const Sink& sink);
   /// The last `retry:`, bounded to a minute.
   std::optional<std::chrono::milliseconds> retry() const { return retry_; }
 
  private:
   void end_line(std::string_view line, const Sink& sink);
-  void keep(std::string& part, std::string_view bytes);
+  void end_event(const Sink& sink);
+  void take_field(std::string_view field, std::string_view value);
+  /// Throws when the unfinished event and a line of it, which holds more than its value, are too
+  /// large together.
+  void check_size(std::size_t line_bytes) const;
 
   const std::size_t bytes_max_;
   bool at_start_ = true;  // where a byte order mark may stand
   bool after_cr_ = false;
   std::string line_;  // its beginning, of earlier bytes
-  std::string name_, data_, id_;
+  StreamEvent event_;
   bool has_data_ = false;
+  std::string id_;  // stays when event_ is moved from
   std::optional<std::chrono::milliseconds> retry_;
 };
 

@@ -70,6 +70,35 @@ TEST(EventStream, RetryIsReadAndBounded) {
   EXPECT_EQ(reader.retry(), std::chrono::milliseconds(250));
   reader.take("retry: 999999999999\n\n", nothing);
   EXPECT_EQ(reader.retry(), std::chrono::minutes(1));
+  reader.take("retry: 250\n\nretry\nretry: -1\nretry: +1\nretry: 1.5\nretry: 1 \n\n", nothing);
+  EXPECT_EQ(reader.retry(), std::chrono::milliseconds(250)) << "digits only";
+  for (const std::string larger : {"9223372036854775808", "18446744073709551616"}) {
+    reader.take("retry: 250\n\n", nothing);
+    reader.take("retry: " + larger + "\n\n", nothing);
+    EXPECT_EQ(reader.retry(), std::chrono::minutes(1)) << larger;
+  }
+}
+
+TEST(EventStream, EventMovedAwayOrLeftThenTheNextIsWhole) {
+  EventStreamReader reader;
+  std::vector<StreamEvent> moved;
+  reader.take("id: 7\nevent: e\ndata: first\n\ndata: b\n\n",
+              [&](StreamEvent event) { moved.push_back(std::move(event)); });
+  reader.take("data: c\ndata: d\n\n", [&](const StreamEvent& event) { moved.push_back(event); });
+  reader.take("data: e\n\n", [&](StreamEvent&& event) { moved.push_back(std::move(event)); });
+  std::vector<std::string> seen;
+  for (const StreamEvent& event : moved) seen.push_back(event.id + event.name + event.data);
+  EXPECT_THAT(seen, ElementsAre("7efirst", "7b", "7c\nd", "7e"));
+}
+
+TEST(EventStream, NothingBetweenCrAndLfThenOneLineEnd) {
+  EventStreamReader reader;
+  int events = 0;
+  const auto count = [&](const StreamEvent&) { ++events; };
+  for (const std::string_view piece : {"data: a\r", "", "\n", "data: b\r", "\r", "\n"}) {
+    reader.take(piece, count);
+  }
+  EXPECT_EQ(events, 1);
 }
 
 TEST(EventStream, LargeIdOrNameThenRefused) {
@@ -96,6 +125,29 @@ TEST(EventStream, LargerThanItsLimitThenRefused) {
       InvalidResponse);
   EventStreamReader many(100);
   for (int i = 0; i < 100; ++i) many.take("data: 0123456789\n\n", nothing);
+}
+
+// Where the pieces end must not decide what is too large.
+TEST(EventStream, AtItsLimitInAnyPiecesIsTheSame) {
+  for (const std::size_t size : {100, 101}) {
+    const std::string text = "data: " + std::string(size - 6, 'x') + "\n\n";
+    for (std::size_t piece = 1; piece <= text.size(); ++piece) {
+      EventStreamReader reader(100);
+      int events = 0;
+      const auto feed = [&] {
+        for (std::size_t at = 0; at < text.size(); at += piece) {
+          reader.take(std::string_view(text).substr(at, piece),
+                      [&](const StreamEvent&) { ++events; });
+        }
+      };
+      if (size > 100) {
+        EXPECT_THROW(feed(), InvalidResponse) << piece;
+      } else {
+        feed();
+      }
+      EXPECT_EQ(events, size > 100 ? 0 : 1) << piece;
+    }
+  }
 }
 
 }  // namespace
