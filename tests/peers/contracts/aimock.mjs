@@ -4,7 +4,10 @@ import { answered, between, failed, holds, MODES, runs } from "./scenarios.mjs";
 
 const KEY = "probe-key-0123456789";
 const LONG = "Zürich 🌍 ".repeat(400);
-const CHANGE = { code_changes: [{ file_path: "a.py", operation: "create", content: "x = 1\n" }], explanation: "Adds it." };
+const CHANGE = {
+  code_changes: [{ file_path: "a.py", operation: "create", content: "x = 1\n" }],
+  explanation: "Adds it.",
+};
 const WEATHER = { name: "get_weather", arguments: { city: "Zürich" }, id: "call_1" };
 const TIME = { name: "get_time", arguments: { zone: "CET" }, id: "call_2" };
 
@@ -16,22 +19,40 @@ const error = (status, type, code, message = "So it is.", more = {}) => ({
 const LIMITED = error(429, "rate_limit_error", "rate_limit_exceeded");
 const FAILING = error(500, "server_error", "internal_error");
 
-const called = (...calls) => (list) =>
-  Array.isArray(list) &&
-  list.length === calls.length &&
-  calls.every(({ name, arguments: given }, i) => {
-    return list[i].name === name && list[i].id !== "" && JSON.stringify(JSON.parse(list[i].arguments)) === JSON.stringify(given);
-  });
+const called =
+  (...calls) =>
+  (list) =>
+    Array.isArray(list) &&
+    list.length === calls.length &&
+    calls.every(({ name, arguments: given }, i) => {
+      return (
+        list[i].name === name &&
+        list[i].id !== "" &&
+        JSON.stringify(JSON.parse(list[i].arguments)) === JSON.stringify(given)
+      );
+    });
 
 // `response`: the fixture's; a list: one after the other, the last for ever. `options`: of the fixture.
 // `unseen`: the server's journal leaves out requests whose client went away.
 const SCENARIOS = [
   { name: "a word", response: { content: "Hi there!" }, expect: answered("Hi there!") },
-  { name: "a long text in small pieces", response: { content: LONG }, options: { chunkSize: 7 }, expect: answered(LONG) },
-  { name: "line ends and quotes", response: { content: 'a\r\nb\n"c"\\\u2028' }, expect: answered('a\r\nb\n"c"\\\u2028') },
+  {
+    name: "a long text in small pieces",
+    response: { content: LONG },
+    options: { chunkSize: 7 },
+    expect: answered(LONG),
+  },
+  {
+    name: "line ends and quotes",
+    response: { content: 'a\r\nb\n"c"\\\u2028' },
+    expect: answered('a\r\nb\n"c"\\\u2028'),
+  },
   {
     name: "usage is the server's",
-    response: { content: "x", usage: { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18, input_tokens: 11, output_tokens: 7 } },
+    response: {
+      content: "x",
+      usage: { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18, input_tokens: 11, output_tokens: 7 },
+    },
     expect: answered("x", { estimated: false, usage: { prompt_tokens: 11, completion_tokens: 7, total_tokens: 18 } }),
   },
   {
@@ -54,7 +75,12 @@ const SCENARIOS = [
   },
   {
     name: "a tool before the text",
-    response: { blocks: [{ type: "toolCall", ...WEATHER }, { type: "text", text: "I am looking." }] },
+    response: {
+      blocks: [
+        { type: "toolCall", ...WEATHER },
+        { type: "text", text: "I am looking." },
+      ],
+    },
     ask: { tools: ["get_weather"] },
     expect: () => ({ ok: true, content: "I am looking.", tool_calls: called(WEATHER) }),
   },
@@ -70,68 +96,216 @@ const SCENARIOS = [
     response: { content: "I'd rather not." },
     expect: failed("ImplementationError", { attempts: 1, detail: holds("rather not") }),
   },
-  { name: "cut off at the token limit", response: { content: "half a", finishReason: "length" },
-    expect: failed("ImplementationError", { attempts: 1 }) },
-  { name: "filtered", dialects: ["openai-chat", "openai-responses"],
-    response: { content: "half a", finishReason: "content_filter" }, expect: failed("ImplementationError", { attempts: 1 }) },
+  {
+    name: "cut off at the token limit",
+    response: { content: "half a", finishReason: "length" },
+    expect: failed("ImplementationError", { attempts: 1 }),
+  },
+  {
+    name: "filtered",
+    dialects: ["openai-chat", "openai-responses"],
+    response: { content: "half a", finishReason: "content_filter" },
+    expect: failed("ImplementationError", { attempts: 1 }),
+  },
   { name: "an empty answer", response: { content: "" }, expect: failed("ImplementationError", { attempts: 1 }) },
 
   // Never worth another attempt.
-  { name: "401", response: error(401, "authentication_error", "invalid_api_key"), expect: failed("Unauthorized", { status: 401, attempts: 1 }) },
-  { name: "403", response: error(403, "permission_error", "forbidden"), expect: failed("Unauthorized", { status: 403, attempts: 1 }) },
-  { name: "404", response: error(404, "not_found_error", "model_not_found"), expect: failed("NotFound", { status: 404, attempts: 1 }) },
-  { name: "400", response: error(400, "invalid_request_error", "bad"), expect: failed("ServiceError", { status: 400, attempts: 1, detail: holds("So it is.") }) },
-  { name: "413", response: error(413, "request_too_large", "too_large"), expect: failed("ServiceError", { status: 413, attempts: 1 }) },
-  { name: "422", response: error(422, "invalid_request_error", "unprocessable"), expect: failed("ServiceError", { status: 422, attempts: 1 }) },
+  {
+    name: "401",
+    response: error(401, "authentication_error", "invalid_api_key"),
+    expect: failed("Unauthorized", { status: 401, attempts: 1 }),
+  },
+  {
+    name: "403",
+    response: error(403, "permission_error", "forbidden"),
+    expect: failed("Unauthorized", { status: 403, attempts: 1 }),
+  },
+  {
+    name: "404",
+    response: error(404, "not_found_error", "model_not_found"),
+    expect: failed("NotFound", { status: 404, attempts: 1 }),
+  },
+  {
+    name: "400",
+    response: error(400, "invalid_request_error", "bad"),
+    expect: failed("ServiceError", { status: 400, attempts: 1, detail: holds("So it is.") }),
+  },
+  {
+    name: "413",
+    response: error(413, "request_too_large", "too_large"),
+    expect: failed("ServiceError", { status: 413, attempts: 1 }),
+  },
+  {
+    name: "422",
+    response: error(422, "invalid_request_error", "unprocessable"),
+    expect: failed("ServiceError", { status: 422, attempts: 1 }),
+  },
   { name: "no fixture at all", unmatched: true, expect: failed("NotFound", { status: 404, attempts: 1 }) },
-  { name: "context length", response: error(400, "invalid_request_error", "context_length_exceeded", "prompt is too long: maximum context length is 8"),
-    expect: failed("ContextLengthExceeded", { attempts: 1 }) },
-  { name: "quota", response: error(429, "insufficient_quota", "insufficient_quota"),
-    expect: failed("RateLimited", { attempts: 1, end: "permanent" }) },
+  {
+    name: "context length",
+    response: error(
+      400,
+      "invalid_request_error",
+      "context_length_exceeded",
+      "prompt is too long: maximum context length is 8",
+    ),
+    expect: failed("ContextLengthExceeded", { attempts: 1 }),
+  },
+  {
+    name: "quota",
+    response: error(429, "insufficient_quota", "insufficient_quota"),
+    expect: failed("RateLimited", { attempts: 1, end: "permanent" }),
+  },
 
   // Worth one.
-  { name: "500 for ever", response: FAILING, expect: failed("Unavailable", { status: 500, attempts: 3, end: "exhausted" }) },
+  {
+    name: "500 for ever",
+    response: FAILING,
+    expect: failed("Unavailable", { status: 500, attempts: 3, end: "exhausted" }),
+  },
   { name: "500 once", response: [FAILING, { content: "now" }], expect: answered("now", { attempts: 2 }) },
-  { name: "503 twice", response: [error(503, "overloaded", "overloaded"), error(503, "overloaded", "overloaded"), { content: "now" }],
-    expect: answered("now", { attempts: 3 }) },
-  { name: "529 once", response: [error(529, "overloaded_error", "overloaded_error"), { content: "now" }], expect: answered("now", { attempts: 2 }) },
+  {
+    name: "503 twice",
+    response: [error(503, "overloaded", "overloaded"), error(503, "overloaded", "overloaded"), { content: "now" }],
+    expect: answered("now", { attempts: 3 }),
+  },
+  {
+    name: "529 once",
+    response: [error(529, "overloaded_error", "overloaded_error"), { content: "now" }],
+    expect: answered("now", { attempts: 2 }),
+  },
   // aimock's 429 says: Retry-After 1, x-ratelimit-reset-tokens 6m0s. The nearer word is the answer's own.
-  { name: "429 once", response: [LIMITED, { content: "now" }], expect: answered("now", { attempts: 2, wall_ms: between(1000, 2500) }) },
-  { name: "429 for ever", response: LIMITED, ask: { retries: 1 },
-    expect: failed("RateLimited", { status: 429, attempts: 2, end: "exhausted", wall_ms: between(1000, 2500) }) },
-  { name: "429 beyond the deadline", response: { ...LIMITED, retryAfter: 90 }, ask: { deadline_ms: 5000 },
-    expect: failed("RateLimited", { attempts: 1, end: "deadline", retry_in_ms: between(80_000, 100_000), wall_ms: between(0, 2000) }) },
+  {
+    name: "429 once",
+    response: [LIMITED, { content: "now" }],
+    expect: answered("now", { attempts: 2, wall_ms: between(1000, 2500) }),
+  },
+  {
+    name: "429 for ever",
+    response: LIMITED,
+    ask: { retries: 1 },
+    expect: failed("RateLimited", { status: 429, attempts: 2, end: "exhausted", wall_ms: between(1000, 2500) }),
+  },
+  {
+    name: "429 beyond the deadline",
+    response: { ...LIMITED, retryAfter: 90 },
+    ask: { deadline_ms: 5000 },
+    expect: failed("RateLimited", {
+      attempts: 1,
+      end: "deadline",
+      retry_in_ms: between(80_000, 100_000),
+      wall_ms: between(0, 2000),
+    }),
+  },
 
   // Chaos.
-  { name: "chaos: dropped", response: { content: "x" }, options: { chaos: { dropRate: 1 } }, expect: failed("Unavailable", { status: 500, attempts: 3 }) },
-  { name: "chaos: malformed", response: { content: "x" }, options: { chaos: { malformedRate: 1 } }, expect: failed("InvalidResponse", { attempts: 1 }) },
-  { name: "chaos: disconnected", response: { content: "x" }, options: { chaos: { disconnectRate: 1 } },
-    expect: failed("Unavailable", { attempts: 3, end: "exhausted", maybe_accepted: true }) },
-  { name: "chaos: limited", response: { content: "x" }, ask: { retries: 0 }, options: { chaos: { rateLimitRate: 1 } },
-    expect: failed("RateLimited", { status: 429, attempts: 1 }) },
-  { name: "chaos: slow, but in time", response: { content: "x" }, options: { chaos: { latencyMs: 300 } }, expect: answered("x", { wall_ms: between(300, 3000) }) },
-  { name: "chaos: slower than the deadline", response: { content: "x" }, unseen: true, ask: { deadline_ms: 400 }, options: { chaos: { latencyMs: 2000 } },
-    expect: failed("TimeoutError", { end: "deadline", wall_ms: between(360, 900) }) },
-  { name: "chaos: slower than an attempt", response: { content: "x" }, unseen: true, ask: { timeout_seconds: 0.2, retries: 1 }, options: { chaos: { latencyMs: 2000 } },
-    expect: failed("TimeoutError", { attempts: 2, wall_ms: between(400, 1500) }) },
+  {
+    name: "chaos: dropped",
+    response: { content: "x" },
+    options: { chaos: { dropRate: 1 } },
+    expect: failed("Unavailable", { status: 500, attempts: 3 }),
+  },
+  {
+    name: "chaos: malformed",
+    response: { content: "x" },
+    options: { chaos: { malformedRate: 1 } },
+    expect: failed("InvalidResponse", { attempts: 1 }),
+  },
+  {
+    name: "chaos: disconnected",
+    response: { content: "x" },
+    options: { chaos: { disconnectRate: 1 } },
+    expect: failed("Unavailable", { attempts: 3, end: "exhausted", maybe_accepted: true }),
+  },
+  {
+    name: "chaos: limited",
+    response: { content: "x" },
+    ask: { retries: 0 },
+    options: { chaos: { rateLimitRate: 1 } },
+    expect: failed("RateLimited", { status: 429, attempts: 1 }),
+  },
+  {
+    name: "chaos: slow, but in time",
+    response: { content: "x" },
+    options: { chaos: { latencyMs: 300 } },
+    expect: answered("x", { wall_ms: between(300, 3000) }),
+  },
+  {
+    name: "chaos: slower than the deadline",
+    response: { content: "x" },
+    unseen: true,
+    ask: { deadline_ms: 400 },
+    options: { chaos: { latencyMs: 2000 } },
+    expect: failed("TimeoutError", { end: "deadline", wall_ms: between(360, 900) }),
+  },
+  {
+    name: "chaos: slower than an attempt",
+    response: { content: "x" },
+    unseen: true,
+    ask: { timeout_seconds: 0.2, retries: 1 },
+    options: { chaos: { latencyMs: 2000 } },
+    expect: failed("TimeoutError", { attempts: 2, wall_ms: between(400, 1500) }),
+  },
 
   // Streams that break off. What came is kept, and is no success.
-  { name: "cut after three events", modes: ["stream"], response: { content: LONG }, options: { chunkSize: 50, truncateAfterChunks: 3 }, ask: { retries: 1 },
-    expect: failed("Unavailable", { attempts: 2, end: "exhausted" }) },
-  { name: "cut in the middle, once", modes: ["stream"], response: [{ content: LONG }, { content: LONG }], cut: [{ chunkSize: 50, truncateAfterChunks: 9 }, {}],
-    expect: answered(LONG, { attempts: 2, pieces: { text: LONG, restarts: 1 } }) },
-  { name: "cut by time", modes: ["stream"], response: { content: LONG }, options: { chunkSize: 10, latency: 20, disconnectAfterMs: 150 }, ask: { retries: 0 },
-    expect: failed("Unavailable", { attempts: 1, wall_ms: between(100, 2000) }) },
-  { name: "slow, but in progress", modes: ["stream"], response: { content: "0123456789".repeat(4) }, options: { chunkSize: 2, latency: 40 }, ask: { timeout_seconds: 30 },
-    expect: answered("0123456789".repeat(4), { wall_ms: between(500, 8000) }) },
-  { name: "a stream past the deadline", modes: ["stream"], response: { content: LONG }, options: { chunkSize: 2, latency: 30 }, ask: { deadline_ms: 500 },
-    expect: failed("TimeoutError", { end: "deadline", wall_ms: between(450, 1000), partial: holds("Zürich") }) },
+  {
+    name: "cut after three events",
+    modes: ["stream"],
+    response: { content: LONG },
+    options: { chunkSize: 50, truncateAfterChunks: 3 },
+    ask: { retries: 1 },
+    expect: failed("Unavailable", { attempts: 2, end: "exhausted" }),
+  },
+  {
+    name: "cut in the middle, once",
+    modes: ["stream"],
+    response: [{ content: LONG }, { content: LONG }],
+    cut: [{ chunkSize: 50, truncateAfterChunks: 9 }, {}],
+    expect: answered(LONG, { attempts: 2, pieces: { text: LONG, restarts: 1 } }),
+  },
+  {
+    name: "cut by time",
+    modes: ["stream"],
+    response: { content: LONG },
+    options: { chunkSize: 10, latency: 20, disconnectAfterMs: 150 },
+    ask: { retries: 0 },
+    expect: failed("Unavailable", { attempts: 1, wall_ms: between(100, 2000) }),
+  },
+  {
+    name: "slow, but in progress",
+    modes: ["stream"],
+    response: { content: "0123456789".repeat(4) },
+    options: { chunkSize: 2, latency: 40 },
+    ask: { timeout_seconds: 30 },
+    expect: answered("0123456789".repeat(4), { wall_ms: between(500, 8000) }),
+  },
+  {
+    name: "a stream past the deadline",
+    modes: ["stream"],
+    response: { content: LONG },
+    options: { chunkSize: 2, latency: 30 },
+    ask: { deadline_ms: 500 },
+    expect: failed("TimeoutError", { end: "deadline", wall_ms: between(450, 1000), partial: holds("Zürich") }),
+  },
 
   // OpenRouter's base, with its comments between the events.
-  { name: "OpenRouter", dialects: ["openai-chat"], base: "/api/v1", response: { content: LONG, usage: { prompt_tokens: 5, completion_tokens: 6, total_tokens: 11 } },
-    options: { chunkSize: 90, openRouterProcessing: true }, ask: { model: "openai/gpt-4o" }, expect: answered(LONG) },
-  { name: "OpenRouter: 429 once", dialects: ["openai-chat"], base: "/api/v1", response: [LIMITED, { content: "now" }], ask: { model: "openai/gpt-4o" },
-    expect: answered("now", { attempts: 2 }) },
+  {
+    name: "OpenRouter",
+    dialects: ["openai-chat"],
+    base: "/api/v1",
+    response: { content: LONG, usage: { prompt_tokens: 5, completion_tokens: 6, total_tokens: 11 } },
+    options: { chunkSize: 90, openRouterProcessing: true },
+    ask: { model: "openai/gpt-4o" },
+    expect: answered(LONG),
+  },
+  {
+    name: "OpenRouter: 429 once",
+    dialects: ["openai-chat"],
+    base: "/api/v1",
+    response: [LIMITED, { content: "now" }],
+    ask: { model: "openai/gpt-4o" },
+    expect: answered("now", { attempts: 2 }),
+  },
 ];
 
 /** {runs, ask(run), seen(run), stop()} */
@@ -148,9 +322,17 @@ export async function aimock(only) {
   }
   await mock.start();
   const question = ({ scenario, dialect, mode, prompt }) => ({
-    provider: dialect, mode, prompt, endpoint: mock.url + (scenario.base ?? "/v1"), api_key: KEY, ...scenario.ask,
+    provider: dialect,
+    mode,
+    prompt,
+    endpoint: mock.url + (scenario.base ?? "/v1"),
+    api_key: KEY,
+    ...scenario.ask,
   });
-  const seen = ({ scenario, prompt }) => scenario.unseen ? undefined : mock.getRequests().filter(({ body }) => JSON.stringify(body ?? null).includes(prompt)).length;
+  const seen = ({ scenario, prompt }) =>
+    scenario.unseen
+      ? undefined
+      : mock.getRequests().filter(({ body }) => JSON.stringify(body ?? null).includes(prompt)).length;
   return { runs: all, question, seen, stop: () => mock.stop() };
 }
 
@@ -160,6 +342,13 @@ export async function weather() {
   const mock = new LLMock({ host: "127.0.0.1", port: 0, chaos, auth: { apiKeys: [KEY] } });
   mock.onMessage(/./, { content: LONG }, { chunkSize: 100 });
   await mock.start();
-  const question = (dialect, mode, api_key = KEY) => ({ provider: dialect, mode, prompt: "How is it?", endpoint: `${mock.url}/v1`, api_key, retries: 4 });
+  const question = (dialect, mode, api_key = KEY) => ({
+    provider: dialect,
+    mode,
+    prompt: "How is it?",
+    endpoint: `${mock.url}/v1`,
+    api_key,
+    retries: 4,
+  });
   return { question, modes: MODES, answer: LONG, wrongKey: "wrong-key-0123456789", stop: () => mock.stop() };
 }

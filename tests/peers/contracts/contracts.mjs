@@ -12,7 +12,9 @@ let failures = 0;
 
 function tell(name, complaints) {
   failures += complaints.length > 0 ? 1 : 0;
-  process.stdout.write(`${complaints.length > 0 ? "FAIL" : "ok  "} ${name}\n${complaints.map((c) => `       ${c}\n`).join("")}`);
+  process.stdout.write(
+    `${complaints.length > 0 ? "FAIL" : "ok  "} ${name}\n${complaints.map((c) => `       ${c}\n`).join("")}`,
+  );
 }
 
 function probe(question) {
@@ -55,12 +57,17 @@ async function checkWeather() {
     const name = `aimock: bad weather, ${dialect}, ${mode}`;
     if (!only.test(name)) continue;
     const outcomes = [];
-    await each(Array(CALLS).fill(server.question(dialect, mode)), async (question) => outcomes.push(await probe(question)));
+    await each(Array(CALLS).fill(server.question(dialect, mode)), async (question) =>
+      outcomes.push(await probe(question)),
+    );
     const isTrue = ({ ok, content, error }) =>
       ok ? content === server.answer : ["Unavailable", "InvalidResponse", "RateLimited"].includes(error);
     const wrong = outcomes.filter((outcome) => !isTrue(outcome));
     const good = outcomes.filter(({ ok }) => ok).length;
-    tell(`${name} (${good} of ${CALLS} answered)`, wrong.map((outcome) => JSON.stringify(outcome).slice(0, 1500)));
+    tell(
+      `${name} (${good} of ${CALLS} answered)`,
+      wrong.map((outcome) => JSON.stringify(outcome).slice(0, 1500)),
+    );
     const refused = await probe(server.question(dialect, mode, server.wrongKey));
     const told = JSON.stringify(refused);
     tell(`aimock: a wrong key, ${dialect}, ${mode}`, [

@@ -36,11 +36,15 @@ export const between = (least, most) => (value) => typeof value === "number" && 
 export const holds = (words) => (value) => typeof value === "string" && value.includes(words);
 
 /** An answer whose pieces, where there are pieces, say the same as the whole. */
-export const answered = (content, more = {}) => (dialect, mode) => ({
-  ok: true,
-  content,
-  attempts: 1,
-  ...(mode === "stream" ? { pieces: { text: content } } : {}),
-  ...more,
-});
-export const failed = (error, more = {}) => () => ({ ok: false, error, ...more });
+export const answered =
+  (content, more = {}) =>
+  (dialect, mode) => ({
+    ok: true,
+    content,
+    attempts: 1,
+    ...(mode === "stream" ? { pieces: { text: content } } : {}),
+    ...more,
+  });
+export const failed =
+  (error, more = {}) =>
+  () => ({ ok: false, error, ...more });
