@@ -3,7 +3,7 @@ import { LLMock } from "@copilotkit/aimock";
 import { answered, between, failed, holds, MODES, runs } from "./scenarios.mjs";
 
 const KEY = "probe-key-0123456789";
-const LONG = "Zürich 🌍 ".repeat(400);
+const LONG = "Zürich 🌍 ".repeat(400); // 10 units of UTF-16 each: pieces of 5 or 10 cut no character
 const CHANGE = {
   code_changes: [{ file_path: "a.py", operation: "create", content: "x = 1\n" }],
   explanation: "Adds it.",
@@ -39,7 +39,7 @@ const SCENARIOS = [
   {
     name: "a long text in small pieces",
     response: { content: LONG },
-    options: { chunkSize: 7 },
+    options: { chunkSize: 5 },
     expect: answered(LONG),
   },
   {
@@ -103,9 +103,16 @@ const SCENARIOS = [
   },
   {
     name: "filtered",
-    dialects: ["openai-chat", "openai-responses"],
+    dialects: ["openai-chat"],
     response: { content: "half a", finishReason: "content_filter" },
     expect: failed("ImplementationError", { attempts: 1 }),
+  },
+  {
+    // For Responses it says only that the answer failed, where OpenAI says "incomplete" and why.
+    name: "failed without a reason",
+    dialects: ["openai-responses"],
+    response: { content: "half a", finishReason: "content_filter" },
+    expect: failed("InvalidResponse", { attempts: 1, partial: "half a" }),
   },
   { name: "an empty answer", response: { content: "" }, expect: failed("ImplementationError", { attempts: 1 }) },
 
@@ -260,7 +267,7 @@ const SCENARIOS = [
     name: "cut in the middle, once",
     modes: ["stream"],
     response: [{ content: LONG }, { content: LONG }],
-    cut: [{ chunkSize: 50, truncateAfterChunks: 9 }, {}],
+    cut: [{ chunkSize: 50, latency: 10, truncateAfterChunks: 9 }, {}], // without a pause nothing of it arrives
     expect: answered(LONG, { attempts: 2, pieces: { text: LONG, restarts: 1 } }),
   },
   {
@@ -283,9 +290,19 @@ const SCENARIOS = [
     name: "a stream past the deadline",
     modes: ["stream"],
     response: { content: LONG },
-    options: { chunkSize: 2, latency: 30 },
+    options: { chunkSize: 5, latency: 30 },
     ask: { deadline_ms: 500 },
     expect: failed("TimeoutError", { end: "deadline", wall_ms: between(450, 1000), partial: holds("Zürich") }),
+  },
+
+  // It cuts by UTF-16: half of a pair is no text, and not to be guessed at.
+  {
+    name: "a character cut in two",
+    modes: ["stream"],
+    response: { content: LONG },
+    options: { chunkSize: 7 },
+    ask: { retries: 0 },
+    expect: failed("InvalidResponse", { attempts: 1, partial: holds("Zürich") }),
   },
 
   // OpenRouter's base, with its comments between the events.

@@ -5,6 +5,7 @@ import { mockLlm } from "./mock_llm.mjs";
 import { DIALECTS, differences } from "./scenarios.mjs";
 
 const AT_ONCE = 8; // most of the time is waiting for what servers ask for
+const PATIENCE_MS = 20_000;
 const CALLS = 12; // of each dialect and mode in bad weather
 const binary = process.argv[2];
 const only = new RegExp(process.env.NECROCODE_ONLY ?? "");
@@ -17,12 +18,19 @@ function tell(name, complaints) {
   );
 }
 
+/** What the probe tells; a call that does not end is told as such, not waited for. */
 function probe(question) {
   return new Promise((resolve, reject) => {
-    execFile(binary, [JSON.stringify(question)], { maxBuffer: 2 ** 26, timeout: 60_000 }, (error, stdout, stderr) => {
-      if (error) reject(new Error(`${error.message}\n${stderr}`));
-      else resolve(JSON.parse(stdout));
-    });
+    execFile(
+      binary,
+      [JSON.stringify(question)],
+      { maxBuffer: 2 ** 26, timeout: PATIENCE_MS },
+      (error, stdout, stderr) => {
+        if (error?.killed) resolve({ ok: false, error: `no end after ${PATIENCE_MS} ms` });
+        else if (error) reject(new Error(`${error.message}\n${stderr}`));
+        else resolve(JSON.parse(stdout));
+      },
+    );
   });
 }
 

@@ -190,7 +190,7 @@ function config(all) {
       });
     });
   }
-  return { streaming: { chunkSize: 3, chunkIntervalMs: 1 }, rules };
+  return { streaming: { chunkSize: 5, chunkIntervalMs: 1 }, rules };
 }
 
 const slug = ({ name }) => name.replaceAll(/[^a-z0-9]/g, "-");
