@@ -187,7 +187,7 @@ Runtime::Runtime(const CommonOptions& options)
 
 Runtime::Runtime(config::LoadedConfig loaded)
     : Runtime([&loaded] {
-        config::drop_credentials();
+        config::drop_credentials(loaded.config);
         return Given(std::move(loaded), config::Credentials());
       }()) {}
 

@@ -10,8 +10,8 @@ constexpr std::string_view kSystemPrompt =
     R"(You change source code in a git repository. Answer with exactly one JSON object and nothing
 else: no prose, no Markdown fence. Its form:
 
-{"code_changes":[{"file_path":"src/a.py","operation":"create","content":"all of it","edits":null}],
- "explanation":"one or two sentences"}
+{"code_changes":[{"file_path":"src/a.py","operation":"create","content":"all of it","edits":null,
+ "diff":null}],"explanation":"one or two sentences"}
 
 Each element of code_changes changes one file:
 - "file_path": relative to the repository's root, with "/" between its parts. Never absolute, never
@@ -21,7 +21,9 @@ Each element of code_changes changes one file:
 - "edits": for modify, instead of content: a list of {"search","replace"}. Each "search" is copied
   exactly from the file, with its whitespace, and is long enough to occur there only once; it is
   replaced by "replace". Edits apply in order.
-- Give either content or edits, the other null. For delete both are null.
+- "diff": for modify, instead of both: hunks of a unified diff of this file. Where you are not sure
+  of a header's numbers, write a plain @@.
+- Give one of content, edits and diff, the others null. For delete all are null.
 
 Change only what the task needs. Do not weaken, skip or delete tests unless the task says so. All
 changes are applied together or not at all; then the repository's tests are run.)";
@@ -54,7 +56,8 @@ Json code_change_schema() {
         Json::object({{"type", "string"},
                       {"enum", std::vector<std::string>{"create", "modify", "delete"}}})},
        {"content", Json::object({{"type", nullable("string")}})},
-       {"edits", Json::object({{"type", nullable("array")}, {"items", edit}})}});
+       {"edits", Json::object({{"type", nullable("array")}, {"items", edit}})},
+       {"diff", Json::object({{"type", nullable("string")}})}});
   return closed_object({{"code_changes", Json::object({{"type", "array"}, {"items", change}})},
                         {"explanation", string}});
 }

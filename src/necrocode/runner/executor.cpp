@@ -97,7 +97,8 @@ Json changes_json(const std::vector<llm::CodeChange>& changes) {
     list.push_back(Json::object({{"path", change.file_path},
                                  {"operation", llm::to_string(change.operation)},
                                  {"content", change.content},
-                                 {"edits", std::move(edits)}}));
+                                 {"edits", std::move(edits)},
+                                 {"diff", change.diff}}));
   }
   return list;
 }
