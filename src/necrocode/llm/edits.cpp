@@ -207,15 +207,12 @@ class Editing {
     const std::string_view line_end = !line_end_.empty()             ? line_end_
                                       : lines[first].ends_with('\r') ? "\r\n"
                                                                      : "\n";
-    std::string text = with_line_end(reindented(edit.replace, how), line_end);
     if (!edit.search.ends_with('\n')) {
       if (last.ends_with('\r')) --end;  // a part of the line end, which stays
     } else if (end < file_.size()) {
-      ++end;
-    } else if (text.ends_with('\n')) {
-      text.resize(text.size() - line_end.size());  // the file has none there
+      ++end;  // without one, the file's end stays as it was
     }
-    file_.replace(begin, end - begin, text);
+    file_.replace(begin, end - begin, with_line_end(reindented(edit.replace, how), line_end));
   }
 
   std::string reindented(std::string_view text, const Reindent& how) const {

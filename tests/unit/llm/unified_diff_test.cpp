@@ -142,6 +142,9 @@ TEST(ApplyDiff, HunkThatDoesNotFitThenNoneIsAppliedAndTheNearestPlaceIsTold) {
   EXPECT_THAT(rejection("", "@@\n+a\n@@\n+b\n"), HasSubstr("nothing tells where"));
   EXPECT_THAT(rejection("a\nb\n", "@@ -1 +1 @@\n-a\n\\ No newline at end of file\n+x\n"),
               HasSubstr("is not the end of the file, as it says"));
+  // A last line without a newline is not empty.
+  EXPECT_THAT(rejection("a", "@@\n-a\n+b\n\n\\ No newline at end of file\n"),
+              HasSubstr("is not the end of the file, as it says"));
 }
 
 TEST(ApplyDiff, WhatIsNoTextOrTooLargeIsRejected) {
