@@ -1,6 +1,7 @@
-// static_server FILE TYPE: answers every HTTP/1.1 request on a free loopback port with the bytes of
-// FILE (Content-Type: TYPE), keep-alive, one thread. Its first line says where. For scripts/bench
-// only: it reads requests only as far as it must to find their end.
+// static_server FILE TYPE [events]: answers every HTTP/1.1 request on a free loopback port with the
+// bytes of FILE (Content-Type: TYPE), keep-alive, one thread. `events`: as a model service sends
+// its stream, chunked, one write an event. Its first line says where. For scripts/bench only: it
+// reads requests only as far as it must to find their end.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -14,7 +15,9 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace {
 
@@ -46,14 +49,43 @@ bool send_all(int socket, const std::string& data) {
   return true;
 }
 
+/// An answer, in the pieces it is written in.
+using Answer = std::vector<std::string>;
+
+Answer whole_answer(const std::string& type, const std::string& body) {
+  return {"HTTP/1.1 200 OK\r\nContent-Type: " + type +
+          "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body};
+}
+
+std::string chunk(std::string_view data) {
+  char size[20];
+  std::snprintf(size, sizeof size, "%zx\r\n", data.size());
+  return size + std::string(data) + "\r\n";
+}
+
+Answer event_stream(const std::string& type, std::string_view body) {
+  Answer answer{"HTTP/1.1 200 OK\r\nContent-Type: " + type +
+                "\r\nTransfer-Encoding: chunked\r\n\r\n"};
+  while (!body.empty()) {
+    const std::size_t end = body.find("\n\n");
+    const std::string_view event = body.substr(0, end == body.npos ? end : end + 2);
+    answer.push_back(chunk(event));
+    body.remove_prefix(event.size());
+  }
+  answer.push_back(chunk(""));
+  return answer;
+}
+
 /// Answers what is whole; false when the connection is over.
-bool serve(int socket, std::string& data, const std::string& answer) {
+bool serve(int socket, std::string& data, const Answer& answer) {
   char buffer[65536];
   const ssize_t n = ::recv(socket, buffer, sizeof buffer, 0);
   if (n <= 0) return false;
   data.append(buffer, static_cast<std::size_t>(n));
   while (const std::size_t size = request_size(data)) {
-    if (!send_all(socket, answer)) return false;
+    for (const std::string& piece : answer) {
+      if (!send_all(socket, piece)) return false;
+    }
     data.erase(0, size);
   }
   return data.size() < kRequestBytesMax;
@@ -84,16 +116,15 @@ void watch(int poll, int descriptor) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fputs("usage: static_server FILE TYPE\n", stderr);
+  const bool by_event = argc == 4 && std::string_view(argv[3]) == "events";
+  if (argc != 3 && !by_event) {
+    std::fputs("usage: static_server FILE TYPE [events]\n", stderr);
     return 2;
   }
   std::ifstream file(argv[1], std::ios::binary);
   if (!file) fail(argv[1]);
   const std::string body((std::istreambuf_iterator<char>(file)), {});
-  const std::string answer = "HTTP/1.1 200 OK\r\nContent-Type: " + std::string(argv[2]) +
-                             "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-                             body;
+  const Answer answer = by_event ? event_stream(argv[2], body) : whole_answer(argv[2], body);
   int port = 0;
   const int listener = listen_on_loopback(port);
   const int poll = ::epoll_create1(EPOLL_CLOEXEC);
