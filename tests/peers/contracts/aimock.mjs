@@ -8,6 +8,12 @@ const CHANGE = {
   code_changes: [{ file_path: "a.py", operation: "create", content: "x = 1\n" }],
   explanation: "Adds it.",
 };
+const SCHEMA = {
+  type: "object",
+  properties: { x: { type: "integer" } },
+  required: ["x"],
+  additionalProperties: false,
+};
 const WEATHER = { name: "get_weather", arguments: { city: "Zürich" }, id: "call_1" };
 const TIME = { name: "get_time", arguments: { zone: "CET" }, id: "call_2" };
 
@@ -33,6 +39,7 @@ const called =
     });
 
 // `response`: the fixture's; a list: one after the other, the last for ever. `options`: of the fixture.
+// `match`: more of the request, `otherwise`: the response when it does not.
 // `unseen`: the server's journal leaves out requests whose client went away.
 const SCENARIOS = [
   { name: "a word", response: { content: "Hi there!" }, expect: answered("Hi there!") },
@@ -89,6 +96,30 @@ const SCENARIOS = [
     modes: ["generate_code"],
     response: { content: JSON.stringify(CHANGE) },
     expect: () => ({ ok: true, files: ["a.py"], explanation: "Adds it.", attempts: 1 }),
+  },
+  {
+    name: "asked for by a schema",
+    dialects: ["openai-chat"],
+    match: { responseFormat: "json_schema" },
+    response: { content: '{"x":1}' },
+    ask: { schema: SCHEMA },
+    expect: answered('{"x":1}'),
+  },
+  {
+    name: "a schema is refused",
+    dialects: ["openai-chat"],
+    modes: ["chat"],
+    match: { responseFormat: "json_object" },
+    response: { content: '{"x":1}' },
+    otherwise: error(
+      400,
+      "invalid_request_error",
+      "unsupported_parameter",
+      "response_format json_schema is not supported",
+    ),
+    ask: { schema: SCHEMA },
+    unseen: true, // what a 400 teaches is no attempt
+    expect: answered('{"x":1}'),
   },
   {
     name: "code changes that are prose",
@@ -305,6 +336,23 @@ const SCENARIOS = [
     expect: failed("InvalidResponse", { attempts: 1, partial: holds("Zürich") }),
   },
 
+  // Azure's base: the deployment in the path, the key in a header of its own, the version in the query.
+  {
+    name: "Azure",
+    dialects: ["openai-chat"],
+    base: "/openai/deployments/probe?api-version=2024-10-21",
+    response: { content: LONG },
+    options: { chunkSize: 90 },
+    expect: answered(LONG),
+  },
+  {
+    name: "Azure: 401",
+    dialects: ["openai-chat"],
+    base: "/openai/deployments/probe?api-version=2024-10-21",
+    response: error(401, "authentication_error", "invalid_api_key"),
+    expect: failed("Unauthorized", { status: 401, attempts: 1 }),
+  },
+
   // OpenRouter's base, with its comments between the events.
   {
     name: "OpenRouter",
@@ -334,8 +382,14 @@ export async function aimock(only) {
     const responses = [scenario.response].flat();
     responses.forEach((response, i) => {
       const turn = i + 1 < responses.length ? { sequenceIndex: i } : {};
-      mock.on({ userMessage: prompt, ...turn }, response, { ...scenario.options, ...scenario.cut?.[i] });
+      mock.on({ userMessage: prompt, ...scenario.match, ...turn }, response, {
+        ...scenario.options,
+        ...scenario.cut?.[i],
+      });
     });
+  }
+  for (const { scenario, prompt } of all) {
+    if (scenario.otherwise) mock.on({ userMessage: prompt }, scenario.otherwise);
   }
   await mock.start();
   const question = ({ scenario, dialect, mode, prompt }) => ({

@@ -1,6 +1,6 @@
 // llm_probe QUESTION: one call of LLMClient, for tests/peers/contracts. QUESTION is a JSON object:
-// provider, endpoint, model, api_key, mode (chat, stream, generate_code, health), prompt, tools
-// (names of tools without parameters), schema (a JSON schema), max_tokens, retries,
+// provider, endpoint, model, api_key, mode (chat, stream, generate_code, models, health), prompt,
+// tools (names of tools without parameters), schema (a JSON schema), max_tokens, retries,
 // timeout_seconds, deadline_ms. Prints one line of JSON, {"ok":true,…} or
 // {"ok":false,"error":"RateLimited",…}; its exit status is 0 in both cases, 2 for a question that
 // is none.
@@ -174,11 +174,17 @@ Json ask(const Json& question) {
   try {
     LLMClient client(config(question));
     if (mode == "health") return health(client);
+    if (mode == "models") {
+      return Json::object({{"ok", true}, {"models", client.models(context(question))}});
+    }
     if (mode == "generate_code") {
       outcome = told(client.generate_code(question["prompt"].string_or(""), {},
                                           request(question).max_tokens, context(question)));
     } else if (mode == "chat") {
       outcome = told(client.chat(request(question), context(question)));
+    } else if (mode == "stream") {
+      const auto take = [&](const ChatDelta& delta) { pieces.take(delta); };
+      outcome = told(client.stream(request(question), take, context(question)));
     } else {
       throw std::invalid_argument("unknown mode: " + mode);
     }

@@ -167,6 +167,7 @@ const SCENARIOS = [
 
   { name: "another path", base: "/v2", expect: failed("NotFound", { status: 404, attempts: 1 }) },
   { name: "health", modes: ["health"], expect: () => ({ ok: true }) },
+  { name: "models", modes: ["models"], expect: () => ({ ok: true, models: ["one", "two"] }) },
 ].map((scenario) => ({ dialects: ["openai-chat"], ...scenario }));
 
 const PATH = "^/v1/chat/completions$";
@@ -176,7 +177,11 @@ function config(all) {
   const echo = completion({ content: "{{jmes request body.messages[-1].content}}" });
   const rules = [
     { path: PATH, method: "POST", response: { status: 200, content: JSON.stringify(echo) } },
-    { path: "^/v1/models$", method: "GET", response: { status: 200, content: '{"object":"list","data":[]}' } },
+    {
+      path: "^/v1/models$",
+      method: "GET",
+      response: { status: 200, content: '{"object":"list","data":[{"id":"one"},{"id":"two"}]}' },
+    },
   ];
   for (const { scenario, prompt } of all.filter(({ scenario }) => scenario.reply)) {
     const replies = [scenario.reply].flat();
