@@ -1,5 +1,6 @@
-// ReplayServer: answers OpenAI's Chat Completions from a cassette, over real HTTP, for the demo,
-// the tests and drills. It invents nothing: what no entry matches is a 400 that names the nearest.
+// ReplayServer: answers OpenAI's Chat Completions and Responses and Anthropic's Messages from a
+// cassette, over real HTTP, for the demo, the tests and drills. It invents nothing: what no entry
+// matches is a 400 that names the nearest.
 #pragma once
 
 #include <cstddef>
@@ -17,11 +18,13 @@ namespace necrocode::llm {
 struct ReplayRecord {
   std::size_t entry = 0;  ///< its index in the cassette
   std::string model;      ///< as the request named it
-  std::int64_t time = 0;  ///< the entry's how-manieth answer this was, from 1
+  std::int64_t time = 0;  ///< the entry's how-manieth answer this was, from 1; 0 of a drill
+  std::string drill{};    ///< of the rule that took the entry's place; empty: none did
 };
 
-/// POST /v1/chat/completions (non-streaming), GET /v1/models, GET /health. Any API key is taken.
-/// Errors have OpenAI's shape: {"error": {"message", "type", "param", "code"}}. Thread-safe.
+/// POST to model_routes(), whole and with "stream": true; GET /v1/models, GET /health. Any API key
+/// is taken, and whatever else a request asks for (tools, schemas, temperatures) is accepted.
+/// Errors have the shape of the API that was asked. Thread-safe.
 class ReplayServer {
  public:
   explicit ReplayServer(Cassette cassette, net::HttpServerOptions options = {});

@@ -105,9 +105,7 @@ Outcome run_feed(const FeedBody& feed, const std::function<void()>& start) {
   outcome.broken = true;
   run_guarded([&] {
     if (start) start();
-    FeedBody::Piece piece = feed.next();
-    outcome.response.body = std::move(piece.bytes);
-    outcome.more = piece.more;
+    outcome.piece = feed.next();
     outcome.broken = false;
   });
   return outcome;

@@ -71,7 +71,7 @@ struct Outcome {
   Response response;
   std::shared_ptr<ParkedAnswer> parked;
   bool broken = false;  // what makes the body threw
-  bool more = false;    // of a feed: there is more already
+  FeedBody::Piece piece{};  // of a feed
 };
 
 // One request on its way. Shared with the pool's threads, which may outlast the connection.

@@ -76,7 +76,7 @@ class Connection final : public HttpConnection {
 
   asio::awaitable<bool> respond(SharedExchange exchange, Response response);
   asio::awaitable<bool> send_produced(SharedExchange exchange, BodyProducer producer);
-  asio::awaitable<void> send_feed(SharedExchange exchange, std::shared_ptr<FeedBody> feed);
+  asio::awaitable<bool> send_feed(SharedExchange exchange, std::shared_ptr<FeedBody> feed);
   asio::awaitable<bool> make_piece(SharedExchange exchange, HandlerPool& pool,
                                    std::function<Outcome()> make);
 
@@ -420,10 +420,11 @@ asio::awaitable<Response> Connection::wait_parked(SharedExchange exchange) {
 // Sends the answer. True when the connection can take another request.
 asio::awaitable<bool> Connection::respond(SharedExchange exchange, Response response) {
   auto* producer = std::get_if<BodyProducer>(&response.body);
+  auto* feed = std::get_if<std::shared_ptr<FeedBody>>(&response.body);
   const bool with_body = exchange->request.method != "HEAD" && may_have_body(response.status);
   bool keep = !close_after_ && !host_.stopping && body_.done() && exchange->head.keep_alive;
   // Without chunked framing the end of the connection is the end of the body.
-  if (producer != nullptr && exchange->head.http_1_0) keep = false;
+  if ((producer != nullptr || feed != nullptr) && exchange->head.http_1_0) keep = false;
   const std::string head =
       response_head(response, exchange->head, exchange->request, keep, host_.date());
   Buffers buffers{asio::buffer(head)};
@@ -437,9 +438,7 @@ asio::awaitable<bool> Connection::respond(SharedExchange exchange, Response resp
   if (with_body && producer != nullptr && !co_await send_produced(exchange, std::move(*producer))) {
     co_return false;
   }
-  if (auto* feed = std::get_if<std::shared_ptr<FeedBody>>(&response.body);
-      feed != nullptr && with_body) {
-    co_await send_feed(exchange, std::move(*feed));
+  if (with_body && feed != nullptr && !co_await send_feed(exchange, std::move(*feed))) {
     co_return false;
   }
   co_return keep && !host_.stopping;
@@ -471,8 +470,9 @@ asio::awaitable<bool> Connection::send_produced(SharedExchange exchange, BodyPro
   }
 }
 
-// `news` may be told from any thread, at any time; told often, it wakes this once.
-asio::awaitable<void> Connection::send_feed(SharedExchange exchange,
+// `news` may be told from any thread, at any time; told often, it wakes this once. True when the
+// body came to its end.
+asio::awaitable<bool> Connection::send_feed(SharedExchange exchange,
                                             std::shared_ptr<FeedBody> feed) {
   const bool chunked = !exchange->head.http_1_0;
   const auto news = std::make_shared<std::atomic<bool>>(true);
@@ -483,28 +483,37 @@ asio::awaitable<void> Connection::send_feed(SharedExchange exchange,
     feed->start(tell);
   };
   SteadyTime silent_until = steady_now() + limits::kHttpFeedSilence;
+  SteadyTime paused_until = SteadyTime::max();
+  FeedBody::Piece piece;
   socket_->watch_peer();
-  while (!socket_->gone() && !socket_->killed() && !socket_->peer_gone() && !host_.stopping) {
-    std::string piece;
-    if (news->exchange(false)) {
+  while (!piece.last && !socket_->gone() && !socket_->killed() && !socket_->peer_gone() &&
+         !host_.stopping) {
+    piece = {};
+    if (news->exchange(false) || steady_now() >= paused_until) {
       std::function<Outcome()> make = [feed, first = std::exchange(start, nullptr)] {
         return run_feed(*feed, first);
       };
-      if (!co_await make_piece(exchange, *host_.feed_pool, std::move(make))) co_return;
-      piece = std::get<std::string>(std::move(exchange->outcome.response.body));
-      if (exchange->outcome.more) news->store(true);
+      if (!co_await make_piece(exchange, *host_.feed_pool, std::move(make))) co_return false;
+      piece = std::move(exchange->outcome.piece);
+      if (piece.more) news->store(true);
+      const bool paused = piece.pause.count() > 0;
+      paused_until = paused ? steady_now() + piece.pause : SteadyTime::max();
     } else if (steady_now() < silent_until) {
-      co_await socket_->sleep_until_woken(silent_until);
+      co_await socket_->sleep_until_woken(std::min(silent_until, paused_until));
     } else {
-      piece = feed->silence;
+      piece.bytes = feed->silence;
       silent_until = steady_now() + limits::kHttpFeedSilence;
     }
-    if (piece.empty()) continue;  // an empty chunk would be the last
-    if (!co_await socket_->send_piece(piece, chunked)) co_return;
+    if (piece.bytes.empty()) continue;  // an empty chunk would be the last
+    if (!co_await socket_->send_piece(piece.bytes, chunked)) co_return false;
     silent_until = steady_now() + limits::kHttpFeedSilence;
   }
-  const std::string last;
-  if (host_.stopping && chunked) co_await socket_->send_piece(last, true);
+  socket_->unwatch_peer();
+  if (chunked && (piece.last || host_.stopping)) {
+    const std::string end;
+    co_return co_await socket_->send_piece(end, true) && piece.last;
+  }
+  co_return piece.last;
 }
 
 }  // namespace

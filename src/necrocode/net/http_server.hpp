@@ -85,14 +85,16 @@ struct FileBody {
 /// socket can take more; empty at the end.
 using BodyProducer = std::function<std::string()>;
 
-/// A body without an end: what comes is sent as it comes, and no thread waits in between. The
-/// functions run on a pool's thread, one at a time. It ends when the client goes or the server
-/// stops, and is then let go of, on any thread; whoever reads on must say with its next request
-/// what it has seen.
+/// A body whose pieces come when they come: each is sent at once, and no thread waits in between.
+/// The functions run on a pool's thread, one at a time. It ends with its last piece, when the
+/// client goes or when the server stops, and is then let go of, on any thread; whoever reads a feed
+/// without an end must say with its next request what it has seen.
 struct FeedBody {
   struct Piece {
     std::string bytes;
-    bool more = false;  ///< there is more already
+    bool more = false;                   ///< there is more already
+    bool last = false;                   ///< the body is whole with these bytes
+    std::chrono::milliseconds pause{0};  ///< above 0: asked again after it, news or not
   };
   /// First: gets what to call, from any thread, when `next` may have something.
   std::function<void(std::function<void()> news)> start;
