@@ -13,6 +13,7 @@ void declare_task(Cli& cli);
 void declare_pool(Cli& cli);
 void declare_artifact(Cli& cli);
 void declare_llm(Cli& cli);
+void declare_llm_replay(Cli& llm);  ///< below `llm`
 void declare_health(Cli& cli);
 void declare_verify(Cli& cli);
 void declare_config(Cli& cli);

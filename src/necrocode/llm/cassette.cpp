@@ -25,12 +25,15 @@ struct DrillName {
   Drill drill;
   std::string_view name;
 };
-constexpr std::array kDrillNames = {
-    DrillName{Drill::kStall, "stall"},          DrillName{Drill::kReset, "reset"},
-    DrillName{Drill::kCut, "cut"},              DrillName{Drill::kGarbage, "garbage"},
-    DrillName{Drill::kHtml, "html"},            DrillName{Drill::kTruncate, "truncate"},
-    DrillName{Drill::kRateLimit, "rate_limit"}, DrillName{Drill::kError, "error"},
-    DrillName{Drill::kKeepAlive, "keepalive"}};
+constexpr std::array kDrillNames = {DrillName{Drill::kStall, "stall"},
+                                    DrillName{Drill::kReset, "reset"},
+                                    DrillName{Drill::kCut, "cut"},
+                                    DrillName{Drill::kGarbage, "garbage"},
+                                    DrillName{Drill::kHtml, "html"},
+                                    DrillName{Drill::kTruncate, "truncate"},
+                                    DrillName{Drill::kRateLimit, "rate_limit"},
+                                    DrillName{Drill::kError, "error"},
+                                    DrillName{Drill::kKeepAlive, "keepalive"}};
 
 using Names = std::vector<std::string_view>;
 const Names kMatchNames = {"model", "contains", "not_contains"};
@@ -215,8 +218,8 @@ Json answer_json(const CompletionAnswer& answer) {
   }
   Json calls = Json::array();
   for (const ToolCall& call : answer.tool_calls) {
-    calls.push_back(Json::object(
-        {{"id", call.id}, {"name", call.name}, {"arguments", call.arguments}}));
+    calls.push_back(
+        Json::object({{"id", call.id}, {"name", call.name}, {"arguments", call.arguments}}));
   }
   if (calls.size() > 0) json.set("tool_calls", std::move(calls));
   const std::string_view usual = answer.tool_calls.empty() ? "stop" : "tool_calls";

@@ -55,8 +55,8 @@ struct CompletionAnswer {
   /// OpenAI's words: stop, length, tool_calls, content_filter. When not said, tool_calls beside
   /// tool calls, else stop.
   std::string finish_reason = "stop";
-  std::string model;                   ///< empty: the request's
-  std::size_t chunk = 0;               ///< bytes of text in a streamed piece; 0: the server's choice
+  std::string model;      ///< empty: the request's
+  std::size_t chunk = 0;  ///< bytes of text in a streamed piece; 0: the server's choice
   std::chrono::milliseconds delay{0};  ///< before each streamed piece
 };
 

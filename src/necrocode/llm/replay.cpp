@@ -160,8 +160,8 @@ net::Response ReplayServer::State::answer(ModelApi api, const net::Request& requ
     const std::string message = "no cassette entry answers this; " + nearest(question);
     return refuse(api, {400, message, "replay_no_match"});
   }
-  log::debug("replay: answered", {{"entry", chosen.entry - cassette.entries.data()},
-                                  {"model", question.model}});
+  log::debug("replay: answered",
+             {{"entry", chosen.entry - cassette.entries.data()}, {"model", question.model}});
   const auto& answer = chosen.entry->answer;
   const auto* completion = std::get_if<CompletionAnswer>(&answer);
   const auto* drill =
@@ -199,7 +199,9 @@ ReplayServer::ReplayServer(Cassette cassette, net::HttpServerOptions server)
   for (const ModelRoute& route : model_routes()) {
     const auto answer = [&state, api = route.api](const net::Request& request) {
       net::Response response = state.answer(api, request);
-      if (api == ModelApi::kMessages) response.headers.set("request-id", request.request_id);
+      if (api == ModelApi::kMessages && !response.headers.get("request-id")) {
+        response.headers.set("request-id", request.request_id);
+      }
       return response;
     };
     state.server.route("POST", std::string(route.pattern), answer, options);

@@ -174,8 +174,8 @@ net::Response deliver(const RawAnswer& answer) {
 net::Response deliver(ModelApi api, const DrillAnswer& drill, const CompletionAnswer& answer,
                       const Question& question) {
   if (auto response = instead(api, drill, answer.delay, question)) return *std::move(response);
-  Script script = question.stream ? stream_script(api, answer, question)
-                                  : body_script(api, answer, question);
+  Script script =
+      question.stream ? stream_script(api, answer, question) : body_script(api, answer, question);
   std::vector<Step>& steps = script.steps;
   const std::size_t usual = drill.drill == Drill::kReset ? 0 : steps.size() / 2;
   const std::size_t after = std::min(drill.after.value_or(usual), steps.size());

@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kBytesPerToken = 4;  // of an estimated usage
 constexpr std::size_t kChunkBytes = 20;    // some five tokens a piece
 constexpr std::size_t kChunksMax = 10'000;
+constexpr std::int64_t kTokensMax = 1'000'000'000'000;  // no service counts further
 
 constexpr std::array kRoutes = {
     ModelRoute{"/v1/chat/completions", ModelApi::kChat},
@@ -80,6 +81,12 @@ std::int64_t tokens(std::size_t bytes) {
   return static_cast<std::int64_t>((bytes + kBytesPerToken - 1) / kBytesPerToken);
 }
 
+// Of a neutral usage. Zero for what is no count, so that sums do not overflow.
+std::int64_t count(const Json& usage, std::string_view name) {
+  const std::int64_t number = usage[name].as_int().value_or(0);
+  return number > 0 && number <= kTokensMax ? number : 0;
+}
+
 // The neutral counts, or null when the answer says so.
 Json neutral_usage(const CompletionAnswer& answer, const Question& question) {
   Json usage = Json::object();
@@ -88,19 +95,15 @@ Json neutral_usage(const CompletionAnswer& answer, const Question& question) {
     usage = *answer.usage;
   } else {
     std::size_t bytes = answer.content.size() + answer.reasoning.size();
-    for (const ToolCall& call : answer.tool_calls) bytes += call.name.size() + call.arguments.size();
+    for (const ToolCall& call : answer.tool_calls)
+      bytes += call.name.size() + call.arguments.size();
     usage.set("prompt_tokens", tokens(question.text.size()));
     usage.set("completion_tokens", tokens(bytes));
   }
   if (!usage.find("total_tokens")) {
-    usage.set("total_tokens", usage["prompt_tokens"].as_int().value_or(0) +
-                                  usage["completion_tokens"].as_int().value_or(0));
+    usage.set("total_tokens", count(usage, "prompt_tokens") + count(usage, "completion_tokens"));
   }
   return usage;
-}
-
-std::int64_t count(const Json& usage, std::string_view name) {
-  return usage[name].as_int().value_or(0);
 }
 
 // Chat Completions has the neutral names, with two of them one level deeper.
@@ -142,6 +145,10 @@ Json messages_usage(const CompletionAnswer& answer, const Question& question) {
                        {"cache_creation_input_tokens", written},
                        {"cache_read_input_tokens", read},
                        {"output_tokens", count(usage, "completion_tokens")}});
+}
+
+Json word_or_null(std::string_view word) {
+  return word.empty() ? Json() : Json(word);
 }
 
 bool is_continuation(char byte) {
@@ -190,7 +197,7 @@ Json chat_whole(const CompletionAnswer& answer, const Question& question) {
   const Json choice = Json::object({{"index", 0},
                                     {"message", std::move(message)},
                                     {"logprobs", nullptr},
-                                    {"finish_reason", answer.finish_reason}});
+                                    {"finish_reason", word_or_null(answer.finish_reason)}});
   return Json::object({{"id", "chatcmpl-" + random_hex(12)},
                        {"object", "chat.completion"},
                        {"created", now_seconds()},
@@ -215,7 +222,7 @@ class ChatStream {
     texts("reasoning_content", answer_.reasoning);
     texts("content", answer_.content);
     for (std::size_t i = 0; i < answer_.tool_calls.size(); ++i) tool_call(i);
-    choice(Json::object(), answer_.finish_reason);
+    choice(Json::object(), word_or_null(answer_.finish_reason));
     if (question_.stream_usage) {
       chunk(Json::array(), chat_usage(answer_, question_));
     }
@@ -242,10 +249,8 @@ class ChatStream {
   }
   void delta(const Json& delta) { choice(delta, Json()); }
   void choice(const Json& delta, const Json& finish_reason) {
-    const Json choice = Json::object({{"index", 0},
-                                      {"delta", delta},
-                                      {"logprobs", nullptr},
-                                      {"finish_reason", finish_reason}});
+    const Json choice = Json::object(
+        {{"index", 0}, {"delta", delta}, {"logprobs", nullptr}, {"finish_reason", finish_reason}});
     chunk(Json(Json::Array{choice}), Json());
   }
   // With include_usage every chunk has the member; only the last one, without choices, a value.
@@ -400,7 +405,8 @@ class ResponseSpeaker {
       send(text + "delta", at(item, {{"summary_index", 0}, {"delta", piece}}));
     }
     send(text + "done", at(item, {{"summary_index", 0}, {"text", answer_.reasoning}}));
-    send(part + "done", at(item, {{"summary_index", 0}, {"part", summary_text(answer_.reasoning)}}));
+    send(part + "done",
+         at(item, {{"summary_index", 0}, {"part", summary_text(answer_.reasoning)}}));
     end(item);
   }
   void message() {
@@ -481,8 +487,8 @@ Json messages_whole(const CompletionAnswer& answer, const Question& question) {
     content.push_back(
         tool_use(call, Json::try_parse(call.arguments).value_or(Json(call.arguments))));
   }
-  return message(answer, question, std::move(content), stop_reason(answer.finish_reason),
-                 messages_usage(answer, question));
+  return message(answer, question, std::move(content),
+                 word_or_null(stop_reason(answer.finish_reason)), messages_usage(answer, question));
 }
 
 class MessageStream {
@@ -504,8 +510,9 @@ class MessageStream {
     for (const ToolCall& call : answer_.tool_calls) {
       block(tool_use(call, Json::object()), "input_json_delta", "partial_json", call.arguments);
     }
-    const Json delta = Json::object(
-        {{"stop_reason", stop_reason(answer_.finish_reason)}, {"stop_sequence", nullptr}});
+    const Json delta =
+        Json::object({{"stop_reason", word_or_null(stop_reason(answer_.finish_reason))},
+                      {"stop_sequence", nullptr}});
     send("message_delta", Json::object({{"delta", delta}, {"usage", usage}}));
     send("message_stop", Json::object());
     return std::move(events_);

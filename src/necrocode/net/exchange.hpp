@@ -70,7 +70,7 @@ class ParkedAnswer final : public Parked {
 struct Outcome {
   Response response;
   std::shared_ptr<ParkedAnswer> parked;
-  bool broken = false;  // what makes the body threw
+  bool broken = false;      // what makes the body threw
   FeedBody::Piece piece{};  // of a feed
 };
 

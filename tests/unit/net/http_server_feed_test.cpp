@@ -1,4 +1,5 @@
-// Bodies without an end: they wait at no thread's cost, and end when somebody leaves.
+// Bodies whose pieces come when they come: they wait at no thread's cost, and end with their last
+// piece or when somebody leaves.
 #include <atomic>
 #include <deque>
 
@@ -173,6 +174,44 @@ TEST_F(FeedTest, Http10ThenBareUntilTheEndOfTheConnection) {
   say("two,");
   EXPECT_EQ(client.read_until("two,"), "two,");
   server_->stop();
+  EXPECT_TRUE(client.ends());
+}
+
+// A feed of three pieces: the second after a pause, at once for who asks, the third the last one.
+Response three_pieces() {
+  auto feed = std::make_shared<FeedBody>();
+  feed->start = [](const std::function<void()>&) {};
+  feed->next = [count = std::make_shared<int>(0)] {
+    FeedBody::Piece piece;
+    piece.bytes = std::to_string(++*count) + ",";
+    if (*count == 1) piece.pause = std::chrono::milliseconds(1);
+    if (*count == 2) piece.more = true;
+    if (*count == 3) piece.last = true;
+    return piece;
+  };
+  Response response;
+  response.body = std::move(feed);
+  return response;
+}
+
+TEST_F(FeedTest, LastPieceThenTheBodyIsWholeAndTheConnectionTakesAnotherRequest) {
+  make().route("GET", "/three", [](const Request&) { return three_pieces(); });
+  server_->start();
+  RawClient client = connect();
+  for (int i = 0; i < 2; ++i) {
+    client.send(get("/three"));
+    const auto answer = client.read_answer();
+    EXPECT_TRUE(answer.whole);
+    EXPECT_EQ(answer.body, "1,2,3,");
+  }
+}
+
+TEST_F(FeedTest, LastPieceOfHttp10ThenTheConnectionEnds) {
+  make().route("GET", "/three", [](const Request&) { return three_pieces(); });
+  server_->start();
+  RawClient client = connect();
+  client.send("GET /three HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+  EXPECT_TRUE(client.read_until("3,").ends_with("\r\n\r\n1,2,3,"));
   EXPECT_TRUE(client.ends());
 }
 
