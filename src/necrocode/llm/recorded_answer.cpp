@@ -78,7 +78,8 @@ std::string reasoning_of(const Json& message) {
 
 bool has_other_words(const Json& message) {
   return !message["refusal"].string_or("").empty() || message["function_call"].is_object() ||
-         message["audio"].is_object() || message["content"].is_array();
+         message["audio"].is_object() || message["content"].is_array() ||
+         message["annotations"].size() > 0;
 }
 
 ToolCall chat_call(const Json& call) {
@@ -149,7 +150,7 @@ MaybeRead chat_stream(const std::vector<Json>& events) {
 // The texts of an item's parts; false when one of them is of another kind.
 bool add_parts(std::string& text, const Json& parts, std::string_view kind) {
   for (const Json& part : parts.items()) {
-    if (part["type"] != Json(kind)) return false;
+    if (part["type"] != Json(kind) || part["annotations"].size() > 0) return false;
     text += part["text"].string_or("");
   }
   return true;
@@ -215,6 +216,7 @@ std::string finish_reason(const std::string& stop_reason) {
 // `arguments`: of a streamed call, as they came; empty: the block's own input.
 bool add_block(CompletionAnswer& answer, const Json& block, const std::string& arguments) {
   const std::string type = block["type"].string_or("");
+  if (block["citations"].size() > 0) return false;
   if (type == "text") {
     answer.content += block["text"].string_or("");
   } else if (type == "thinking") {
@@ -270,6 +272,7 @@ class MessageEvents {
       block_ = event["content_block"];
     } else if (type == "content_block_delta") {
       const Json& delta = event["delta"];
+      if (delta["citation"].is_object()) return false;
       text_ += delta["text"].string_or("");
       text_ += delta["thinking"].string_or("");
       text_ += delta["partial_json"].string_or("");

@@ -5,6 +5,7 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/llm/recorded_answer.hpp"
 #include "support/eventually.hpp"
 #include "support/raw_server.hpp"
 #include "unit/llm/replay_fixture.hpp"
@@ -292,22 +293,6 @@ TEST_F(RecorderTest, StreamWithoutItsFinishThenATruncateDrillWithWhatCame) {
   EXPECT_EQ(drill.answer.value().content, "abcdef");
 }
 
-TEST_F(RecorderTest, WhatACassetteHasNoWordsForThenRaw) {
-  const std::string refusal =
-      R"({"choices":[{"index":0,"message":{"role":"assistant","content":null,"refusal":"no"}}]})";
-  RawServer service([&](RawConnection& connection) {
-    while (connection.read_request()) {
-      connection.send("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " +
-                      std::to_string(refusal.size()) + "\r\n\r\n" + refusal);
-    }
-  });
-  record(service.url("/v1"));
-  post(kChat, "x");
-  const auto raw = std::get<RawAnswer>(recorded().entries.at(0).answer);
-  EXPECT_EQ(raw.status, 200);
-  EXPECT_EQ(raw.body, refusal);
-}
-
 TEST_F(RecorderTest, ServiceThatCannotBeReachedThen502AndNoEntry) {
   int port = 0;
   {
@@ -392,6 +377,81 @@ TEST_F(RecorderTest, EndpointThatIsNoneOrUnsafeThenRefusedAtTheStart) {
     EXPECT_THROW(record(bad), ConfigError) << bad;
   }
   EXPECT_THROW(record("http://example.com/v1"), SecurityError);
+}
+
+// ---- reading answers ----
+
+decltype(CassetteEntry::answer) read(ModelApi api, const std::string& body, int status = 200) {
+  net::HttpResponse answer;
+  answer.status = status;
+  const bool stream = body.starts_with("data:");
+  answer.headers = {{"Content-Type", stream ? "text/event-stream" : "application/json"},
+                    {"Set-Cookie", "a=b"},
+                    {"x-ratelimit-remaining-tokens", "7"}};
+  answer.body = body;
+  return read_answer(api, answer);
+}
+
+TEST(ReadAnswer, WhatACassetteHasNoWordsForThenRaw) {
+  const std::vector<std::pair<ModelApi, std::string>> bodies = {
+      {ModelApi::kChat, R"({"choices":[{"message":{"content":null,"refusal":"no"}}]})"},
+      {ModelApi::kChat, R"({"choices":[{"message":{}},{"message":{}}]})"},
+      {ModelApi::kChat, R"({"choices":[{"message":{"content":"x","annotations":[{}]}}]})"},
+      {ModelApi::kChat, R"({"error":{"message":"under 200"}})"},
+      {ModelApi::kChat, "<html>"},
+      {ModelApi::kChat, "data: {\"error\":{\"message\":\"mid-stream\"}}\n\n"},
+      {ModelApi::kChat, "data: {]\n\n"},
+      {ModelApi::kChat, "data: {\"choices\":[{\"index\":1,\"delta\":{}}]}\n\n"},
+      {ModelApi::kChat, "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":9}]}}]}\n\n"},
+      {ModelApi::kResponses, R"({"status":"failed","output":[]})"},
+      {ModelApi::kResponses, R"({"status":"completed","output":[{"type":"web_search_call"}]})"},
+      {ModelApi::kResponses, "data: {\"type\":\"response.failed\"}\n\n"},
+      {ModelApi::kMessages, R"({"type":"message","content":[{"type":"server_tool_use"}]})"},
+      {ModelApi::kMessages,
+       R"({"type":"message","content":[{"type":"text","text":"x","citations":[{}]}]})"},
+      {ModelApi::kMessages,
+       "data: {\"type\":\"content_block_delta\",\"delta\":{\"citation\":{}}}\n\n"},
+      {ModelApi::kMessages, "data: {\"type\":\"error\",\"error\":{}}\n\n"}};
+  for (const auto& [api, body] : bodies) {
+    const auto answer = read(api, body);
+    const auto* raw = std::get_if<RawAnswer>(&answer);
+    ASSERT_NE(raw, nullptr) << body;
+    EXPECT_EQ(raw->status, 200);
+    EXPECT_EQ(raw->body, body);
+    EXPECT_FALSE(raw->headers.get("Set-Cookie"));
+    EXPECT_EQ(raw->headers.get("x-ratelimit-remaining-tokens"), "7");
+  }
+}
+
+TEST(ReadAnswer, ErrorThenRawWithItsBodyOnOneLine) {
+  const auto raw = std::get<RawAnswer>(read(ModelApi::kChat, "{\n  \"error\": {}\n}\n", 500));
+  EXPECT_EQ(raw.status, 500);
+  EXPECT_EQ(raw.body, R"({"error":{}})");
+  EXPECT_EQ(std::get<RawAnswer>(read(ModelApi::kChat, "\xff", 500)).body, "\xEF\xBF\xBD");
+}
+
+TEST(ReadAnswer, StreamsOfOtherServicesAreUnderstood) {
+  // Usage in the last chunk that has a choice, names of reasoning, an index that is not told.
+  const auto chat = std::get<CompletionAnswer>(
+      read(ModelApi::kChat,
+           "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}],\"usage\":null}\n\n"
+           "data: {\"choices\":[{\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}],"
+           "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":9}}\n\n"));
+  EXPECT_EQ(chat.reasoning, "hm");
+  EXPECT_EQ(chat.content, "x");
+  EXPECT_EQ(chat.usage->dump(), R"({"prompt_tokens":1,"completion_tokens":2,"total_tokens":9})");
+  const auto none = std::get<CompletionAnswer>(
+      read(ModelApi::kChat, R"({"choices":[{"message":{"content":"x"}}],"usage":null})"));
+  EXPECT_TRUE(none.usage.value().is_null());
+  EXPECT_EQ(none.finish_reason, "");
+}
+
+TEST(ReadAnswer, ForgedCountsThenZero) {
+  const auto forged = std::get<CompletionAnswer>(
+      read(ModelApi::kMessages,
+           R"({"type":"message","content":[],"usage":{"input_tokens":9223372036854775807,
+               "cache_read_input_tokens":9223372036854775807,"output_tokens":-1}})"));
+  EXPECT_EQ(forged.usage->dump(), R"({"prompt_tokens":0,"completion_tokens":0})");
 }
 
 // ---- the conditions ----
