@@ -50,8 +50,8 @@ int serve_replay() {
 int record() {
   StopOnSignal signals;
   Runtime runtime(arguments.common);
-  runtime.require_model_key();
   if (arguments.out.empty()) throw ConfigError("no cassette is named; give --out FILE");
+  runtime.require_model_key();
   llm::RecorderOptions options;
   options.endpoint = runtime.config().llm_endpoint;
   options.api_key = runtime.credentials().llm_api_key.copy();

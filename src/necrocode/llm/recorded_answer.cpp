@@ -372,7 +372,7 @@ RawAnswer raw(const net::HttpResponse& answer) {
 
 }  // namespace
 
-decltype(CassetteEntry::answer) read_answer(ModelApi api, const net::HttpResponse& answer) {
+RecordedAnswer read_answer(ModelApi api, const net::HttpResponse& answer) {
   if (answer.status != 200) return raw(answer);
   MaybeRead read = read_completion(api, answer);
   if (!read) return raw(answer);

@@ -69,7 +69,9 @@ net::Headers upstream_headers(ModelApi api, const net::Headers& given, const Sec
 net::Headers downstream_headers(const net::Headers& given) {
   net::Headers headers;
   for (const auto& [name, value] : given) {
-    if (!is_of_the_connection(name)) headers.add(name, value);
+    if (is_of_the_connection(name)) continue;
+    // Our server has ids of its own; the service's operators ask for theirs.
+    headers.add(iequals(name, "X-Request-Id") ? "X-Upstream-Request-Id" : name, value);
   }
   return headers;
 }
@@ -341,29 +343,43 @@ void Recorder::State::end_broken(Exchange& exchange, const Observed& seen) {
       refuse(exchange.api, {502, "the model service could not be asked: " + why}));
 }
 
-// What the client has seen is what it shall see again.
-void Recorder::State::record(const Exchange& exchange, const Observed& seen) {
-  CassetteEntry entry;
-  std::string reason;
-  if (exchange.stop.stop_requested()) {
-    reason = "the client did not wait for it";
-  } else if (seen.too_large) {
-    reason = "it is larger than " + std::to_string(limits::kModelAnswerBytes) + " bytes";
-  } else if (!seen.failure) {
-    entry.answer = read_answer(exchange.api, seen.answer);
-  } else if (seen.begun) {
+namespace {
+
+// What the client has seen, which is what it shall see again; or the reason why that is nothing.
+std::variant<RecordedAnswer, std::string> what_to_record(const Exchange& exchange,
+                                                         const Observed& seen) {
+  if (seen.too_large) {
+    return "it is larger than " + std::to_string(limits::kModelAnswerBytes) + " bytes";
+  }
+  if (seen.failure && !seen.begun) return "none came";
+  if (seen.failure && !exchange.stop.stop_requested()) {
     DrillAnswer cut;
     cut.drill = Drill::kCut;
-    entry.answer = cut;
-  } else {
-    reason = "none came";
+    return cut;
   }
-  if (reason.empty()) {
+  RecordedAnswer answer = read_answer(exchange.api, seen.answer);
+  // Many close the connection at [DONE], before the stream itself has ended.
+  if (seen.failure && !std::holds_alternative<CompletionAnswer>(answer)) {
+    return "the client did not wait for it";
+  }
+  return answer;
+}
+
+}  // namespace
+
+void Recorder::State::record(const Exchange& exchange, const Observed& seen) {
+  auto found = what_to_record(exchange, seen);
+  std::string reason;
+  if (auto* answer = std::get_if<RecordedAnswer>(&found)) {
+    CassetteEntry entry;
     entry.match = recorded_match(exchange.question, *options.masker);
+    entry.answer = std::move(*answer);
     // The request's model, which an answer has when it names none, is not told twice.
     auto* whole = std::get_if<CompletionAnswer>(&entry.answer);
     if (whole != nullptr && whole->model == exchange.question.model) whole->model.clear();
     reason = append(masked(std::move(entry), *options.masker));
+  } else {
+    reason = std::get<std::string>(found);
   }
   if (!reason.empty()) log::warn("an answer is not in the cassette", {{"reason", reason}});
   const std::lock_guard lock(mutex);

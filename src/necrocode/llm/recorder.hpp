@@ -28,16 +28,17 @@ struct RecorderOptions {
 
 /// Passes on POST to model_routes() and GET /v1/models. A path below /v1 is taken below the
 /// endpoint, any other on the endpoint's host; the query goes along. Requests and answers go
-/// through unchanged but for what belongs to a connection, the key, and Accept-Encoding, which is
-/// left out so that answers come as text; a streamed answer goes on as it comes. A request that
-/// says it is a web page's (Origin) is refused with 403: no page shall spend the key.
+/// through unchanged but for what belongs to a connection, the key, Accept-Encoding, which is left
+/// out so that answers come as text, and the answer's X-Request-Id, which becomes
+/// X-Upstream-Request-Id; a streamed answer goes on as it comes. A request that says it is a web
+/// page's (Origin) is refused with 403: no page shall spend the key.
 ///
 /// Each answered POST becomes an entry for one time: `match` has the request's model and, of what
 /// is new in it (after the model's last turn), the whole text when it is short, else its first, its
 /// longest and its last line. An answer that broke off is written as a cut drill; one that the
-/// client did not wait for, that the cassette has no room for, or that is larger than 16 MiB, is
-/// left out. All texts pass the masker first, and a line that holds a secret is no condition. The
-/// file is replaced as a whole after each exchange and before the client sees the end of its
+/// client left before its finish, that the cassette has no room for, or that is larger than 16 MiB,
+/// is left out. All texts pass the masker first, and a line that holds a secret is no condition.
+/// The file is replaced as a whole after each exchange and before the client sees the end of its
 /// answer: whoever reads it, after kill -9 too, finds a valid cassette.
 ///
 /// Thread-safe. At most 16 exchanges at once, 64 more wait; above that 503.

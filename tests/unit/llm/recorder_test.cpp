@@ -173,7 +173,8 @@ TEST_F(RecorderTest, SameQuestionTwiceThenTwoEntriesInOrder) {
 TEST_F(RecorderTest, RequestGoesOnUnchangedWithTheRealKeyWhereTheClientPutItsOwn) {
   RawServer service([](RawConnection& connection) {
     while (connection.read_request()) {
-      connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+      connection.send(
+          "HTTP/1.1 200 OK\r\nX-Request-Id: theirs\r\nX-Own: kept\r\nContent-Length: 2\r\n\r\n{}");
     }
   });
   record(service.url("/base/v1"));
@@ -184,7 +185,9 @@ TEST_F(RecorderTest, RequestGoesOnUnchangedWithTheRealKeyWhereTheClientPutItsOwn
   test::send("POST", url("/openai/deployments/d/chat/completions?api-version=1"), odd,
              {{"api-key", "dummy"}});
   test::send("POST", url("/v1/messages"), odd);
-  test::send("GET", url("/v1/models"));
+  const net::HttpResponse models = test::send("GET", url("/v1/models"));
+  EXPECT_EQ(models.headers.get("X-Own"), "kept");
+  EXPECT_EQ(models.headers.get("X-Upstream-Request-Id"), "theirs");
   const auto requests = service.requests();
   ASSERT_EQ(requests.size(), 5u);
   EXPECT_EQ(requests[0].target, "/base/v1/chat/completions?a=b");
@@ -329,6 +332,29 @@ TEST_F(RecorderTest, ClientLeavesThenTheServiceIsLeftTooAndNothingIsRecorded) {
   EXPECT_TRUE(recorded().entries.empty());
 }
 
+TEST_F(RecorderTest, ClientLeavesAtDoneThenTheAnswerIsWholeAndRecorded) {
+  RawServer service([&](RawConnection& connection) {
+    connection.read_request();
+    connection.send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+        "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"one\"},"
+        "\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n");
+    connection.wait_closed();
+  });
+  record(service.url("/v1"));
+  net::HttpRequest request;
+  request.method = "POST";
+  request.url = url(kChat);
+  request.body = ask(kChat, "x", true);
+  std::string seen;
+  request.on_body = [&](std::string_view piece) {
+    return seen.append(piece).find("[DONE]") == std::string::npos;
+  };
+  EXPECT_THROW(net::make_curl_http_client()->send(request, {}), net::TransportError);
+  ASSERT_TRUE(test::eventually([&] { return recorder_->counts().recorded == 1; }));
+  EXPECT_EQ(std::get<CompletionAnswer>(recorded().entries.at(0).answer).content, "one");
+}
+
 TEST_F(RecorderTest, StopWhileTheServiceIsSilentThenItReturns) {
   RawServer service([](RawConnection& connection) {
     connection.read_request();
@@ -381,7 +407,7 @@ TEST_F(RecorderTest, EndpointThatIsNoneOrUnsafeThenRefusedAtTheStart) {
 
 // ---- reading answers ----
 
-decltype(CassetteEntry::answer) read(ModelApi api, const std::string& body, int status = 200) {
+RecordedAnswer read(ModelApi api, const std::string& body, int status = 200) {
   net::HttpResponse answer;
   answer.status = status;
   const bool stream = body.starts_with("data:");
