@@ -7,6 +7,7 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/llm/recorded_answer.hpp"
 #include "support/eventually.hpp"
+#include "support/raw_client.hpp"
 #include "support/raw_server.hpp"
 #include "unit/llm/replay_fixture.hpp"
 
@@ -26,8 +27,9 @@ constexpr const char* kKey = "the-real-key-0123456789";
 
 class RecorderTest : public testing::Test {
  protected:
-  void record(const std::string& endpoint, const std::string& key = kKey) {
-    const Secret secret{std::string_view(kKey)};
+  void record(const std::string& endpoint, const std::string& key = kKey,
+              std::string_view known_secret = kKey) {
+    const Secret secret(known_secret);
     RecorderOptions options;
     options.endpoint = endpoint;
     options.api_key = Secret(key);
@@ -389,6 +391,47 @@ TEST_F(RecorderTest, AnswerLargerThanAnAnswerMayBeThenPassedOnAndLeftOut) {
   EXPECT_EQ(post(kChat, "x").body.size(), size);
   EXPECT_EQ(recorder_->counts().left_out, 1);
   EXPECT_TRUE(recorded().entries.empty());
+}
+
+TEST_F(RecorderTest, SecretThatOnlyTheWholeEntryHasThenLeftOut) {
+  const test::Replay service(kService);
+  record(service.server.url(), kKey, R"("call_1","name":"look")");
+  EXPECT_EQ(post(kChat, "tools").status, 200);
+  EXPECT_EQ(recorder_->counts().left_out, 1);
+  EXPECT_TRUE(recorded().entries.empty());
+}
+
+TEST_F(RecorderTest, CassetteThatCannotBeWrittenAnyMoreThenTheClientStillHasItsAnswer) {
+  const test::Replay service(kService);
+  record(service.server.url());
+  std::filesystem::remove_all(folder_.path());
+  EXPECT_EQ(post(kChat, "plain").status, 200);
+  EXPECT_EQ(recorder_->counts().left_out, 1);
+}
+
+TEST_F(RecorderTest, TooManyExchangesThenTheNextAreToldToComeAgain) {
+  RawServer service([](RawConnection& connection) {
+    connection.read_request();
+    connection.wait_closed();
+  });
+  record(service.url("/v1"));
+  const auto port = net::Url::parse(recorder_->url())->port;
+  const std::string body = ask(kChat, "x");
+  std::vector<test::RawClient> clients;
+  std::vector<pollfd> waiting;
+  for (int i = 0; i < 90; ++i) {  // 16 and 64, and some more
+    test::RawClient& client = clients.emplace_back(static_cast<std::uint16_t>(port));
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: " +
+                std::to_string(body.size()) + "\r\n\r\n" + body);
+    waiting.push_back({client.fd(), POLLIN, 0});
+  }
+  ASSERT_GT(::poll(waiting.data(), waiting.size(), 10'000), 0);
+  for (std::size_t i = 0; i < clients.size(); ++i) {
+    if (waiting[i].revents == 0) continue;
+    const auto answer = clients[i].read_answer();
+    EXPECT_EQ(answer.status, 503);
+    EXPECT_EQ(answer.headers.get("Retry-After"), "1");
+  }
 }
 
 TEST_F(RecorderTest, WebPageThenRefusedBeforeTheKeyIsUsed) {
