@@ -66,8 +66,11 @@ void CommonOptions::declare_services(Cli& cli, const std::set<Service>& services
 
 void CommonOptions::declare_llm(Cli& cli) {
   declare_setting(cli, "--llm-endpoint", {"llm.endpoint"},
-                  "base URL of an OpenAI-compatible service (default: $LLM_ENDPOINT, else "
-                  "https://api.openai.com/v1)");
+                  "base URL of the model service (default: $LLM_ENDPOINT, else "
+                  "https://api.openai.com/v1; of anthropic https://api.anthropic.com/v1)");
+  declare_setting(cli, "--llm-provider", {"llm.provider"},
+                  "openai-chat, openai-responses or anthropic (default: $LLM_PROVIDER, else "
+                  "openai-chat)");
   declare_setting(cli, "--llm-model", {"llm.model"},
                   "model name (default: $LLM_MODEL, else gpt-4)");
   declare_setting(cli, "--llm-timeout", {"llm.timeout_seconds"},

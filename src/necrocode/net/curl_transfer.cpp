@@ -473,10 +473,8 @@ void Transfer::check_header_block() {
     try {
       request->on_head(response);
       last_received = now = std::chrono::steady_clock::now();
-    } catch (const TransportError& error) {
-      fail(error.failure(), error.summary(), error.info().cause);
     } catch (...) {
-      return fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
+      return receiver_threw();
     }
   }
   const auto length = parse_uint(response.headers.get_or("Content-Length", ""));
@@ -499,7 +497,7 @@ void Transfer::take_body(std::string_view bytes) {
       }
       last_received = now = std::chrono::steady_clock::now();
     } catch (...) {
-      fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
+      receiver_threw();
     }
   } else if (response.body.size() + bytes.size() > request->response_bytes_max) {
     fail(TransportFailure::kTooLarge, "the answer's body is larger than the limit of " +
@@ -513,6 +511,16 @@ void Transfer::take_body(std::string_view bytes) {
 
 void Transfer::fail(TransportFailure kind, std::string detail, std::exception_ptr cause) {
   if (!failure) failure = Failure{kind, std::move(detail), std::move(cause)};
+}
+
+void Transfer::receiver_threw() {
+  try {
+    throw;
+  } catch (const TransportError& error) {
+    fail(error.failure(), error.summary(), error.info().cause);
+  } catch (...) {
+    fail(TransportFailure::kAborted, "the receiver failed", std::current_exception());
+  }
 }
 
 SteadyTime Transfer::due() const {

@@ -45,6 +45,8 @@ struct Transfer {
 
   /// The first failure counts.
   void fail(TransportFailure kind, std::string detail, std::exception_ptr cause = {});
+  /// Within a handler: fails with what on_head or on_body threw.
+  void receiver_threw();
   /// Only after a failure.
   TransportError to_error() const;
   Delivery delivery() const;

@@ -564,6 +564,40 @@ TEST_F(HttpClientTest, ASinkCanEndTheRequest) {
   server.wait_for_ended(2);
 }
 
+TEST_F(HttpClientTest, ASinkMayFailTheAttemptAsTheConnectionWould) {
+  RawServer server(stalls_after("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"));
+  HttpRequest request = get(server.url());
+  request.on_body = [](std::string_view) -> bool {
+    throw TransportError(TransportFailure::kReset, Delivery::kResponseStarted, false, "it says no");
+  };
+  const TransportError error = failure(request);
+  EXPECT_FAILURE(error, TransportFailure::kReset, Delivery::kResponseStarted);
+  EXPECT_THAT(error.summary(), testing::HasSubstr("it says no"));
+  server.wait_for_ended(1);
+}
+
+TEST_F(HttpClientTest, ADeadlineThatTheSinkMovesEndsWhatBringsNoProgress) {
+  RawServer server([](RawConnection& connection) {
+    connection.read_request();
+    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+    while (connection.send("x") && !connection.closed_within(std::chrono::milliseconds(2))) {
+    }
+  });
+  HttpRequest request = get(server.url());
+  SteadyTime give_up = SteadyTime::max();
+  int moved = 0;
+  request.progress_deadline = &give_up;
+  request.on_body = [&](std::string_view) {
+    if (moved < 3) {
+      give_up = real_clock().steady_now() + std::chrono::milliseconds(50);
+      ++moved;
+    }
+    return true;
+  };
+  EXPECT_FAILURE(failure(request), TransportFailure::kTimeout, Delivery::kResponseStarted);
+  EXPECT_EQ(moved, 3);
+}
+
 // ---- proxies ------------------------------------------------------------------------------------
 
 class ProxyEnvironment {
