@@ -15,14 +15,41 @@
 namespace necrocode {
 namespace {
 
-void fill_random(unsigned char* bytes, std::size_t count) {
-  std::size_t filled = 0;
-  while (filled < count) {
-    const ssize_t got = getrandom(bytes + filled, count - filled, 0);
-    if (got < 0 && errno == EINTR) continue;
-    NECROCODE_CHECK(got > 0);
-    filled += static_cast<std::size_t>(got);
+// The kernel's random bytes, asked for by the buffer: a system call each time is what an id costs
+// most. What was handed out is not kept. A child of fork() would hand out the same again, and must
+// not be: ours are spawned and execute at once.
+class RandomBytes {
+ public:
+  void fill(unsigned char* bytes, std::size_t count) {
+    while (count > 0) {
+      if (left_ == 0) refill();
+      const std::size_t taken = std::min(count, left_);
+      unsigned char* const from = buffer_.data() + (buffer_.size() - left_);
+      std::copy_n(from, taken, bytes);
+      std::fill_n(from, taken, static_cast<unsigned char>(0));
+      left_ -= taken;
+      bytes += taken;
+      count -= taken;
+    }
   }
+
+ private:
+  void refill() {
+    ssize_t got = -1;
+    // Up to 256 bytes come whole, and no signal interrupts (getrandom(2)).
+    while (got < 0) {
+      got = getrandom(buffer_.data(), buffer_.size(), 0);
+      NECROCODE_CHECK(got == static_cast<ssize_t>(buffer_.size()) || errno == EINTR);
+    }
+    left_ = buffer_.size();
+  }
+  std::array<unsigned char, 256> buffer_{};
+  std::size_t left_ = 0;
+};
+
+void fill_random(unsigned char* bytes, std::size_t count) {
+  thread_local RandomBytes random;
+  random.fill(bytes, count);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <boost/json/basic_parser_impl.hpp>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 
 #include "necrocode/base/check.hpp"
 #include "necrocode/base/errors.hpp"
@@ -133,11 +134,36 @@ Parsed parse_text(std::string_view text, std::size_t depth) {
   return {parser.handler().take(), {}};
 }
 
+// True of eight bytes that all stand for themselves: printable ASCII but for '"' and '\\'. Each
+// term has the high bit of a byte set when that byte is below 0x20, one of the two, 0x7f, or not
+// ASCII.
+bool all_plain(const char* eight) {
+  constexpr std::uint64_t kOnes = 0x0101010101010101;
+  constexpr std::uint64_t kHigh = 0x8080808080808080;
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, eight, sizeof bytes);
+  const auto is_zero = [](std::uint64_t word) { return (word - kOnes) & ~word; };
+  const std::uint64_t special = (bytes - kOnes * 0x20) | is_zero(bytes ^ (kOnes * '"')) |
+                                is_zero(bytes ^ (kOnes * '\\')) | is_zero(bytes ^ (kOnes * 0x7f)) |
+                                bytes;
+  return (special & kHigh) == 0;
+}
+
+std::size_t plain_prefix(std::string_view text) {
+  std::size_t size = 0;
+  while (size + 8 <= text.size() && all_plain(text.data() + size)) size += 8;
+  return size;
+}
+
 void write_string(std::string& out, std::string_view raw) {
+  out += '"';
+  // Most text is plain for long: the rest is looked at byte by byte.
+  const std::size_t prefix = plain_prefix(raw);
+  out += raw.substr(0, prefix);
+  raw.remove_prefix(prefix);
   std::string repaired;
   std::string_view text = raw;
   if (!is_utf8(raw)) text = repaired = to_valid_utf8(raw);
-  out += '"';
   std::size_t plain = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);

@@ -29,8 +29,8 @@ bool looks_like_events(std::string_view text) {
 }  // namespace
 
 Completion read_whole(const Dialect& dialect, std::string_view body, int status) {
-  JsonReader reader;
-  const auto json = reader.read(body);
+  JsonReaderLease reader;
+  const auto json = reader->read(body);
   if (!json) {
     const bool html = trim(body).starts_with("<");
     not_a_completion(html ? "it is a web page" : "it is not JSON", body, status);
@@ -113,8 +113,8 @@ bool AnswerStream::take(std::string_view bytes) {
 
 void AnswerStream::take_event(const net::StreamEvent& event) {
   if (event.data == kDone) return;
-  if (!json_) json_ = std::make_unique<JsonReader>();
-  const auto data = json_->read(event.data);
+  if (!json_) json_ = std::make_unique<JsonReaderLease>();
+  const auto data = (*json_)->read(event.data);
   if (!data || !data->is_object()) {
     break_attempt(net::TransportFailure::kMalformed,
                   "an event of the model's answer is no JSON object");

@@ -17,7 +17,7 @@
 
 namespace necrocode::llm {
 
-class JsonReader;
+class JsonReaderLease;
 
 /// Of one request and all its attempts; not thread-safe.
 class AnswerStream final : private AnswerPieces {
@@ -70,7 +70,7 @@ class AnswerStream final : private AnswerPieces {
   Form form_ = Form::kUnknown;
   bool is_json_ = false;  // by its Content-Type
   std::optional<net::EventStreamReader> events_{std::in_place};
-  std::unique_ptr<JsonReader> json_;  // made for the first event
+  std::unique_ptr<JsonReaderLease> json_;  // made for the first event
   std::string whole_;
   Completion completion_;
   std::size_t kept_bytes_ = 0;

@@ -143,10 +143,8 @@ class Anthropic final : public Dialect {
 
   std::string request_body(const ChatRequest& request, const std::string& model,
                            const Capabilities& capabilities, bool stream) const override {
-    Json body = Json::object({{"model", model},
-                              {"max_tokens", request.max_tokens},
-                              {"messages", messages_json(request)},
-                              {"stream", stream}});
+    Json body = Json::object({{"model", model}, {"max_tokens", request.max_tokens}});
+    body.set("messages", messages_json(request)).set("stream", stream);
     if (const std::string system = system_text(request); !system.empty()) {
       body.set("system", system);
     }

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
-#include "necrocode/base/digest.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/llm/answer_stream.hpp"
 #include "necrocode/llm/prices.hpp"
-#include "necrocode/llm/rate_governor.hpp"
 
 namespace necrocode::llm {
 namespace {
@@ -17,8 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kModelsTimeout{5'000};
-constexpr int kStreamTimes = 10;  // as long as a whole answer may take
-constexpr std::size_t kKeyDigits = 16;
+constexpr int kStreamTimes = 10;              // as long as a whole answer may take
 constexpr std::size_t kMaskableBytesMin = 8;  // Masker's own floor
 constexpr std::size_t kRequestIdBytes = 128;
 constexpr std::size_t kPartialBytes = 64 * limits::kKiB;  // of a broken answer, kept in its error
@@ -56,18 +54,14 @@ std::string base_of(const Dialect& dialect, const std::string& endpoint) {
 /// Each attempt takes its turn, is counted, and its answer tells how many more may follow.
 class Governed final : public net::HttpClient {
  public:
-  Governed(const LLMConfig& config, const std::string& key, std::int64_t tokens, ModelCall& call)
-      : config_(config), key_(key), tokens_(tokens), call_(call) {
-    limits_.requests_per_minute = config.requests_per_minute;
-    limits_.tokens_per_minute = config.tokens_per_minute;
-    const auto url = net::Url::parse(config.endpoint);
-    if (url && !url->is_loopback()) {
-      limits_.min_interval = to_milliseconds(config.min_request_interval);
-    }
-  }
+  Governed(const LLMConfig& config, const std::string& key, const RateLimits& limits,
+           std::int64_t tokens, ModelCall& call)
+      : config_(config), key_(key), limits_(limits), tokens_(tokens), call_(call) {}
 
+  // A turn is waited for no longer than a retry is: a service may say tomorrow.
   net::HttpResponse send(const net::HttpRequest& request, const CallContext& context) override {
-    permit_ = config_.governor->acquire(key_, limits_, tokens_, context);
+    const CallContext patient = context.within(config_.retry.wait_max, *config_.environment.clock);
+    permit_ = config_.governor->acquire(key_, limits_, tokens_, patient);
     ++call_.attempts;
     net::HttpResponse answer = config_.http->send(request, context);
     config_.governor->learn(key_, answer.status, answer.headers);
@@ -79,9 +73,9 @@ class Governed final : public net::HttpClient {
  private:
   const LLMConfig& config_;
   const std::string& key_;
+  const RateLimits& limits_;
   const std::int64_t tokens_;
   ModelCall& call_;
-  RateLimits limits_;
   RateGovernor::Permit permit_;
 };
 
@@ -131,24 +125,26 @@ ModelEndpoint::ModelEndpoint(LLMConfig config)
       masker_(make_masker(config_.api_key)) {
   const std::size_t query = config_.endpoint.find('?');
   if (query != std::string::npos) query_ = config_.endpoint.substr(query);
-  // Its digest tells keys apart and does not tell them.
+  const std::string_view key = config_.api_key.reveal();
   service_key_ = base_ + " " + config_.model + " " + config_.provider;
-  rate_key_ = service_key_ + " " + sha256_hex(config_.api_key.reveal()).substr(0, kKeyDigits);
+  // A hash tells keys apart and does not tell them; it never leaves this process.
+  rate_key_ = service_key_ + " " + std::to_string(std::hash<std::string_view>{}(key));
+  const net::Url url = *net::Url::parse(config_.endpoint);
+  limits_.requests_per_minute = config_.requests_per_minute;
+  limits_.tokens_per_minute = config_.tokens_per_minute;
+  if (!url.is_loopback()) limits_.min_interval = to_milliseconds(config_.min_request_interval);
+  if (!key.empty() && is_azure(url)) {
+    headers_.add("api-key", std::string(key));
+  } else if (!key.empty()) {
+    dialect_.authorize(headers_, key);
+  }
+  dialect_.add_headers(headers_);
 }
 
 net::HttpRequest ModelEndpoint::bare_request(std::string_view path) const {
   net::HttpRequest request;
   request.url = base_ + std::string(path) + query_;
-  if (!config_.api_key.empty()) {
-    const std::string_view key = config_.api_key.reveal();
-    const auto url = net::Url::parse(config_.endpoint);
-    if (url && is_azure(*url)) {
-      request.headers.add("api-key", std::string(key));
-    } else {
-      dialect_.authorize(request.headers, key);
-    }
-  }
-  dialect_.add_headers(request.headers);
+  request.headers = headers_;
   return request;
 }
 
@@ -196,7 +192,8 @@ std::optional<Completion> ModelEndpoint::exchange(ModelCall& call, const ChatReq
   net::HttpRequest http = build(request, used, streamed, context);
   AnswerStream stream(dialect_, request, on_delta, progress_timeout(context));
   if (streamed) stream.receive(http);
-  Governed client(config_, rate_key_, estimate_prompt_tokens(request) + request.max_tokens, call);
+  Governed client(config_, rate_key_, limits_, estimate_prompt_tokens(request) + request.max_tokens,
+                  call);
   const auto worth = [&](const net::HttpResponse& answer) {
     return is_success(answer.status) ? streamed && stream.broke_off() : worth_retrying(answer);
   };

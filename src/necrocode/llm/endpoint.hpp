@@ -13,6 +13,7 @@
 #include "necrocode/llm/capabilities.hpp"
 #include "necrocode/llm/dialect.hpp"
 #include "necrocode/llm/llm_config.hpp"
+#include "necrocode/llm/rate_governor.hpp"
 
 namespace necrocode::llm {
 
@@ -82,6 +83,8 @@ class ModelEndpoint {
   std::string query_;        // with its "?", or empty
   std::string service_key_;  // of what is known of it
   std::string rate_key_;     // the same with the key's digest
+  RateLimits limits_;
+  net::Headers headers_;  // of every request: the key, and what the dialect always sends
   Masker masker_;
 };
 

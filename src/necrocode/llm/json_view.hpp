@@ -7,9 +7,11 @@
 #include <simdjson.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "necrocode/base/limits.hpp"
 
@@ -37,6 +39,15 @@ class JsonView {
     simdjson::dom::array elements;
     if (!value_ || value_->get(elements) != simdjson::SUCCESS) return;
     for (const simdjson::dom::element element : elements) take(JsonView(element));
+  }
+
+  /// Calls `take` with each member's name and value; with none when this is not an object. Cheaper
+  /// than looking for several names, which walks the object for each.
+  template <class Take>
+  void each_member(Take take) const {
+    simdjson::dom::object members;
+    if (!value_ || value_->get(members) != simdjson::SUCCESS) return;
+    for (const auto& [name, value] : members) take(name, JsonView(value));
   }
 
   bool is_object() const { return value_ && value_->is_object(); }
@@ -85,10 +96,35 @@ class JsonReader {
     if (parser_.parse(padded_.data(), text.size(), false).get(root) != simdjson::SUCCESS) return {};
     return JsonView(root);
   }
+  std::size_t capacity() const { return padded_.size(); }
 
  private:
   std::string padded_;
   simdjson::dom::parser parser_;
+};
+
+/// A reader for one answer. A thread keeps one of moderate size for its next answer: making one
+/// costs more than reading a short answer. It is taken out meanwhile, so that whoever is called
+/// while an answer is read may read another.
+class JsonReaderLease {
+ public:
+  JsonReaderLease() : reader_(std::exchange(spare(), nullptr)) {
+    if (!reader_) reader_ = std::make_unique<JsonReader>();
+  }
+  ~JsonReaderLease() {
+    if (reader_->capacity() <= kSpareBytes) spare() = std::move(reader_);
+  }
+  JsonReaderLease(const JsonReaderLease&) = delete;
+  JsonReaderLease& operator=(const JsonReaderLease&) = delete;
+  JsonReader* operator->() { return reader_.get(); }
+
+ private:
+  static constexpr std::size_t kSpareBytes = 64 * limits::kKiB;  // some 16 times that, in all
+  static std::unique_ptr<JsonReader>& spare() {
+    thread_local std::unique_ptr<JsonReader> kept;
+    return kept;
+  }
+  std::unique_ptr<JsonReader> reader_;
 };
 
 }  // namespace necrocode::llm

@@ -102,8 +102,7 @@ std::string_view reasoning_of(JsonView message) {
   return named.empty() ? message["reasoning"].text() : named;
 }
 
-void read_finish(JsonView choice, Completion& completion) {
-  const std::string_view reason = choice["finish_reason"].text();
+void take_finish(std::string_view reason, Completion& completion) {
   if (reason.empty()) return;
   completion.finish_reason = reason;
   completion.finish = meaning(reason);
@@ -121,8 +120,8 @@ class OpenAiChat final : public Dialect {
                            const Capabilities& capabilities, bool stream) const override {
     Json messages = Json::array();
     for (const Message& message : request.messages) messages.push_back(message_json(message));
-    Json body = Json::object({{"model", model}, {"messages", std::move(messages)}});
-    body.set("stream", stream);
+    Json body = Json::object({{"model", model}});
+    body.set("messages", std::move(messages)).set("stream", stream);
     if (stream && capabilities.stream_options) {
       body.set("stream_options", Json::object({{"include_usage", true}}));
     }
@@ -158,7 +157,7 @@ class OpenAiChat final : public Dialect {
           {std::string(call["id"].text()), std::string(function["name"].text()),
            arguments.is_object() ? arguments.dump() : std::string(arguments.text())});
     });
-    read_finish(choice, completion);
+    take_finish(choice["finish_reason"].text(), completion);
     // A whole answer has ended, whether it says so or not.
     if (completion.finish == Finish::kNone) completion.finish = Finish::kStop;
     read_usage(body["usage"], completion.counts);
@@ -166,22 +165,45 @@ class OpenAiChat final : public Dialect {
 
   void read_event(std::string_view, JsonView data, AnswerPieces& pieces) const override {
     Completion& completion = pieces.completion();
-    if (completion.model.empty()) completion.model = data["model"].text();
-    read_usage(data["usage"], completion.counts);
-    const JsonView choice = data["choices"].front();
-    // OpenRouter tells a failure of the provider behind it here.
-    if (choice["error"].is_object()) {
-      pieces.fail(read_error("{\"error\":" + choice["error"].dump() + "}"));
-    }
-    const JsonView delta = choice["delta"];
-    each_text(delta["content"], [&](std::string_view text) { pieces.text(text); });
-    pieces.reasoning(reasoning_of(delta));
-    pieces.refusal(delta["refusal"].text());
-    delta["tool_calls"].each([&](JsonView call) { take_call(call, pieces); });
-    read_finish(choice, completion);
+    data.each_member([&](std::string_view name, JsonView value) {
+      if (name == "choices") {
+        take_choice(value.front(), pieces);
+      } else if (name == "usage") {
+        read_usage(value, completion.counts);
+      } else if (name == "model" && completion.model.empty()) {
+        completion.model = value.text();
+      }
+    });
   }
 
  private:
+  static void take_choice(JsonView choice, AnswerPieces& pieces) {
+    choice.each_member([&](std::string_view name, JsonView value) {
+      if (name == "delta") {
+        take_delta(value, pieces);
+      } else if (name == "finish_reason" && value.is_string()) {
+        take_finish(value.text(), pieces.completion());
+      } else if (name == "error" && value.is_object()) {
+        // OpenRouter tells a failure of the provider behind it here.
+        pieces.fail(read_error("{\"error\":" + value.dump() + "}"));
+      }
+    });
+  }
+
+  static void take_delta(JsonView delta, AnswerPieces& pieces) {
+    delta.each_member([&](std::string_view name, JsonView value) {
+      if (name == "content") {
+        each_text(value, [&](std::string_view text) { pieces.text(text); });
+      } else if (name == "reasoning_content" || (name == "reasoning" && value.is_string())) {
+        pieces.reasoning(value.text());
+      } else if (name == "refusal") {
+        pieces.refusal(value.text());
+      } else if (name == "tool_calls") {
+        value.each([&](JsonView call) { take_call(call, pieces); });
+      }
+    });
+  }
+
   // Gemini and some local services send each call whole and without its number.
   static void take_call(JsonView call, AnswerPieces& pieces) {
     const JsonView function = call["function"];

@@ -106,8 +106,8 @@ class OpenAiResponses final : public Dialect {
                            const Capabilities& capabilities, bool stream) const override {
     Json input = Json::array();
     for (const Message& message : request.messages) add_items(input, message);
-    Json body = Json::object({{"model", model}, {"input", std::move(input)}, {"stream", stream}});
-    body.set("store", false);
+    Json body = Json::object({{"model", model}});
+    body.set("input", std::move(input)).set("stream", stream).set("store", false);
     body.set("max_output_tokens", request.max_tokens);
     if (capabilities.temperature && request.temperature)
       body.set("temperature", *request.temperature);

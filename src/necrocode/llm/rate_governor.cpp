@@ -344,7 +344,9 @@ void RateGovernor::learn(const std::string& key, int status, const net::Headers&
   const SystemTime time = clock_.system_now();
   const std::lock_guard lock(lane->mutex);
   const SteadyTime now = clock_.steady_now();
-  lane->listen(headers, now, time);
+  // What a refusal asks for itself goes before what it counts.
+  const bool asks = status >= 400 && (headers.get("retry-after") || headers.get("retry-after-ms"));
+  if (!asks) lane->listen(headers, now, time);
   lane->refused(status, headers, now, time);
   lane->wake_late(now);
 }

@@ -228,9 +228,9 @@ bool RetryLoop::answered(HttpResponse response) {
     return true;
   }
   const SystemTime time = environment_.clock->system_now();
-  const RetryHint hint = read_retry_hint(response.headers, time);
-  const bool worth = decision_ ? decision_(response) : default_decision(response, hint);
   const bool is_error = response.status >= 400;
+  const RetryHint hint = is_error ? read_retry_hint(response.headers, time) : RetryHint{};
+  const bool worth = decision_ ? decision_(response) : default_decision(response, hint);
   if (is_error && hint.delay) outcome_.retry_at = time + *hint.delay;
   outcome_.response = std::move(response);
   if (!worth) {

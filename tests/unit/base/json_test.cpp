@@ -310,5 +310,26 @@ TEST(Json, DepthCountsArraysAndObjects) {
   EXPECT_EQ(Json::parse(R"([1,{"a":[2]},[]])").depth(), 3u);
 }
 
+TEST(Json, EachByteIsWrittenAsJsonWhereverItStands) {
+  for (int byte = 0; byte < 0x80; ++byte) {
+    for (std::size_t at = 0; at < 24; ++at) {
+      std::string text(24, 'a');
+      text[at] = static_cast<char>(byte);
+      const std::string written = Json(text).dump();
+      EXPECT_EQ(Json::parse(written), Json(text)) << byte << " at " << at;
+      const bool plain = byte >= 0x20 && byte != '"' && byte != '\\' && byte != 0x7f;
+      EXPECT_EQ(written.size() == text.size() + 2, plain) << byte << " at " << at;
+    }
+  }
+  for (std::size_t at = 0; at < 24; ++at) {
+    std::string text(24, 'a');
+    text[at] = '\xff';
+    EXPECT_EQ(Json::parse(Json(text).dump()).string_or(""),
+              std::string(at, 'a') + "\xEF\xBF\xBD" + std::string(23 - at, 'a'));
+    EXPECT_EQ(Json::parse(Json(std::string(at, 'a') + "ö").dump()).string_or(""),
+              std::string(at, 'a') + "ö");
+  }
+}
+
 }  // namespace
 }  // namespace necrocode

@@ -522,6 +522,17 @@ TEST_F(Queue, ManyThreadsThenInTheOrderInWhichTheyAsked) {
   EXPECT_EQ(ended(asked.size()), asked);
 }
 
+TEST_F(Governor, RetryAfterThenItCountsBeforeTheLimitsBesideIt) {
+  const net::Headers counts = {{"x-ratelimit-remaining-tokens", "0"},
+                               {"x-ratelimit-reset-tokens", "6m0s"}};
+  net::Headers both = counts;
+  both.add("Retry-After", "1");
+  learn(429, both);
+  EXPECT_THAT(begin(), DoubleNear(1, 1e-6));
+  learn(200, counts);
+  EXPECT_THAT(begin(100), DoubleNear(360, 1e-6));
+}
+
 TEST(RateGovernorThreads, ManyAskAtOnceThenNoFasterThanTheRate) {
   constexpr int kThreads = 32;
   RateGovernor governor;
