@@ -134,9 +134,13 @@ Parsed parse_text(std::string_view text, std::size_t depth) {
   return {parser.handler().take(), {}};
 }
 
-// True of eight bytes that all stand for themselves: printable ASCII but for '"' and '\\'. Each
-// term has the high bit of a byte set when that byte is below 0x20, one of the two, 0x7f, or not
-// ASCII.
+// What stands for itself in a string.
+bool is_plain(unsigned char c) {
+  return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+// The same of eight bytes. Each term has the high bit of a byte set when that byte is below 0x20,
+// one of the two, 0x7f, or not ASCII.
 bool all_plain(const char* eight) {
   constexpr std::uint64_t kOnes = 0x0101010101010101;
   constexpr std::uint64_t kHigh = 0x8080808080808080;
@@ -152,6 +156,7 @@ bool all_plain(const char* eight) {
 std::size_t plain_prefix(std::string_view text) {
   std::size_t size = 0;
   while (size + 8 <= text.size() && all_plain(text.data() + size)) size += 8;
+  while (size < text.size() && is_plain(static_cast<unsigned char>(text[size]))) ++size;
   return size;
 }
 
@@ -161,6 +166,10 @@ void write_string(std::string& out, std::string_view raw) {
   const std::size_t prefix = plain_prefix(raw);
   out += raw.substr(0, prefix);
   raw.remove_prefix(prefix);
+  if (raw.empty()) {
+    out += '"';
+    return;
+  }
   std::string repaired;
   std::string_view text = raw;
   if (!is_utf8(raw)) text = repaired = to_valid_utf8(raw);
