@@ -47,7 +47,7 @@ std::string told(const llm::Dialect& dialect, std::string_view bytes, std::size_
       request.on_body(bytes.substr(at, piece));
     }
     if (stream.broke_off()) return "broke off: " + stream.so_far().content;
-    const ChatResponse response = llm::to_response(stream.finish(), asked);
+    const llm::ChatResponse response = llm::to_response(stream.finish(), asked);
     std::string text = response.content + "|" + response.reasoning + "|" + response.finish_reason;
     for (const llm::ToolCall& call : response.tool_calls) text += "|" + call.name + call.arguments;
     return text + response.usage.to_json().dump();
