@@ -39,9 +39,12 @@ void llm_example(const std::string& endpoint) {
 
   ChatRequest question;
   question.messages = {{"user", "Answer with one word: hello"}};
-  const ChatResponse answer = llm.chat(question);
-  std::cout << "llm        said \"" << answer.content << "\" for " << answer.usage.total_tokens
-            << " tokens\n";
+  std::cout << "llm        said \"";
+  const auto show = [](const llm::ChatDelta& delta) {
+    if (delta.kind == llm::ChatDelta::Kind::kText) std::cout << delta.text << std::flush;
+  };
+  const ChatResponse answer = llm.stream(question, show);  // chat() waits for the whole
+  std::cout << "\" for " << answer.usage.total_tokens << " tokens\n";
 
   const LLMResponse change = llm.generate_code("Create hello.txt with a greeting.");
   std::cout << "llm        wants to " << llm::to_string(change.code_changes.at(0).operation) << ' '

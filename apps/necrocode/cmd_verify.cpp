@@ -71,6 +71,9 @@ std::string llm_defaults() {
   differences.expect("max_tokens", config.max_tokens, 4000);
   differences.expect("temperature", config.temperature, 0.2);
   differences.expect("provider", config.provider, "openai-chat");
+  differences.expect("min_request_interval", config.min_request_interval, 0.1);
+  differences.expect("requests_per_minute", config.requests_per_minute, 0.0);
+  differences.expect("tokens_per_minute", config.tokens_per_minute, 0.0);
   differences.expect("retries", config.retry.retries, 3);
   return differences.text();
 }
