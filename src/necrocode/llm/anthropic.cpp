@@ -109,13 +109,18 @@ void add_tools(Json& body, const ChatRequest& request, const Capabilities& capab
   }
 }
 
-// What is read from the cache and written to it is not in input_tokens, but in the prompt.
+// What is read from the cache and written to it is not in input_tokens, but in the prompt. A stream
+// tells its counts at its start and again at its end, there perhaps only some of them.
 void read_usage(JsonView usage, TokenCounts& counts) {
   if (!usage.is_object()) return;
-  if (const auto input = usage["input_tokens"].count(kTokensMax)) {
-    counts.cached = count_or_zero(usage["cache_read_input_tokens"]);
-    counts.cache_write = count_or_zero(usage["cache_creation_input_tokens"]);
-    counts.prompt = *input + counts.cached + counts.cache_write;
+  const std::int64_t before = counts.prompt.value_or(0) - counts.cached - counts.cache_write;
+  const auto cached = usage["cache_read_input_tokens"].count(kTokensMax);
+  const auto written = usage["cache_creation_input_tokens"].count(kTokensMax);
+  const auto input = usage["input_tokens"].count(kTokensMax);
+  counts.cached = cached.value_or(counts.cached);
+  counts.cache_write = written.value_or(counts.cache_write);
+  if (input || counts.prompt) {
+    counts.prompt = input.value_or(before) + counts.cached + counts.cache_write;
   }
   if (const auto output = usage["output_tokens"].count(kTokensMax)) counts.completion = output;
 }

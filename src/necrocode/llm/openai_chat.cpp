@@ -172,6 +172,8 @@ class OpenAiChat final : public Dialect {
         read_usage(value, completion.counts);
       } else if (name == "model" && completion.model.empty()) {
         completion.model = value.text();
+      } else if (name == "object" && value.text() == "error") {
+        pieces.fail(read_error(data.dump()));  // vLLM
       }
     });
   }

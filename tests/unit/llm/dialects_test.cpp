@@ -523,6 +523,18 @@ TEST(OpenAiResponses, OutputOfTheLastEventCountsWhereNoOtherCame) {
   EXPECT_EQ(stream.told, "fou");
 }
 
+TEST(Anthropic, CountsAtTheEndReplaceThoseThatTheyName) {
+  Stream stream(anthropic());
+  const Completion answer = stream.whole(
+      "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5,"
+      "\"cache_read_input_tokens\":100}}}\n\n"
+      "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{"
+      "\"cache_creation_input_tokens\":20,\"output_tokens\":7}}\n\n");
+  EXPECT_EQ(answer.counts.prompt, 125);
+  EXPECT_EQ(answer.counts.cached, 100);
+  EXPECT_EQ(answer.counts.completion, 7);
+}
+
 constexpr const char* kAnthropicStream = R"(event: message_start
 data: {"type":"message_start","message":{"id":"m","model":"claude","content":[],"usage":{"input_tokens":5,"cache_read_input_tokens":2,"output_tokens":1}}}
 
@@ -645,6 +657,9 @@ TEST(AnswerStream, FailureInTheMiddleIsRetriedOrTyped) {
   EXPECT_EQ(
       failure_of(provider, "data: {\"choices\":[{\"delta\":{},\"error\":{\"code\":502}}]}\n\n"),
       net::TransportFailure::kReset);
+  Stream vllm(openai_chat());
+  EXPECT_THROW(vllm.feed("data: {\"object\":\"error\",\"message\":\"no\",\"code\":400}\n\n"),
+               ServiceError);
   Stream failed(openai_responses());
   EXPECT_EQ(failure_of(failed,
                        "data: {\"type\":\"response.failed\",\"response\":{\"status\":"

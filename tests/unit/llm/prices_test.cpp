@@ -119,7 +119,7 @@ TEST(PriceTable, WrongTableThenEveryDefectByItsPointer) {
                                            "/e/input: must be a number, not a string",
                                            StartsWith("/e/output: must be between")));
   }
-  EXPECT_THROW(PriceTable(Json::array()), ConfigError);
+  EXPECT_THROW(PriceTable{Json::array()}, ConfigError);
 }
 
 TEST(PriceTable, NothingThenNoPrices) {
