@@ -53,7 +53,7 @@ int record() {
   if (arguments.out.empty()) throw ConfigError("no cassette is named; give --out FILE");
   runtime.require_model_key();
   llm::RecorderOptions options;
-  options.endpoint = runtime.config().llm_endpoint;
+  options.endpoint = runtime.llm_endpoint();
   options.api_key = runtime.credentials().llm_api_key.copy();
   options.out = arguments.out;
   options.masker = runtime.credentials().masker();
@@ -61,7 +61,7 @@ int record() {
   options.server = server_options(parse_listen_address(arguments.listen));
   llm::Recorder recorder(std::move(options));
   recorder.start();
-  print_ready(recorder.url(), {{"records", runtime.config().llm_endpoint}});
+  print_ready(recorder.url(), {{"records", runtime.llm_endpoint()}});
   real_clock().sleep_until(SteadyTime::max(), signals.token());
   recorder.stop();
   const llm::Recorder::Counts counts = recorder.counts();

@@ -123,6 +123,8 @@ class Runtime {
   std::shared_ptr<outbox::Outbox> registry_outbox() const;
   RepoPoolClient pool() const;
   ArtifactStoreClient artifacts() const;
+  /// The configured one, else the provider's own.
+  std::string llm_endpoint() const;
   /// All of a process's model clients share their rates and what they know of the endpoints.
   LLMClient llm() const;
   /// What one run may spend on the model.
@@ -136,7 +138,6 @@ class Runtime {
   using Given = std::pair<config::LoadedConfig, config::Credentials>;
   explicit Runtime(Given given);
   std::string required(const std::string& url, const char* what, const char* flag) const;
-  std::string llm_endpoint() const;
   LLMConfig llm_config() const;
   LLMConfig fallback_config(const Json& fallback, const Secret& key) const;
   config::LoadedConfig loaded_;

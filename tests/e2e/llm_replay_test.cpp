@@ -72,6 +72,12 @@ TEST_F(LlmReplay, RecordedThenTheCassetteAnswersTheSameAlsoAfterAKill) {
   EXPECT_EQ(second, first);
 }
 
+TEST_F(LlmReplay, RecorderOfAProviderThenItsKeyGoesToItsOwnAddress) {
+  extra_env_ = {"LLM_PROVIDER=anthropic", "ANTHROPIC_API_KEY=sk-ant-0123456789"};
+  const Json ready = start_server({"record", "--out", path("recorded.json").string()});
+  EXPECT_EQ(ready["records"], Json("https://api.anthropic.com/v1"));
+}
+
 TEST_F(LlmReplay, RecorderIsStoppedThenItSaysWhatItHas) {
   serve_model({answer(Json("one"))});
   const Json ready = start_server(

@@ -162,7 +162,7 @@ ErrorInfo LLMClient::State::completed(const ModelCall& call, ErrorInfo info) con
   info.service = kService;
   info.operation = call.operation;
   info.target = endpoint.config().model + " at " + endpoint.base();
-  info.attempts = call.attempts;
+  info.attempts = std::max(info.attempts, call.attempts);
   if (info.status == 0) info.status = call.status;
   if (info.request_id.empty()) info.request_id = call.request_id;
   info.maybe_accepted = info.maybe_accepted || call.maybe_accepted;

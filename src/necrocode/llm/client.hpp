@@ -69,7 +69,7 @@ class LLMClient {
   /// and comes through. The answer that counts is the returned one.
   ChatResponse stream(const ChatRequest& request, const llm::OnDelta& on_delta,
                       const CallContext& context = {}, llm::Spending* spending = nullptr);
-  /// The ids of GET {endpoint}/models, once, within 5 s; of the first endpoint. Errors as above.
+  /// The ids of GET {endpoint}/models, of the first endpoint; 5 s an attempt. Errors as above.
   std::vector<std::string> models(const CallContext& context = {});
   /// GET {endpoint}/models, once, within 5 s. Never throws; healthy for any answer but 401, 403 and
   /// 5xx.

@@ -246,6 +246,7 @@ bool RetryLoop::answered(HttpResponse response) {
     outcome_.end = CallEnd::kDeadline;
     return true;
   }
+  if (!is_error) outcome_.maybe_accepted = true;  // it was carried out, and is asked for again
   sleep(wait);
   outcome_.response = {};  // so that a later failure does not speak with this answer's words
   outcome_.retry_at.reset();

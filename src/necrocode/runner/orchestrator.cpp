@@ -263,6 +263,7 @@ class Run {
   }
 
   Implementation call_model(const Assignment& assignment) {
+    spending_.require_left();
     ++result_.model_calls;
     try {
       Implementation answer = services_.executor.implement(assignment, work_, spending_);

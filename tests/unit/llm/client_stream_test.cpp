@@ -145,6 +145,7 @@ TEST(LLMClientStream, EndWithoutAFinishIsRetriedAndNeverSuccess) {
     const ChatResponse response = once.ask();
     EXPECT_EQ(response.content, "four") << cut;
     EXPECT_EQ(response.attempts, 2) << cut;
+    EXPECT_TRUE(response.maybe_billed_twice) << cut;
     EXPECT_THAT(once.told, testing::AnyOf("fo|four", "four")) << cut;
 
     Stream always({cut}, 1);

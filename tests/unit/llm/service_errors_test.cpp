@@ -135,6 +135,7 @@ TEST(ServiceErrors, EachRefusalIsAnErrorOfItsOwn) {
   EXPECT_EQ(thrown<ServiceError>(400, error_body("x", "content_filter")).status, 400);
   EXPECT_EQ(thrown<ServiceError>(422, "{}").status, 422);
   EXPECT_EQ(thrown<Unavailable>(503, "{}").status, 503);
+  EXPECT_EQ(thrown<Unavailable>(408, "{}").status, 408);
 }
 
 }  // namespace
