@@ -140,7 +140,8 @@ void throw_refusal(int status, const ErrorWords& words, ErrorInfo info) {
   if (status == 404) {
     throw NotFound("the model service knows no such model or address", std::move(info));
   }
-  if (status >= 500 || status == 408 || status == 425) throw Unavailable("the model service failed", std::move(info));
+  if (status >= 500 || status == 408 || status == 425)
+    throw Unavailable("the model service failed", std::move(info));
   throw ServiceError("the model service refused the request", std::move(info));
 }
 
