@@ -60,7 +60,7 @@ Secret take_file(const std::string& variable) {
                       " cannot be read: " + why);
   };
   if (!*path) throw SecurityError("$" + variable + " is empty; it must name a credential file");
-  struct stat info {};
+  struct stat info = {};
   if (::stat(path, &info) != 0) unreadable(std::strerror(errno));
   if ((info.st_mode & 0077) != 0) {
     throw SecurityError("the credential file " + std::string(path) + " of $" + variable +

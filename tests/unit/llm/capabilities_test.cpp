@@ -103,7 +103,7 @@ TEST_F(CapabilityFile, LearnedThenTheNextProcessKnowsIt) {
   const Capabilities learned{Format::kJsonObject, false, false, false, false};
   EXPECT_EQ(log_of([&] { table()->learn(kKey, learned); }), "");
   EXPECT_EQ(table()->of(kKey), learned);
-  struct stat info {};
+  struct stat info = {};
   ASSERT_EQ(::stat(file_.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600U);
 }
