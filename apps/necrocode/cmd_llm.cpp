@@ -18,21 +18,36 @@ struct LlmArguments {
 
 LlmArguments arguments;
 
-// A person sees the answer come; a program gets it when it is whole, and never a broken one.
-ChatResponse ask(LLMClient& client, const ChatRequest& request, const CallContext& context) {
+// A person sees the answer come, without a key in it and without what commands a terminal; a
+// program gets it as it is when it is whole, and never a broken one.
+class Screen {
+ public:
+  explicit Screen(const Masker& masker) : text_(masker) {}
+  void show(const llm::ChatDelta& delta) {
+    if (delta.kind == llm::ChatDelta::Kind::kText) print(presentable_text(text_.push(delta.text)));
+    if (delta.kind != llm::ChatDelta::Kind::kRestart) return;
+    finish();
+    note("necrocode: the answer broke off; it is asked for again");
+  }
+  void finish() { print_line(presentable_text(text_.finish())); }
+
+ private:
+  MaskingStream text_;
+};
+
+bool shows_on_screen() {
+  return !arguments.common.json && is_terminal(STDOUT_FILENO);
+}
+
+ChatResponse ask(const Runtime& runtime, const ChatRequest& request, const CallContext& context) {
+  LLMClient client = runtime.llm();
   if (arguments.whole) return client.chat(request, context);
-  const bool show = !arguments.common.json && is_terminal(STDOUT_FILENO);
-  return client.stream(
-      request,
-      [show](const llm::ChatDelta& delta) {
-        if (!show) return;
-        if (delta.kind == llm::ChatDelta::Kind::kText) print(delta.text);
-        if (delta.kind == llm::ChatDelta::Kind::kRestart) {
-          print_line("");
-          note("necrocode: the answer broke off; it is asked for again");
-        }
-      },
-      context);
+  if (!shows_on_screen()) return client.stream(request, {}, context);
+  Screen screen(runtime.masker());
+  ChatResponse answer = client.stream(
+      request, [&screen](const llm::ChatDelta& delta) { screen.show(delta); }, context);
+  screen.finish();
+  return answer;
 }
 
 int chat() {
@@ -42,8 +57,7 @@ int chat() {
   ChatRequest request;
   if (!arguments.system.empty()) request.messages.push_back({"system", arguments.system});
   request.messages.push_back({"user", arguments.prompt});
-  LLMClient client = runtime.llm();
-  const ChatResponse answer = ask(client, request, signals.context());
+  const ChatResponse answer = ask(runtime, request, signals.context());
   if (arguments.common.json) {
     print_json(Json::object({{"content", answer.content},
                              {"reasoning", answer.reasoning},
@@ -55,9 +69,10 @@ int chat() {
                              {"maybe_billed_twice", answer.maybe_billed_twice},
                              {"duration_ms", answer.duration.count()},
                              {"usage", answer.usage.to_json()}}));
-  } else {
-    const bool shown = !arguments.whole && is_terminal(STDOUT_FILENO);
-    print_line(shown ? std::string() : answer.content);
+  } else if (!shows_on_screen()) {
+    print_line(answer.content);
+  } else if (arguments.whole) {
+    print_line(presentable_text(answer.content));
   }
   return 0;
 }

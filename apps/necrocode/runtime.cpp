@@ -23,6 +23,10 @@ namespace {
 
 constexpr const char* kAnthropicEndpoint = "https://api.anthropic.com/v1";
 
+std::string default_endpoint(const std::string& provider) {
+  return provider == "anthropic" ? kAnthropicEndpoint : LLMConfig().endpoint;
+}
+
 }  // namespace
 
 void CommonOptions::declare(Cli& cli) {
@@ -175,6 +179,7 @@ Runtime::Runtime(Given given)
   }
   const bool json = config().log_format == "json" ||
                     (config().log_format == "auto" && ::isatty(STDERR_FILENO) != 1);
+  has_credentials_ = credentials_.llm_fallback_keys.size() == config().llm_fallbacks.size();
   log::configure(log::parse_level(config().log_level).value_or(log::Level::kWarn),
                  json ? log::Format::kJson : log::Format::kText);
   log::set_masker(masker_);
@@ -267,7 +272,9 @@ LLMConfig Runtime::fallback_config(const Json& fallback, const Secret& key) cons
   const std::string first = llm.endpoint;
   llm.model = fallback["model"].string_or(llm.model);
   llm.provider = fallback["provider"].string_or(llm.provider);
-  llm.endpoint = fallback["endpoint"].string_or(llm.endpoint);
+  const bool same_vendor = llm.provider == config().llm_provider;
+  llm.endpoint =
+      fallback["endpoint"].string_or(same_vendor ? first : default_endpoint(llm.provider));
   llm.timeout_seconds = fallback["timeout_seconds"].as_double().value_or(llm.timeout_seconds);
   llm.temperature = fallback["temperature"].as_double().value_or(llm.temperature);
   if (const auto tokens = fallback["max_tokens"].as_int()) {
@@ -283,6 +290,10 @@ LLMClient Runtime::llm() const {
   for (std::size_t i = 0; i < fallbacks.size(); ++i) {
     const std::vector<Secret>& keys = credentials_.llm_fallback_keys;
     const Secret key = i < keys.size() ? keys[i].copy() : Secret();
+    const std::string variable = fallbacks[i]["api_key_env_var"].string_or("");
+    if (!variable.empty() && key.empty() && has_credentials_) {
+      throw ConfigError("$" + variable + ", which llm.fallbacks names as a key, is not set");
+    }
     llm.fallbacks.push_back(fallback_config(fallbacks[i], key));
   }
   llm.http = http_;
@@ -303,8 +314,7 @@ llm::SpendingLimits Runtime::spending_limits() const {
 // The default is OpenAI's; another vendor's dialect is spoken to that vendor.
 std::string Runtime::llm_endpoint() const {
   const bool by_default = loaded_.origin.at("llm.endpoint") == "default";
-  if (by_default && config().llm_provider == "anthropic") return kAnthropicEndpoint;
-  return config().llm_endpoint;
+  return by_default ? default_endpoint(config().llm_provider) : config().llm_endpoint;
 }
 
 bool Runtime::has_model() const {

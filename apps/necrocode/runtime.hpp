@@ -142,6 +142,7 @@ class Runtime {
   LLMConfig fallback_config(const Json& fallback, const Secret& key) const;
   config::LoadedConfig loaded_;
   config::Credentials credentials_;
+  bool has_credentials_ = false;  ///< they were read, not only taken out of the environment
   std::shared_ptr<const Masker> masker_;
   std::shared_ptr<net::HttpClient> http_;
   std::function<void(const net::CallReport&)> on_call_;

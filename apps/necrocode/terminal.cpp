@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <utility>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
@@ -67,6 +68,19 @@ std::string masked(std::string_view text) {
 
 std::string presentable(std::string_view text) {
   return printable(masked(text));
+}
+
+std::string presentable_text(std::string_view text) {
+  std::string shown;
+  for (const std::string_view line : split(text, '\n')) {
+    if (!shown.empty() || line.data() != text.data()) shown += '\n';
+    bool first = true;
+    for (const std::string_view cell : split(line, '\t')) {
+      if (!std::exchange(first, false)) shown += '\t';
+      shown += printable(cell);
+    }
+  }
+  return shown;
 }
 
 void print(std::string_view text) {

@@ -21,6 +21,9 @@ std::string masked(std::string_view text);
 /// this, not before: half a secret is not recognized.
 std::string presentable(std::string_view text);
 
+/// The same of a text of several lines: what moves a cursor or hides is shown, lines and tabs stay.
+std::string presentable_text(std::string_view text);
+
 /// Writes to stdout, masked. A closed pipe is quiet; any other failure throws StorageError.
 void print(std::string_view text);
 /// Byte for byte: the content of an artifact that the user asked for.

@@ -141,6 +141,15 @@ TEST_F(RunWithModel, RefusedKeyThenTheFallbackAnswersAndItsCostIsTold) {
   EXPECT_GT(result["implementation"]["usage"]["cost_usd"].as_double().value_or(0), 0);
 }
 
+TEST_F(RunWithModel, KeyOfAFallbackThenForItsOwnAddressOrRefused) {
+  extra_env_ = {"LLM_API_KEY=sk-first-0123456789"};
+  const std::string config = write_config(
+      "llm:\n  endpoint: http://127.0.0.1:9/v1\n  fallbacks:\n    - model: other\n"
+      "      api_key_env_var: NOT_THERE\n");
+  EXPECT_EQ(run({"llm", "chat", "x", "--config", config}), 2);
+  EXPECT_THAT(stderr_text(), HasSubstr("$NOT_THERE"));
+}
+
 TEST_F(RunWithModel, CapReachedThenNoFurtherCallAndSeven) {
   serve_model({answer(Json("no change at all")), answer(change({{"file.txt", "good\n"}}))});
   const std::string config = write_config("budgets: {run_tokens: 1}\n");

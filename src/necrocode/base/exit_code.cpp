@@ -9,13 +9,15 @@ ExitCode model_exit_code(const ServiceError& error) {
   if (dynamic_cast<const Unauthorized*>(&error)) return ExitCode::kModelRefused;
   // A web page, {"error"} or no choices with status 200: an answer, but not one to use.
   if (dynamic_cast<const InvalidResponse*>(&error)) return ExitCode::kModelUnusable;
+  const bool for_good = error.info().end == CallEnd::kPermanent;
+  if (error.info().status == 402) return ExitCode::kModelRefused;
   // A quota or a spend cap that is used up, with whatever status it came: no retry helps.
-  const bool limited = dynamic_cast<const RateLimited*>(&error) != nullptr;
-  if (limited && error.info().end == CallEnd::kPermanent) return ExitCode::kModelRefused;
-  const int status = error.info().status;
-  if (status == 400 || status == 404 || status == 413 || status == 422)
-    return ExitCode::kModelUnusable;
-  return ExitCode::kModelUnavailable;
+  if (dynamic_cast<const RateLimited*>(&error)) {
+    return for_good ? ExitCode::kModelRefused : ExitCode::kModelUnavailable;
+  }
+  if (dynamic_cast<const Unavailable*>(&error)) return ExitCode::kModelUnavailable;
+  // The request itself was refused: another one may be answered, this one never.
+  return for_good ? ExitCode::kModelUnusable : ExitCode::kModelUnavailable;
 }
 
 }  // namespace

@@ -10,6 +10,8 @@ namespace necrocode::llm {
 namespace {
 
 constexpr std::string_view kDone = "[DONE]";
+constexpr std::chrono::milliseconds kEndWait{1'000};  // after the last event, for the body's end
+constexpr std::size_t kNameBytes = 1024;              // of a tool, a call, a model
 
 // How an event stream begins, for services that do not say that it is one.
 bool looks_like_events(std::string_view text) {
@@ -18,6 +20,15 @@ bool looks_like_events(std::string_view text) {
 
 [[noreturn]] void break_attempt(net::TransportFailure failure, const std::string& detail) {
   throw net::TransportError(failure, net::Delivery::kResponseStarted, false, detail);
+}
+
+// simdjson takes some twelve bytes for each value. Text holds commas too, so only what could be too
+// many is counted by the reader that knows a limit.
+bool has_too_many_values(std::string_view text) {
+  if (text.size() <= limits::kJsonValues) return false;
+  const auto marks = std::count_if(text.begin(), text.end(),
+                                   [](char c) { return c == ',' || c == '[' || c == '{'; });
+  return static_cast<std::size_t>(marks) > limits::kJsonValues && !Json::try_parse(text);
 }
 
 [[noreturn]] void too_large() {
@@ -30,7 +41,7 @@ bool looks_like_events(std::string_view text) {
 
 Completion read_whole(const Dialect& dialect, std::string_view body, int status) {
   JsonReaderLease reader;
-  const auto json = reader->read(body);
+  const auto json = has_too_many_values(body) ? std::nullopt : reader->read(body);
   if (!json) {
     const bool html = trim(body).starts_with("<");
     not_a_completion(html ? "it is a web page" : "it is not JSON", body, status);
@@ -42,7 +53,8 @@ Completion read_whole(const Dialect& dialect, std::string_view body, int status)
                      status);
   }
   Completion completion;
-  dialect.read_answer(*json, completion);
+  const std::string reason = dialect.read_answer(*json, completion);
+  if (!reason.empty()) not_a_completion(reason, body, status);
   return completion;
 }
 
@@ -75,6 +87,7 @@ void AnswerStream::begin(const net::HttpResponse& head) {
   is_json_ = type.find("json") != std::string::npos;
   form_ = type.find("event-stream") != std::string::npos ? Form::kEvents : Form::kUnknown;
   give_up_ = real_clock().steady_now() + progress_;
+  head_ = {head.status, head.headers, {}};
 }
 
 Usage AnswerStream::spent() const {
@@ -91,8 +104,8 @@ void AnswerStream::restart() {
   completion_ = {};
   kept_bytes_ = 0;
   numbers_.clear();
+  ended_ = false;
   failure_.reset();
-  give_up_ = SteadyTime::max();
   if (std::exchange(told_, false)) on_delta_({ChatDelta::Kind::kRestart, {}, 0});
 }
 
@@ -103,21 +116,25 @@ bool AnswerStream::take(std::string_view bytes) {
   if (form_ == Form::kWhole) {
     if (whole_.size() + bytes.size() > limits::kModelAnswerBytes) too_large();
     whole_.append(bytes);
-    has_progressed_ = true;
-  } else {
-    events_->take(bytes, [this](const net::StreamEvent& event) { take_event(event); });
+    return true;
   }
-  if (std::exchange(has_progressed_, false)) give_up_ = real_clock().steady_now() + progress_;
+  events_->take(bytes, [this](const net::StreamEvent& event) { take_event(event); });
+  if (ended_) {
+    // Its end comes at once, as a rule, and leaves the connection for the next.
+    give_up_ = std::min(give_up_, real_clock().steady_now() + kEndWait);
+  } else if (std::exchange(has_progressed_, false)) {
+    give_up_ = real_clock().steady_now() + progress_;
+  }
   return true;
 }
 
 void AnswerStream::take_event(const net::StreamEvent& event) {
-  if (event.data == kDone) return;
+  if (ended_) return;
+  if (event.data == kDone) return end();
   if (!json_) json_ = std::make_unique<JsonReaderLease>();
   const auto data = (*json_)->read(event.data);
   if (!data || !data->is_object()) {
-    break_attempt(net::TransportFailure::kMalformed,
-                  "an event of the model's answer is no JSON object");
+    malformed("an event of the model's answer is no JSON object");
   }
   if ((*data)["error"].given()) fail(read_error(event.data));
   dialect_.read_event(event.name, *data, *this);
@@ -133,10 +150,12 @@ Completion AnswerStream::finish() {
     completion_ = read_whole(dialect_, whole_, 200);
     tell_whole(completion_, on_delta_);
   }
-  return std::move(completion_);
+  kept_bytes_ = 0;  // what comes of it is the caller's to count
+  return std::exchange(completion_, {});
 }
 
 void AnswerStream::progressed(ChatDelta::Kind kind, std::string_view piece, std::size_t tool_call) {
+  if (completion_.finish != Finish::kNone) malformed("the model's answer goes on after its end");
   has_progressed_ = true;
   kept_bytes_ += piece.size();
   if (kept_bytes_ > limits::kModelAnswerBytes) too_large();
@@ -163,30 +182,61 @@ void AnswerStream::refusal(std::string_view piece) {
   completion_.refusal.append(piece);
 }
 
-void AnswerStream::tool_call(std::size_t index, std::string_view id, std::string_view name,
-                             std::string_view arguments) {
-  const auto found = std::find(numbers_.begin(), numbers_.end(), index);
-  const auto at = static_cast<std::size_t>(found - numbers_.begin());
-  if (found == numbers_.end()) {
-    if (numbers_.size() >= kToolCallsMax) {
-      break_attempt(net::TransportFailure::kTooLarge,
-                    "the answer calls more than " + std::to_string(kToolCallsMax) + " tools");
-    }
-    numbers_.push_back(index);
-    completion_.tool_calls.emplace_back();
-  } else if (arguments.empty()) {
-    return;
+std::optional<std::size_t> AnswerStream::call_at(std::size_t index) const {
+  const auto found = std::find(numbers_.rbegin(), numbers_.rend(), std::optional(index));
+  if (found == numbers_.rend()) return std::nullopt;
+  return static_cast<std::size_t>(numbers_.rend() - found) - 1;
+}
+
+std::size_t AnswerStream::begin_call(std::optional<std::size_t> index) {
+  if (numbers_.size() >= kToolCallsMax) {
+    break_attempt(net::TransportFailure::kTooLarge,
+                  "the answer calls more than " + std::to_string(kToolCallsMax) + " tools");
   }
-  progressed(ChatDelta::Kind::kToolCall, arguments, at);
-  ToolCall& call = completion_.tool_calls[at];
-  // Some services repeat id and name with each piece.
+  numbers_.push_back(index);
+  completion_.tool_calls.emplace_back();
+  return numbers_.size() - 1;
+}
+
+void AnswerStream::tool_call(std::optional<std::size_t> index, std::string_view id,
+                             std::string_view name, std::string_view arguments) {
+  if (id.size() > kNameBytes || name.size() > kNameBytes) {
+    malformed("the id or name of a tool's call is too long");
+  }
+  std::optional<std::size_t> at = index ? call_at(*index) : std::nullopt;
+  if (!index && !numbers_.empty()) at = numbers_.size() - 1;
+  if (at) {
+    const ToolCall& last = completion_.tool_calls[*at];
+    // Some services repeat id and name with each piece; some count each call as the first.
+    const bool another_id = !id.empty() && !last.id.empty() && last.id != id;
+    if (another_id || (!index && id.empty() && !name.empty())) at.reset();
+  }
+  const bool begins = !at;
+  if (begins && id.empty() && name.empty()) malformed("a tool's call begins without a name");
+  if (!begins && arguments.empty()) return;
+  if (begins) at = begin_call(index);
+  progressed(ChatDelta::Kind::kToolCall, arguments, *at);
+  ToolCall& call = completion_.tool_calls[*at];
   if (call.id.empty()) call.id = id;
   if (call.name.empty()) call.name = name;
   call.arguments.append(arguments);
 }
 
-bool AnswerStream::has_tool_call(std::size_t index) const {
-  return std::find(numbers_.begin(), numbers_.end(), index) != numbers_.end();
+void AnswerStream::whole_arguments(std::size_t index, std::string_view arguments) {
+  if (const auto at = call_at(index)) completion_.tool_calls[*at].arguments = arguments;
+}
+
+void AnswerStream::finish(std::string_view reason, Finish meaning) {
+  if (completion_.finish == Finish::kNone) {
+    completion_.finish_reason = reason.substr(0, kNameBytes);
+    completion_.finish = meaning;
+  } else if (completion_.finish != meaning) {
+    malformed("the model's answer ends twice, in two ways");
+  }
+}
+
+void AnswerStream::malformed(const std::string& reason) {
+  break_attempt(net::TransportFailure::kMalformed, reason);
 }
 
 void AnswerStream::fail(const ErrorWords& words) {
@@ -194,7 +244,9 @@ void AnswerStream::fail(const ErrorWords& words) {
   if (worth_retrying(words)) {
     break_attempt(net::TransportFailure::kReset, "the service failed in the middle of its answer");
   }
-  throw_refusal(status_of(words), words, {});
+  ErrorInfo info;
+  info.end = CallEnd::kPermanent;
+  throw_refusal(status_of(words), words, std::move(info));
 }
 
 }  // namespace necrocode::llm

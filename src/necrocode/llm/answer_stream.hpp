@@ -32,6 +32,10 @@ class AnswerStream final : private AnswerPieces {
   void receive(net::HttpRequest& request);
   /// True of a 2xx answer that ended without saying that it was whole.
   bool broke_off() const;
+  /// It is whole, whatever becomes of the connection.
+  bool complete() const { return form_ == Form::kEvents && completion_.finish != Finish::kNone; }
+  /// The head of the last attempt that brought one; status 0 when none did.
+  const net::HttpResponse& head() const { return head_; }
   /// The answer, when it did not break off; throws InvalidResponse for what is no completion.
   Completion finish();
   /// What has come of it so far.
@@ -51,14 +55,21 @@ class AnswerStream final : private AnswerPieces {
   void restart();
   void take_event(const net::StreamEvent& event);
   void progressed(ChatDelta::Kind kind, std::string_view piece, std::size_t tool_call = 0);
+  /// The last call of that number: its place.
+  std::optional<std::size_t> call_at(std::size_t index) const;
+  std::size_t begin_call(std::optional<std::size_t> index);
 
   Completion& completion() override { return completion_; }
   void text(std::string_view piece) override;
   void reasoning(std::string_view piece) override;
   void refusal(std::string_view piece) override;
-  void tool_call(std::size_t index, std::string_view id, std::string_view name,
+  void tool_call(std::optional<std::size_t> index, std::string_view id, std::string_view name,
                  std::string_view arguments) override;
-  bool has_tool_call(std::size_t index) const override;
+  void whole_arguments(std::size_t index, std::string_view arguments) override;
+  bool has_tool_call(std::size_t index) const override { return call_at(index).has_value(); }
+  void finish(std::string_view reason, Finish meaning) override;
+  void end() override { ended_ = true; }
+  [[noreturn]] void malformed(const std::string& reason) override;
   [[noreturn]] void fail(const ErrorWords& words) override;
 
   const Dialect& dialect_;
@@ -74,7 +85,9 @@ class AnswerStream final : private AnswerPieces {
   std::string whole_;
   Completion completion_;
   std::size_t kept_bytes_ = 0;
-  std::vector<std::size_t> numbers_;  // of the tool calls, as the service counts them
+  std::vector<std::optional<std::size_t>> numbers_;  // of the tool calls, as the service counts
+  bool ended_ = false;
+  net::HttpResponse head_;
   bool has_progressed_ = false;
   bool told_ = false;  // anything to on_delta_
   Usage lost_;

@@ -17,6 +17,7 @@ struct StopReason {
   Finish finish;
 };
 constexpr StopReason kStopReasons[] = {
+    {"end_turn", Finish::kStop},     {"stop_sequence", Finish::kStop},
     {"max_tokens", Finish::kLength}, {"model_context_window_exceeded", Finish::kLength},
     {"refusal", Finish::kRefused},   {"tool_use", Finish::kToolCalls},
     {"pause_turn", Finish::kLength},  // of tools on their side, which are not asked for
@@ -26,7 +27,7 @@ Finish meaning(std::string_view word) {
   for (const StopReason& known : kStopReasons) {
     if (known.word == word) return known.finish;
   }
-  return Finish::kStop;
+  return Finish::kFailed;  // perhaps half of an answer
 }
 
 bool asks_for_schema(const ChatRequest& request, const Capabilities& capabilities) {
@@ -125,12 +126,6 @@ void read_usage(JsonView usage, TokenCounts& counts) {
   if (const auto output = usage["output_tokens"].count(kTokensMax)) counts.completion = output;
 }
 
-void read_stop(JsonView reason, Completion& completion) {
-  if (!reason.is_string()) return;
-  completion.finish_reason = reason.text();
-  completion.finish = meaning(reason.text());
-}
-
 bool is_answer(JsonView block) {
   return block["type"].text() == "tool_use" && block["name"].text() == kAnswerTool;
 }
@@ -139,6 +134,7 @@ class Anthropic final : public Dialect {
  public:
   std::string_view name() const override { return "anthropic"; }
   std::string_view path() const override { return "/messages"; }
+  std::string_view models_path() const override { return "/models?limit=1000"; }
   void authorize(net::Headers& headers, std::string_view key) const override {
     headers.add("x-api-key", std::string(key));
   }
@@ -160,26 +156,28 @@ class Anthropic final : public Dialect {
     return body.dump();
   }
 
-  void read_answer(JsonView body, Completion& completion) const override {
-    if (!body["content"].is_array()) not_a_completion("it has no content", body.dump(), 200);
+  std::string read_answer(JsonView body, Completion& completion) const override {
+    if (!body["content"].is_array()) return "it has no content";
     completion.model = body["model"].text();
     read_usage(body["usage"], completion.counts);
-    read_stop(body["stop_reason"], completion);
-    if (completion.finish == Finish::kNone) {
-      not_a_completion("it has no stop_reason", body.dump(), 200);
-    }
+    completion.finish_reason = body["stop_reason"].text();
+    if (completion.finish_reason.empty()) return "it has no stop_reason";
+    completion.finish = meaning(completion.finish_reason);
+    std::string defect;
     body["content"].each([&](JsonView block) {
       if (is_answer(block)) {
         completion.content.append(block["input"].dump());
-      } else if (block["type"].text() == "tool_use" &&
-                 completion.tool_calls.size() < kToolCallsMax) {
-        completion.tool_calls.push_back({std::string(block["id"].text()),
-                                         std::string(block["name"].text()), block["input"].dump()});
+      } else if (block["type"].text() == "tool_use") {
+        const std::string reason = add_tool_call(
+            completion, {std::string(block["id"].text()), std::string(block["name"].text()),
+                         arguments_text(block["input"])});
+        if (defect.empty()) defect = reason;
       } else {
         completion.content.append(block["text"].text());
         completion.reasoning.append(block["thinking"].text());
       }
     });
+    return defect;
   }
 
   void read_event(std::string_view event, JsonView data, AnswerPieces& pieces) const override {
@@ -189,23 +187,34 @@ class Anthropic final : public Dialect {
     if (type == "content_block_delta") {
       take_delta(data, pieces);
     } else if (type == "content_block_start") {
-      const JsonView block = data["content_block"];
-      pieces.text(block["text"].text());
-      if (block["type"].text() == "tool_use" && !is_answer(block)) {
-        pieces.tool_call(index_of(data), block["id"].text(), block["name"].text(), {});
-      }
+      begin_block(index_of(data), data["content_block"], pieces);
     } else if (type == "message_start") {
       completion.model = data["message"]["model"].text();
       read_usage(data["message"]["usage"], completion.counts);
     } else if (type == "message_delta") {
-      read_stop(data["delta"]["stop_reason"], completion);
       read_usage(data["usage"], completion.counts);
+      const std::string_view reason = data["delta"]["stop_reason"].text();
+      if (!reason.empty()) pieces.finish(reason, meaning(reason));
+    } else if (type == "message_stop") {
+      pieces.end();
     }
   }
 
  private:
   static std::size_t index_of(JsonView data) {
     return static_cast<std::size_t>(data["index"].count(kBlocksMax).value_or(0));
+  }
+  // The input comes in pieces after it; some services send it whole, here.
+  static void begin_block(std::size_t index, JsonView block, AnswerPieces& pieces) {
+    pieces.text(block["text"].text());
+    if (block["type"].text() != "tool_use") return;
+    const std::string input = block["input"].is_object() ? block["input"].dump() : std::string();
+    const std::string_view told = input == "{}" ? std::string_view() : std::string_view(input);
+    if (is_answer(block)) {
+      pieces.text(told);
+    } else {
+      pieces.tool_call(index, block["id"].text(), block["name"].text(), told);
+    }
   }
   // The pieces of the answering tool's input are the content.
   static void take_delta(JsonView data, AnswerPieces& pieces) {

@@ -71,14 +71,61 @@ LLMConfig completed(LLMConfig config) {
   return config;
 }
 
+std::shared_ptr<const Masker> make_masker(const LLMConfig& config) {
+  std::vector<const Secret*> keys;
+  // Shorter ones are placeholders of local servers ("none"), and parts of ordinary words.
+  const auto add = [&keys](const Secret& key) {
+    if (key.reveal().size() >= limits::kSecretBytesMin) keys.push_back(&key);
+  };
+  add(config.api_key);
+  for (const LLMConfig& fallback : config.fallbacks) add(fallback.api_key);
+  return std::make_shared<const Masker>(keys);
+}
+
+/// What the listener threw: not to be taken for anything that a service did.
+struct ListenerFailure {
+  std::exception_ptr thrown;
+};
+
+llm::OnDelta guarded(const llm::OnDelta& on_delta) {
+  if (!on_delta) return {};
+  return [&on_delta](const llm::ChatDelta& delta) {
+    try {
+      on_delta(delta);
+    } catch (...) {
+      throw ListenerFailure{std::current_exception()};
+    }
+  };
+}
+
 std::vector<ModelEndpoint> make_endpoints(LLMConfig config) {
   config = completed(std::move(config));
+  const std::shared_ptr<const Masker> masker = make_masker(config);
   std::vector<LLMConfig> fallbacks = std::exchange(config.fallbacks, {});
   std::vector<ModelEndpoint> endpoints;
   endpoints.reserve(1 + fallbacks.size());
-  endpoints.emplace_back(std::move(config));
-  for (LLMConfig& fallback : fallbacks) endpoints.emplace_back(std::move(fallback));
+  endpoints.emplace_back(std::move(config), masker);
+  for (LLMConfig& fallback : fallbacks) endpoints.emplace_back(std::move(fallback), masker);
   return endpoints;
+}
+
+/// An endpoint that said when to ask again.
+struct Limited {
+  std::exception_ptr error;
+  ModelCall call;  // as it stood then
+};
+
+/// The error of the last endpoint; but where that was out of reach, what another said of when it
+/// will answer is worth more.
+[[noreturn]] void throw_last(const RunnerError& last, const std::optional<Limited>& limited,
+                             ModelCall& call) {
+  const bool out_of_reach = is_a<Unavailable>(last) || is_a<TimeoutError>(last);
+  if (!limited || !out_of_reach) throw;
+  call.asked = limited->call.asked;
+  call.status = limited->call.status;
+  call.request_id = limited->call.request_id;
+  call.partial = limited->call.partial;
+  std::rethrow_exception(limited->error);
 }
 
 }  // namespace
@@ -103,8 +150,9 @@ struct LLMClient::State {
   template <class Body>
   auto told(std::string operation, const std::filesystem::path& workspace,
             const CallContext& context, llm::Spending* spending, Body body) const;
-  /// Told by the endpoint that was asked last.
-  const ModelEndpoint& asked(const ModelCall& call) const;
+  const ModelEndpoint& asked(const ModelCall& call) const {
+    return call.asked != nullptr ? *call.asked : first();
+  }
   ErrorInfo completed(const ModelCall& call, ErrorInfo info) const;
   void report(const ModelCall& call, const std::filesystem::path& workspace, SteadyTime start,
               const RunnerError* error) const;
@@ -122,11 +170,17 @@ ChatResponse LLMClient::State::ask_any(ModelCall& call, const ChatRequest& reque
       on_delta(delta);
     };
   }
+  std::optional<Limited> limited;
   for (const ModelEndpoint& endpoint : endpoints) {
     try {
       return endpoint.ask(call, request, stream, listening, context);
     } catch (const RunnerError& error) {
-      if (&endpoint == &endpoints.back() || !another_may_answer(error, context, clock())) throw;
+      call.maybe_accepted = call.maybe_accepted || error.info().maybe_accepted;
+      if (!limited && is_a<RateLimited>(error) && error.info().retry_at) {
+        limited = Limited{std::current_exception(), call};
+      }
+      if (!another_may_answer(error, context, clock())) throw;
+      if (&endpoint == &endpoints.back()) throw_last(error, limited, call);
       log::warn("model service failed, asking the next", {{"service", kService},
                                                           {"endpoint", endpoint.base()},
                                                           {"model", endpoint.config().model},
@@ -148,13 +202,6 @@ ChatResponse LLMClient::State::exchange(ModelCall& call, const ChatRequest& requ
   response.maybe_billed_twice = call.maybe_accepted;
   response.duration = since(start);
   return response;
-}
-
-const ModelEndpoint& LLMClient::State::asked(const ModelCall& call) const {
-  for (const ModelEndpoint& endpoint : endpoints) {
-    if (endpoint.base() == call.endpoint && endpoint.config().model == call.model) return endpoint;
-  }
-  return first();
 }
 
 ErrorInfo LLMClient::State::completed(const ModelCall& call, ErrorInfo info) const {
@@ -205,6 +252,10 @@ auto LLMClient::State::told(std::string operation, const std::filesystem::path& 
              ContextLengthExceeded, InvalidResponse, ServiceError, ImplementationError,
              SecurityError, TaskContextValidationError>(error, info);
     throw;
+  } catch (const ListenerFailure& failure) {
+    const RunnerError ended_by("ended by its listener");
+    ended(&ended_by);
+    std::rethrow_exception(failure.thrown);
   }
 }
 
@@ -213,8 +264,8 @@ void LLMClient::State::report(const ModelCall& call, const std::filesystem::path
   const auto duration = clock().steady_now() - start;
   log::info("model call", {{"service", kService},
                            {"operation", call.operation},
-                           {"model", call.model},
-                           {"endpoint", call.endpoint},
+                           {"model", asked(call).config().model},
+                           {"endpoint", asked(call).base()},
                            {"workspace", workspace.string()},
                            {"status", call.status},
                            {"attempts", call.attempts},
@@ -234,7 +285,7 @@ void LLMClient::State::report(const ModelCall& call, const std::filesystem::path
   }
   told.duration = duration;
   told.began = clock().system_now() - std::chrono::duration_cast<SystemTime::duration>(duration);
-  told.model = call.model;
+  told.model = asked(call).config().model;
   told.usage = call.usage;
   told.maybe_billed_twice = call.maybe_accepted;
   if (call.span) {
@@ -260,7 +311,7 @@ ChatResponse LLMClient::stream(const ChatRequest& request, const llm::OnDelta& o
                                const CallContext& context, llm::Spending* spending) {
   return state_->told("stream", {}, context, spending,
                       [&](ModelCall& call, const CallContext& own) {
-                        return state_->exchange(call, request, true, on_delta, own);
+                        return state_->exchange(call, request, true, guarded(on_delta), own);
                       });
 }
 

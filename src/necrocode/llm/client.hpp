@@ -20,7 +20,7 @@ using ChatResponse = llm::ChatResponse;
 
 /// Thread-safe. An answer is at most limits::kModelAnswerBytes. What a 400 teaches about an
 /// endpoint (json_schema, max_completion_tokens, temperature, streaming) is remembered and does not
-/// count as an attempt. All attempts take their turn from the governor; one loop retries (see
+/// count as an attempt. All questions take their turn from the governor; one loop retries (see
 /// net/retry.hpp), also an answer that broke off, whole. An answer is never asked for again because
 /// of its content.
 ///

@@ -128,6 +128,7 @@ std::optional<Json> find_object(const Answer& answer) {
   std::size_t wreck_name = 0;  // where the name first stands in it
   std::size_t scanned = 0;
   DiffLines diff_lines(text);
+  std::size_t next_name = text.find(kListName);  // the name's first place from here on
   std::size_t at = text.find('{');
   while (at != std::string_view::npos && scanned < limits::kModelScanBytes) {
     std::size_t next = at + 1;
@@ -151,7 +152,11 @@ std::optional<Json> find_object(const Answer& answer) {
       } else {
         if (!within) {
           wreck_end = at + piece.size();
-          wreck_name = text.find(kListName, at);
+          // Looked for once: what lies before has none.
+          if (next_name != std::string_view::npos && next_name < at) {
+            next_name = text.find(kListName, at);
+          }
+          wreck_name = next_name;
         }
         if (broken.empty() && piece.find(kListName) != std::string_view::npos) {
           broken = end == kNotClosed ? "its JSON is cut off" : syntax_error(piece);

@@ -1,5 +1,7 @@
 #include "necrocode/llm/completion.hpp"
 
+#include <algorithm>
+
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
 
@@ -64,11 +66,17 @@ Usage usage_of(const Completion& completion, const ChatRequest& request) {
   const TokenCounts& counts = completion.counts;
   std::size_t bytes = completion.content.size() + completion.reasoning.size();
   for (const ToolCall& call : completion.tool_calls) bytes += call.arguments.size();
+  // Nothing comes of nothing: a count of zero is one that was not made.
+  const bool counted =
+      counts.prompt.value_or(0) > 0 && (counts.completion.value_or(0) > 0 || bytes == 0);
   Usage usage;
-  usage.estimated = !counts.prompt || !counts.completion;
-  usage.prompt_tokens = counts.prompt ? *counts.prompt : estimate_prompt_tokens(request);
-  usage.completion_tokens = counts.completion ? *counts.completion : estimate_tokens(bytes);
-  usage.total_tokens = counts.total.value_or(usage.prompt_tokens + usage.completion_tokens);
+  usage.estimated = !counted;
+  usage.prompt_tokens =
+      counts.prompt.value_or(0) > 0 ? *counts.prompt : estimate_prompt_tokens(request);
+  usage.completion_tokens =
+      counts.completion.value_or(0) > 0 ? *counts.completion : estimate_tokens(bytes);
+  usage.total_tokens =
+      std::max(counts.total.value_or(0), usage.prompt_tokens + usage.completion_tokens);
   usage.cached_tokens = counts.cached;
   usage.cache_write_tokens = counts.cache_write;
   usage.reasoning_tokens = counts.reasoning;
@@ -80,7 +88,8 @@ ChatResponse to_response(Completion completion, const ChatRequest& request) {
     ErrorInfo info;
     info.detail = info.partial = completion.content;
     info.end = CallEnd::kPermanent;
-    throw InvalidResponse("the model service's answer is not a completion: it ended with an error",
+    throw InvalidResponse("the model service's answer is not a completion: it ended with \"" +
+                              completion.finish_reason + "\"",
                           std::move(info));
   }
   std::string reason = defect(completion, request);

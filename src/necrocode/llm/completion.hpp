@@ -20,7 +20,7 @@ enum class Finish {
   kLength,     ///< cut off at the token limit
   kFiltered,   ///< taken away by a content filter
   kRefused,    ///< the model refused
-  kFailed,     ///< the service failed in the middle
+  kFailed,     ///< the service failed in the middle, or ended it by a word that nobody knows
 };
 
 /// Counts as the service gave them; nothing where it gave none.

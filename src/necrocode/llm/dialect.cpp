@@ -4,6 +4,7 @@
 #include <array>
 
 #include "necrocode/base/text.hpp"
+#include "necrocode/llm/json_view.hpp"
 
 namespace necrocode::llm {
 namespace {
@@ -33,37 +34,66 @@ std::string known_dialects() {
   return join(names, ", ");
 }
 
+namespace {
+
+// What a refusal is about: the parameter it names, else its words. What has no form of its own may
+// be an echo of the request, which names everything: of that only the beginning counts.
+std::string subject_of(const net::HttpResponse& answer, const ErrorWords& words) {
+  constexpr std::size_t kPlainBytes = 300;
+  if (!words.param.empty()) return ascii_lower(words.param);
+  if (!words.message.empty()) return ascii_lower(words.message);
+  return Json::try_parse(answer.body) ? std::string()
+                                      : ascii_lower(answer.body.substr(0, kPlainBytes));
+}
+
+}  // namespace
+
 Capabilities learn(const net::HttpResponse& answer, const ChatRequest& request, bool streamed,
                    const Capabilities& used) {
   if (answer.status != 400) return used;
   Capabilities learned = used;
   const ErrorWords words = read_error(answer.body);
   if (classify(answer.status, words) != Refusal::kOther) return learned;
-  // Some endpoints answer 400 with plain text: then all of it are the words.
-  const std::string text = ascii_lower(words.message.empty() ? answer.body : words.message) + " " +
-                           ascii_lower(words.param);
-  const bool unsupported = contains_any(words.code, {"unsupported", "unknown"}) ||
-                           contains_any(text, {"support", "not allowed", "not permitted",
-                                               "deprecated", "unrecognized", "unknown"});
+  const std::string subject = subject_of(answer, words);
+  const std::string text = subject + " " + ascii_lower(words.message);
+  const auto about = [&](std::initializer_list<std::string_view> names) {
+    return contains_any(subject, names);
+  };
+  const bool by_code = contains_any(words.code, {"unsupported", "unknown"});
+  const bool unsupported =
+      by_code ||
+      contains_any(text, {"not support", "unsupported", "does not stream", "not allowed",
+                          "not permitted", "deprecated", "unrecognized", "unknown", "verified to"});
   const bool asked_for_format = !request.json_schema.is_null() && used.format != Format::kText;
-  if (streamed && used.stream_options && contains_any(text, {"stream_options"})) {
+  // A schema that is wrong is wrong everywhere.
+  const bool bad_schema = contains_any(text, {"invalid schema"});
+  if (streamed && used.stream_options && about({"stream_options"})) {
     learned.stream_options = false;
-  } else if (asked_for_format &&
-             contains_any(text, {"response_format", "json_schema", "json_object", "text.format",
-                                 "structured output", "tool_choice"})) {
+  } else if (asked_for_format && !bad_schema &&
+             about({"response_format", "json_schema", "json_object", "text.format",
+                    "structured output", "tool_choice"})) {
     learned.format = used.format == Format::kJsonSchema ? Format::kJsonObject : Format::kText;
   } else if (used.max_tokens && (contains_any(text, {"max_completion_tokens"}) ||
-                                 (contains_any(words.code, {"unsupported", "unknown"}) &&
-                                  contains_any(text, {"max_tokens"})))) {
+                                 (by_code && about({"max_tokens"})))) {
     learned.max_tokens = false;  // "max_tokens is too large: …" is not meant
-  } else if (used.temperature && unsupported && contains_any(text, {"temperature"})) {
+  } else if (used.temperature && unsupported && about({"temperature"})) {
     learned.temperature = false;
-  } else if (streamed &&
-             (words.param == "stream" || contains_any(text, {"\"stream\"", "'stream'", "`stream`",
-                                                             "streaming", "not stream"}))) {
+  } else if (streamed && unsupported && about({"stream"})) {
     learned.stream = false;
   }
   return learned;
+}
+
+std::string arguments_text(JsonView arguments) {
+  if (arguments.is_string()) return std::string(arguments.text());
+  // Of another type than an object they are told as they are, and refused for it.
+  return arguments.given() ? arguments.dump() : std::string();
+}
+
+std::string add_tool_call(Completion& completion, ToolCall call) {
+  if (completion.tool_calls.size() >= kToolCallsMax) return "it calls too many tools";
+  completion.tool_calls.push_back(std::move(call));
+  return {};
 }
 
 bool is_general_choice(std::string_view tool_choice) {

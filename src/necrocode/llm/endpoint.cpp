@@ -16,8 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kModelsTimeout{5'000};
-constexpr int kStreamTimes = 10;              // as long as a whole answer may take
-constexpr std::size_t kMaskableBytesMin = 8;  // Masker's own floor
+constexpr int kStreamTimes = 10;  // as long as a whole answer may take
 constexpr std::size_t kRequestIdBytes = 128;
 constexpr std::size_t kPartialBytes = 64 * limits::kKiB;  // of a broken answer, kept in its error
 
@@ -25,20 +24,14 @@ milliseconds to_milliseconds(double seconds) {
   return milliseconds(static_cast<std::int64_t>(std::ceil(seconds * 1000)));
 }
 
-Masker make_masker(const Secret& key) {
-  // Shorter ones are placeholders of local servers ("none"), and parts of ordinary words.
-  if (key.reveal().size() < kMaskableBytesMin) return Masker();
-  return Masker({&key});
-}
-
 bool is_azure(const net::Url& url) {
   return url.host.ends_with(".azure.com") || url.path.find("api-version=") != std::string::npos;
 }
 
 // Every vendor's name for it.
-std::string request_id_of(const net::Headers& headers) {
+std::string_view raw_request_id(const net::Headers& headers) {
   for (const char* name : {"x-request-id", "request-id", "apim-request-id"}) {
-    if (const auto id = headers.get(name)) return shorten(printable(*id), kRequestIdBytes);
+    if (const auto id = headers.get(name)) return *id;
   }
   return {};
 }
@@ -55,15 +48,20 @@ std::string base_of(const Dialect& dialect, const std::string& endpoint) {
 class Governed final : public net::HttpClient {
  public:
   Governed(const LLMConfig& config, const std::string& key, const RateLimits& limits,
-           std::int64_t tokens, ModelCall& call)
-      : config_(config), key_(key), limits_(limits), tokens_(tokens), call_(call) {}
+           std::int64_t tokens, const AnswerStream& stream, ModelCall& call)
+      : config_(config),
+        key_(key),
+        limits_(limits),
+        tokens_(tokens),
+        stream_(stream),
+        call_(call) {}
 
   // A turn is waited for no longer than a retry is: a service may say tomorrow.
   net::HttpResponse send(const net::HttpRequest& request, const CallContext& context) override {
     const CallContext patient = context.within(config_.retry.wait_max, *config_.environment.clock);
     permit_ = config_.governor->acquire(key_, limits_, tokens_, patient);
     ++call_.attempts;
-    net::HttpResponse answer = config_.http->send(request, context);
+    net::HttpResponse answer = exchange(request, context);
     config_.governor->learn(key_, answer.status, answer.headers);
     return answer;
   }
@@ -71,10 +69,23 @@ class Governed final : public net::HttpClient {
   void settle(const Usage& usage) { permit_.settle(usage.total_tokens); }
 
  private:
+  // An answer that is whole is one, though its connection stays open or breaks.
+  net::HttpResponse exchange(const net::HttpRequest& request, const CallContext& context) {
+    try {
+      return config_.http->send(request, context);
+    } catch (const net::TransportError& error) {
+      const bool broke = error.failure() == net::TransportFailure::kTimeout ||
+                         error.failure() == net::TransportFailure::kReset;
+      if (!broke || !stream_.complete() || stream_.failure()) throw;
+      return stream_.head();
+    }
+  }
+
   const LLMConfig& config_;
   const std::string& key_;
   const RateLimits& limits_;
   const std::int64_t tokens_;
+  const AnswerStream& stream_;
   ModelCall& call_;
   RateGovernor::Permit permit_;
 };
@@ -98,10 +109,9 @@ class Governed final : public net::HttpClient {
   throw_refusal(answer.status, words, std::move(info));
 }
 
-[[noreturn]] void throw_broken_off(const AnswerStream& stream, const net::RetryOutcome& outcome) {
+[[noreturn]] void throw_broken_off(const net::RetryOutcome& outcome) {
   ErrorInfo info;
   info.end = outcome.end;
-  info.partial = stream.so_far().content;
   info.maybe_accepted = true;
   throw Unavailable("the model's answer broke off: it ended without saying so", std::move(info));
 }
@@ -112,17 +122,11 @@ bool is_success(int status) {
 
 }  // namespace
 
-void ModelCall::take(const Completion& so_far, const Usage& spent, const ErrorInfo& info) {
-  usage += spent;
-  maybe_accepted = maybe_accepted || info.maybe_accepted;
-  partial = so_far.content;
-}
-
-ModelEndpoint::ModelEndpoint(LLMConfig config)
+ModelEndpoint::ModelEndpoint(LLMConfig config, std::shared_ptr<const Masker> masker)
     : config_(std::move(config)),
       dialect_(*find_dialect(config_.provider)),
       base_(base_of(dialect_, config_.endpoint)),
-      masker_(make_masker(config_.api_key)) {
+      masker_(std::move(masker)) {
   const std::size_t query = config_.endpoint.find('?');
   if (query != std::string::npos) query_ = config_.endpoint.substr(query);
   const std::string_view key = config_.api_key.reveal();
@@ -143,7 +147,10 @@ ModelEndpoint::ModelEndpoint(LLMConfig config)
 
 net::HttpRequest ModelEndpoint::bare_request(std::string_view path) const {
   net::HttpRequest request;
-  request.url = base_ + std::string(path) + query_;
+  request.url = base_ + std::string(path);
+  if (!query_.empty()) {
+    request.url += path.find('?') == std::string_view::npos ? query_ : "&" + query_.substr(1);
+  }
   request.headers = headers_;
   return request;
 }
@@ -183,17 +190,35 @@ net::HttpRequest ModelEndpoint::build(const ChatRequest& request, const Capabili
 }
 
 // One question to the endpoint as it is known, retries included. Nothing when it was refused for
-// something that is now known, and left out of `used`.
+// something that is now left out of `used`.
 std::optional<Completion> ModelEndpoint::exchange(ModelCall& call, const ChatRequest& request,
                                                   Capabilities& used, bool may_stream,
                                                   const OnDelta& on_delta,
                                                   const CallContext& context) const {
   const bool streamed = may_stream && used.stream;
-  net::HttpRequest http = build(request, used, streamed, context);
   AnswerStream stream(dialect_, request, on_delta, progress_timeout(context));
+  std::optional<Completion> completion;
+  try {
+    completion = converse(call, request, used, streamed, stream, context);
+  } catch (...) {
+    call.usage += price(stream.spent());
+    call.partial = stream.so_far().content;
+    if (call.request_id.empty()) call.request_id = request_id_of(stream.head().headers);
+    throw;
+  }
+  call.usage += price(stream.lost());
+  if (completion && !streamed) tell_whole(*completion, on_delta);
+  return completion;
+}
+
+std::optional<Completion> ModelEndpoint::converse(ModelCall& call, const ChatRequest& request,
+                                                  Capabilities& used, bool streamed,
+                                                  AnswerStream& stream,
+                                                  const CallContext& context) const {
+  net::HttpRequest http = build(request, used, streamed, context);
   if (streamed) stream.receive(http);
   Governed client(config_, rate_key_, limits_, estimate_prompt_tokens(request) + request.max_tokens,
-                  call);
+                  stream, call);
   const auto worth = [&](const net::HttpResponse& answer) {
     return is_success(answer.status) ? streamed && stream.broke_off() : worth_retrying(answer);
   };
@@ -201,51 +226,51 @@ std::optional<Completion> ModelEndpoint::exchange(ModelCall& call, const ChatReq
   try {
     outcome =
         net::send_with_retries(client, http, config_.retry, context, config_.environment, worth);
-  } catch (const RunnerError& error) {
-    call.take(stream.so_far(), price(stream.spent()), error.info());
-    if (stream.failure() && dynamic_cast<const Unavailable*>(&error) != nullptr) {
-      throw_refusal(status_of(*stream.failure()), *stream.failure(), error.info());
-    }
-    throw;
+  } catch (const Unavailable& error) {
+    if (!stream.failure()) throw;
+    throw_refusal(status_of(*stream.failure()), *stream.failure(), error.info());
   }
   const net::HttpResponse& answer = outcome.response;
   call.status = answer.status;
   call.request_id = request_id_of(answer.headers);
   call.maybe_accepted = call.maybe_accepted || outcome.maybe_accepted;
-  if (teaches(answer, request, streamed, used)) {
+  const Capabilities learned = learn(answer, request, streamed, used);
+  if (learned != used) {
+    used = learned;
     --call.attempts;
     call.status = 0;
+    client.settle({});
     return std::nullopt;
   }
   if (!is_success(answer.status)) refuse(outcome);
-  call.usage += price(stream.lost());
-  if (streamed && stream.broke_off()) throw_broken_off(stream, outcome);
+  if (streamed && stream.broke_off()) throw_broken_off(outcome);
   Completion completion =
       streamed ? stream.finish() : read_whole(dialect_, answer.body, answer.status);
-  if (!streamed) tell_whole(completion, on_delta);
   client.settle(usage_of(completion, request));
   return completion;
 }
 
-bool ModelEndpoint::teaches(const net::HttpResponse& answer, const ChatRequest& request,
-                            bool streamed, Capabilities& used) const {
-  const Capabilities learned = learn(answer, request, streamed, used);
-  if (learned == used) return false;
-  used = config_.capabilities->learn(service_key_, learned);
-  return true;
+// What was told of the endpoint asked before is not this one's.
+void ModelEndpoint::begin(ModelCall& call) const {
+  call.asked = this;
+  call.status = 0;
+  call.request_id.clear();
+  call.partial.clear();
 }
 
 ChatResponse ModelEndpoint::ask(ModelCall& call, ChatRequest request, bool stream,
                                 const OnDelta& on_delta, const CallContext& context) const {
-  call.model = config_.model;
-  call.endpoint = base_;
+  begin(call);
   if (request.max_tokens <= 0) request.max_tokens = config_.max_tokens;
   if (!request.temperature) request.temperature = config_.temperature;
-  Capabilities used = capabilities();
+  const Capabilities known = capabilities();
+  Capabilities used = known;
   std::optional<Completion> completion;
   while (!completion) {  // each round takes a capability away, and there are few
     completion = exchange(call, request, used, stream, on_delta, context);
   }
+  // Only now it is known that this was what it refused.
+  if (used != known) config_.capabilities->learn(service_key_, used);
   const Usage own = price(usage_of(*completion, request), completion->model);
   call.usage += own;
   ChatResponse response = to_response(std::move(*completion), request);
@@ -267,9 +292,8 @@ Capabilities ModelEndpoint::capabilities() const {
 }
 
 std::vector<std::string> ModelEndpoint::models(ModelCall& call, const CallContext& context) const {
-  call.model = config_.model;
-  call.endpoint = base_;
-  net::HttpRequest request = bare_request("/models");
+  begin(call);
+  net::HttpRequest request = bare_request(dialect_.models_path());
   request.timeouts.total = kModelsTimeout;
   const net::RetryOutcome outcome = net::send_with_retries(
       *config_.http, request, config_.retry, context, config_.environment,
@@ -298,13 +322,17 @@ net::BreakerState ModelEndpoint::breaker() const {
   return config_.http->hosts().of(base_)->breaker.state(real_clock().steady_now());
 }
 
+std::string ModelEndpoint::request_id_of(const net::Headers& headers) const {
+  return shorten(safe(raw_request_id(headers)), kRequestIdBytes);
+}
+
 std::string ModelEndpoint::safe(std::string_view text) const {
-  return shorten(printable(masker_.mask_head(text, limits::kModelHeadBytes)),
+  return shorten(printable(masker_->mask_head(text, limits::kModelHeadBytes)),
                  limits::kModelMessageBytes);
 }
 
 std::string ModelEndpoint::safe_partial(std::string_view text) const {
-  return masker_.mask_head(text, kPartialBytes);
+  return masker_->mask_head(text, kPartialBytes);
 }
 
 }  // namespace necrocode::llm

@@ -3,6 +3,7 @@
 // of the answer, is LLMClient's.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,29 +20,28 @@ namespace necrocode::llm {
 
 class AnswerStream;
 
+class ModelEndpoint;
+
 /// What of one call is told, by its errors, its log record and its report.
 struct ModelCall {
-  std::string operation;  ///< the client's method
-  std::string model;      ///< that was asked last
-  std::string endpoint;   ///< that was asked last
+  std::string operation;                 ///< the client's method
+  const ModelEndpoint* asked = nullptr;  ///< the last one; null before anything was sent
   int attempts = 0;
-  int status = 0;
-  std::string request_id;
+  int status = 0;               ///< the asked one's, as are the next and `partial`
+  std::string request_id;       ///< masked
+  std::string partial;          ///< what came of an answer that broke off; raw
   bool maybe_accepted = false;  ///< an attempt may have been carried out, unanswered
   Usage usage;                  ///< also of answers that cannot be used or broke off
-  std::string partial;          ///< what came of the last one that broke off
   std::optional<TraceContext> span;
   std::string parent_span_id;
-
-  /// An exchange failed with `info`.
-  void take(const Completion& so_far, const Usage& spent, const ErrorInfo& info);
 };
 
 /// Thread-safe.
 class ModelEndpoint {
  public:
-  /// `config` was checked, and its shared parts are all set.
-  explicit ModelEndpoint(LLMConfig config);
+  /// `config` was checked, and its shared parts are all set. `masker` knows all keys of the client:
+  /// what one service says may hold another's.
+  ModelEndpoint(LLMConfig config, std::shared_ptr<const Masker> masker);
 
   /// One exchange, retries included; streamed where `stream` and the endpoint allows it. Fills
   /// `call` as it goes. Throws what LLMClient throws, its info not completed yet.
@@ -60,7 +60,7 @@ class ModelEndpoint {
 
   const LLMConfig& config() const { return config_; }
   const std::string& base() const { return base_; }
-  const Masker& masker() const { return masker_; }
+  const Masker& masker() const { return *masker_; }
   Capabilities capabilities() const;
 
  private:
@@ -73,8 +73,11 @@ class ModelEndpoint {
   std::optional<Completion> exchange(ModelCall& call, const ChatRequest& request,
                                      Capabilities& used, bool may_stream, const OnDelta& on_delta,
                                      const CallContext& context) const;
-  bool teaches(const net::HttpResponse& answer, const ChatRequest& request, bool streamed,
-               Capabilities& used) const;
+  std::optional<Completion> converse(ModelCall& call, const ChatRequest& request,
+                                     Capabilities& used, bool streamed, AnswerStream& stream,
+                                     const CallContext& context) const;
+  void begin(ModelCall& call) const;
+  std::string request_id_of(const net::Headers& headers) const;
   Usage price(Usage usage, const std::string& answered = {}) const;
 
   LLMConfig config_;
@@ -85,7 +88,7 @@ class ModelEndpoint {
   std::string rate_key_;     // the same with the key's digest
   RateLimits limits_;
   net::Headers headers_;  // of every request: the key, and what the dialect always sends
-  Masker masker_;
+  std::shared_ptr<const Masker> masker_;
 };
 
 /// What is wrong in the configuration: ConfigError with all of it.

@@ -13,8 +13,19 @@ struct FinishWord {
   std::string_view word;
   Finish finish;
 };
-// OpenAI's words, and those of Mistral, DeepSeek, OpenRouter and gateways before other dialects.
+// OpenAI's words, and those of Mistral, DeepSeek, TGI, Together and gateways before other dialects.
+// What stands here neither as good nor as bad may mean that half of the answer is missing.
 constexpr FinishWord kFinishWords[] = {
+    {"stop", Finish::kStop},
+    {"eos", Finish::kStop},
+    {"eos_token", Finish::kStop},
+    {"stop_sequence", Finish::kStop},
+    {"end_turn", Finish::kStop},
+    {"STOP", Finish::kStop},
+    {"COMPLETE", Finish::kStop},
+    {"tool_calls", Finish::kToolCalls},
+    {"tool_use", Finish::kToolCalls},
+    {"function_call", Finish::kToolCalls},
     {"length", Finish::kLength},
     {"model_length", Finish::kLength},
     {"max_tokens", Finish::kLength},
@@ -23,16 +34,13 @@ constexpr FinishWord kFinishWords[] = {
     {"content_filter", Finish::kFiltered},
     {"SAFETY", Finish::kFiltered},
     {"refusal", Finish::kRefused},
-    {"error", Finish::kFailed},
-    {"tool_calls", Finish::kToolCalls},
-    {"function_call", Finish::kToolCalls},
 };
 
 Finish meaning(std::string_view word) {
   for (const FinishWord& known : kFinishWords) {
     if (known.word == word) return known.finish;
   }
-  return Finish::kStop;
+  return Finish::kFailed;
 }
 
 Json response_format(const Json& schema, Format format) {
@@ -102,12 +110,6 @@ std::string_view reasoning_of(JsonView message) {
   return named.empty() ? message["reasoning"].text() : named;
 }
 
-void take_finish(std::string_view reason, Completion& completion) {
-  if (reason.empty()) return;
-  completion.finish_reason = reason;
-  completion.finish = meaning(reason);
-}
-
 class OpenAiChat final : public Dialect {
  public:
   std::string_view name() const override { return "openai-chat"; }
@@ -135,32 +137,29 @@ class OpenAiChat final : public Dialect {
     return body.dump();
   }
 
-  void read_answer(JsonView body, Completion& completion) const override {
-    if (!body["choices"].is_array() || !body["choices"].front().given()) {
-      not_a_completion("it has no choices", body.dump(), 200);
-    }
+  std::string read_answer(JsonView body, Completion& completion) const override {
     const JsonView choice = body["choices"].front();
+    if (!choice.given()) return "it has no choices";
     const JsonView message = choice["message"];
-    if (!message.is_object()) {
-      not_a_completion("its first choice has no message", body.dump(), 200);
-    }
+    if (!message.is_object()) return "its first choice has no message";
     completion.model = body["model"].text();
     completion.null_content = !message["content"].given();
     each_text(message["content"], [&](std::string_view text) { completion.content.append(text); });
     completion.reasoning = reasoning_of(message);
     completion.refusal = message["refusal"].text();
+    std::string defect;
     message["tool_calls"].each([&](JsonView call) {
-      if (completion.tool_calls.size() >= kToolCallsMax) return;
       const JsonView function = call["function"];
-      const JsonView arguments = function["arguments"];
-      completion.tool_calls.push_back(
-          {std::string(call["id"].text()), std::string(function["name"].text()),
-           arguments.is_object() ? arguments.dump() : std::string(arguments.text())});
+      const std::string reason = add_tool_call(
+          completion, {std::string(call["id"].text()), std::string(function["name"].text()),
+                       arguments_text(function["arguments"])});
+      if (defect.empty()) defect = reason;
     });
-    take_finish(choice["finish_reason"].text(), completion);
-    // A whole answer has ended, whether it says so or not.
-    if (completion.finish == Finish::kNone) completion.finish = Finish::kStop;
     read_usage(body["usage"], completion.counts);
+    completion.finish_reason = choice["finish_reason"].text();
+    if (completion.finish_reason.empty()) return "it does not say why it ended";
+    completion.finish = meaning(completion.finish_reason);
+    return defect;
   }
 
   void read_event(std::string_view, JsonView data, AnswerPieces& pieces) const override {
@@ -179,17 +178,20 @@ class OpenAiChat final : public Dialect {
   }
 
  private:
+  // Its end is told after what it ends with, in whatever order they stand.
   static void take_choice(JsonView choice, AnswerPieces& pieces) {
+    std::string_view reason;
     choice.each_member([&](std::string_view name, JsonView value) {
       if (name == "delta") {
         take_delta(value, pieces);
-      } else if (name == "finish_reason" && value.is_string()) {
-        take_finish(value.text(), pieces.completion());
+      } else if (name == "finish_reason") {
+        reason = value.text();
       } else if (name == "error" && value.is_object()) {
         // OpenRouter tells a failure of the provider behind it here.
         pieces.fail(read_error("{\"error\":" + value.dump() + "}"));
       }
     });
+    if (!reason.empty()) pieces.finish(reason, meaning(reason));
   }
 
   static void take_delta(JsonView delta, AnswerPieces& pieces) {
@@ -209,13 +211,14 @@ class OpenAiChat final : public Dialect {
   // Gemini and some local services send each call whole and without its number.
   static void take_call(JsonView call, AnswerPieces& pieces) {
     const JsonView function = call["function"];
-    const auto number = call["index"].count(kToolCallsMax - 1);
-    std::size_t index = static_cast<std::size_t>(number.value_or(0));
-    const bool begins = call["id"].given() || function["name"].given();
-    while (!number && begins && index < kToolCallsMax && pieces.has_tool_call(index)) ++index;
-    const JsonView arguments = function["arguments"];
+    std::optional<std::size_t> index;
+    if (call["index"].given()) {
+      const auto number = call["index"].count(kToolCallsMax - 1);
+      if (!number) pieces.malformed("a tool's call has a number that is none");
+      index = static_cast<std::size_t>(*number);
+    }
     pieces.tool_call(index, call["id"].text(), function["name"].text(),
-                     arguments.is_object() ? arguments.dump() : std::string(arguments.text()));
+                     arguments_text(function["arguments"]));
   }
 };
 

@@ -58,7 +58,8 @@ void read_usage(JsonView usage, TokenCounts& counts) {
   counts.reasoning = count_or_zero(usage["output_tokens_details"]["reasoning_tokens"]);
 }
 
-void read_item(JsonView item, Completion& completion) {
+// Why it cannot be taken; empty when it can.
+std::string read_item(JsonView item, Completion& completion) {
   const std::string_view type = item["type"].text();
   if (type == "message") {
     item["content"].each([&](JsonView part) {
@@ -69,29 +70,36 @@ void read_item(JsonView item, Completion& completion) {
     const auto add = [&](JsonView part) { completion.reasoning.append(part["text"].text()); };
     item["summary"].each(add);
     item["content"].each(add);
-  } else if (type == "function_call" && completion.tool_calls.size() < kToolCallsMax) {
-    completion.tool_calls.push_back({std::string(item["call_id"].text()),
-                                     std::string(item["name"].text()),
-                                     std::string(item["arguments"].text())});
+  } else if (type == "function_call") {
+    return add_tool_call(completion,
+                         {std::string(item["call_id"].text()), std::string(item["name"].text()),
+                          arguments_text(item["arguments"])});
   }
+  return {};
 }
 
-// How the response stands: its end, model and usage.
-void read_state(JsonView response, Completion& completion) {
-  if (response["model"].is_string()) completion.model = response["model"].text();
-  read_usage(response["usage"], completion.counts);
-  const std::string_view status = response["status"].text();
-  if (status == "completed") {
-    completion.finish_reason = status;
-    completion.finish = completion.tool_calls.empty() ? Finish::kStop : Finish::kToolCalls;
-  } else if (status == "incomplete") {
-    const std::string_view reason = response["incomplete_details"]["reason"].text();
-    completion.finish_reason = reason.empty() ? status : reason;
-    completion.finish = reason == "content_filter" ? Finish::kFiltered : Finish::kLength;
-  } else if (status == "failed" || status == "cancelled") {
-    completion.finish_reason = status;
-    completion.finish = Finish::kFailed;
-  }
+std::string read_output(JsonView output, Completion& completion) {
+  std::string defect;
+  output.each([&](JsonView item) {
+    const std::string reason = read_item(item, completion);
+    if (defect.empty()) defect = reason;
+  });
+  return defect;
+}
+
+struct End {
+  std::string reason;
+  Finish meaning = Finish::kNone;
+};
+
+End end_of(JsonView response, bool calls_tools) {
+  const std::string status(response["status"].text());
+  if (status == "completed") return {status, calls_tools ? Finish::kToolCalls : Finish::kStop};
+  if (status == "failed" || status == "cancelled") return {status, Finish::kFailed};
+  if (status != "incomplete") return {};
+  const std::string reason(response["incomplete_details"]["reason"].text());
+  return {reason.empty() ? status : reason,
+          reason == "content_filter" ? Finish::kFiltered : Finish::kLength};
 }
 
 class OpenAiResponses final : public Dialect {
@@ -119,13 +127,16 @@ class OpenAiResponses final : public Dialect {
     return body.dump();
   }
 
-  void read_answer(JsonView body, Completion& completion) const override {
-    if (!body["output"].is_array()) not_a_completion("it has no output", body.dump(), 200);
-    body["output"].each([&](JsonView item) { read_item(item, completion); });
-    read_state(body, completion);
-    if (completion.finish == Finish::kNone) {
-      not_a_completion("its status is not one of an ended response", body.dump(), 200);
-    }
+  std::string read_answer(JsonView body, Completion& completion) const override {
+    if (!body["output"].is_array()) return "it has no output";
+    const std::string defect = read_output(body["output"], completion);
+    completion.model = body["model"].text();
+    read_usage(body["usage"], completion.counts);
+    End end = end_of(body, !completion.tool_calls.empty());
+    if (end.meaning == Finish::kNone) return "its status is not one of an ended response";
+    completion.finish_reason = std::move(end.reason);
+    completion.finish = end.meaning;
+    return defect;
   }
 
   // Every event names its type in its data, too; some services leave out the event's own name.
@@ -144,11 +155,12 @@ class OpenAiResponses final : public Dialect {
     } else if (type == "response.output_item.added") {
       const JsonView item = data["item"];
       if (item["type"].text() == "function_call") {
-        pieces.tool_call(number, item["call_id"].text(), item["name"].text(),
-                         item["arguments"].text());
+        pieces.tool_call(number, item["call_id"].text(), item["name"].text(), {});
       }
     } else if (type == "response.function_call_arguments.delta") {
       pieces.tool_call(number, {}, {}, data["delta"].text());
+    } else if (type == "response.function_call_arguments.done") {
+      pieces.whole_arguments(number, data["arguments"].text());
     } else if (type == "response.failed" || type == "error") {
       pieces.fail(read_error(data.dump()));
     } else if (type == "response.completed" || type == "response.incomplete") {
@@ -159,20 +171,24 @@ class OpenAiResponses final : public Dialect {
  private:
   static constexpr std::int64_t kOutputsMax = 1'000'000;
 
-  // Some services send the output only with the last event.
+  // The response as it ended counts, where it is told: some services send little before it.
   static void end(JsonView response, AnswerPieces& pieces) {
     Completion& completion = pieces.completion();
-    if (completion.content.empty() && completion.tool_calls.empty() && completion.refusal.empty()) {
-      Completion whole;
-      response["output"].each([&](JsonView item) { read_item(item, whole); });
-      pieces.text(whole.content);
-      pieces.refusal(whole.refusal);
-      for (std::size_t i = 0; i < whole.tool_calls.size(); ++i) {
-        const ToolCall& call = whole.tool_calls[i];
-        pieces.tool_call(i, call.id, call.name, call.arguments);
-      }
-    }
-    read_state(response, completion);
+    Completion whole;
+    const std::string defect = read_output(response["output"], whole);
+    if (!defect.empty()) pieces.malformed(defect);
+    if (completion.content.empty()) pieces.text(whole.content);
+    if (completion.refusal.empty()) pieces.refusal(whole.refusal);
+    if (!whole.content.empty()) completion.content = std::move(whole.content);
+    if (!whole.reasoning.empty()) completion.reasoning = std::move(whole.reasoning);
+    if (!whole.refusal.empty()) completion.refusal = std::move(whole.refusal);
+    if (!whole.tool_calls.empty()) completion.tool_calls = std::move(whole.tool_calls);
+    if (response["model"].is_string()) completion.model = response["model"].text();
+    read_usage(response["usage"], completion.counts);
+    const End end = end_of(response, !completion.tool_calls.empty());
+    if (end.meaning == Finish::kNone) pieces.malformed("the response ended without its status");
+    pieces.finish(end.reason, end.meaning);
+    pieces.end();
   }
 };
 

@@ -119,7 +119,7 @@ bool add_chat_delta(Read& read, const Json& delta) {
     if (index == calls.size()) calls.emplace_back();
     const ToolCall more = chat_call(part);
     if (!more.id.empty()) calls[index].id = more.id;
-    calls[index].name += more.name;
+    if (calls[index].name.empty()) calls[index].name = more.name;  // some repeat it
     calls[index].arguments += more.arguments;
   }
   return true;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <stop_token>
@@ -13,6 +14,7 @@
 #include "necrocode/llm/recorded_answer.hpp"
 #include "necrocode/llm/relay.hpp"
 #include "necrocode/llm/replay_delivery.hpp"
+#include "necrocode/net/event_stream.hpp"
 #include "necrocode/net/handler_pool.hpp"
 #include "necrocode/observe/log.hpp"
 
@@ -54,7 +56,8 @@ std::string_view key_header(ModelApi api, const net::Headers& headers) {
 net::Headers upstream_headers(ModelApi api, const net::Headers& given, const Secret& key) {
   net::Headers headers;
   for (const auto& [name, value] : given) {
-    if (is_of_the_connection(name) || is_key_header(name) || iequals(name, "Accept-Encoding")) {
+    if (is_of_the_connection(name) || is_key_header(name) ||
+        is_one_of(name, {"Accept-Encoding", "Cookie", "X-Goog-Api-Key"})) {
       continue;
     }
     headers.add(name, value);
@@ -141,6 +144,28 @@ void mask(DrillAnswer& answer, const Masker& masker) {
 }
 
 }  // namespace
+
+void join_texts(const Json& value, const std::string& name,
+                std::map<std::string, std::string>& texts) {
+  if (const auto text = value.as_string()) texts[name] += *text;
+  for (const Json& item : value.items()) join_texts(item, name, texts);
+  for (const auto& [inner, member] : value.members()) join_texts(member, inner, texts);
+}
+
+// Whether a stream that is kept as it came has a secret in pieces, which masking cannot see.
+bool holds_secret_in_pieces(const RawAnswer& answer, const Masker& masker) {
+  std::map<std::string, std::string> texts;  // of all events, by the member that holds them
+  net::EventStreamReader reader;
+  try {
+    reader.take(answer.body, [&texts](const net::StreamEvent& event) {
+      if (const auto data = Json::try_parse(event.data)) join_texts(*data, "", texts);
+    });
+  } catch (const InvalidResponse&) {
+    return true;  // too large to be looked at
+  }
+  return std::any_of(texts.begin(), texts.end(),
+                     [&masker](const auto& text) { return masker.contains_secret(text.second); });
+}
 
 CassetteEntry masked(CassetteEntry entry, const Masker& masker) {
   entry.match.model = masker.mask(entry.match.model);
@@ -377,7 +402,10 @@ void Recorder::State::record(const Exchange& exchange, const Observed& seen) {
     // The request's model, which an answer has when it names none, is not told twice.
     auto* whole = std::get_if<CompletionAnswer>(&entry.answer);
     if (whole != nullptr && whole->model == exchange.question.model) whole->model.clear();
-    reason = append(masked(std::move(entry), *options.masker));
+    const auto* raw = std::get_if<RawAnswer>(&entry.answer);
+    reason = raw != nullptr && holds_secret_in_pieces(*raw, *options.masker)
+                 ? "a secret is spread over it"
+                 : append(masked(std::move(entry), *options.masker));
   } else {
     reason = std::get<std::string>(found);
   }

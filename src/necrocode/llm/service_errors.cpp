@@ -95,8 +95,9 @@ Refusal classify(int status, const ErrorWords& words) {
   }
   if (says(words,
            {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}) ||
-      contains_any(message, {"maximum context length", "context_length_exceeded",
-                             "prompt is too long", "exceeds the available context size"})) {
+      contains_any(message,
+                   {"maximum context length", "context_length_exceeded", "prompt is too long",
+                    "request too large for", "exceeds the available context size"})) {
     return Refusal::kContextLength;
   }
   if (says(words, {"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})) {

@@ -532,7 +532,10 @@ SteadyTime Transfer::due() const {
   if (!answer_began && requests_begun > 0 && timeouts.first_byte.count() > 0) {
     next = std::min(next, last_sent + timeouts.first_byte);
   }
-  if (request->progress_deadline != nullptr) next = std::min(next, *request->progress_deadline);
+  // Before the head it is an earlier attempt's.
+  if (headers_complete && body_goes_to_sink() && request->progress_deadline != nullptr) {
+    next = std::min(next, *request->progress_deadline);
+  }
   return next;
 }
 

@@ -65,7 +65,7 @@ struct HttpRequest {
   /// A TransportError that it throws (kReset, kMalformed …) fails the attempt as if the connection
   /// had: the retry loop decides by it.
   std::function<bool(std::string_view piece)> on_body;
-  /// A deadline of this attempt that on_body may move (it is looked at after each piece): bytes may
+  /// A deadline of this attempt from its head on, which on_head sets and on_body may move: bytes may
   /// come without progress. kTimeout when it passes. Null: there is none.
   const SteadyTime* progress_deadline = nullptr;
   /// The head of the 2xx answer whose body on_body gets, before that.

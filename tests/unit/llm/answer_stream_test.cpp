@@ -118,6 +118,35 @@ data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}
   EXPECT_EQ(stream.told, R"([0:][0:{"a"][1:{}][0::1}])");
 }
 
+std::string calls_of(const std::vector<std::string>& deltas) {
+  Stream stream(openai_chat(), conversation());
+  std::string bytes;
+  for (const std::string& delta : deltas) {
+    bytes += "data: {\"choices\":[{\"delta\":{\"tool_calls\":[" + delta + "]}}]}\n\n";
+  }
+  bytes += "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n";
+  std::string told;
+  for (const ToolCall& call : stream.whole(bytes).tool_calls) {
+    told += call.id + " " + call.name + " " + call.arguments + ";";
+  }
+  return told;
+}
+
+// Seen of gateways before other dialects: each call counted as the first, or not at all.
+TEST(OpenAiChat, ToolCallsAreToldApartByTheirIds) {
+  EXPECT_EQ(calls_of({R"({"index":0,"id":"a","function":{"name":"read"}})",
+                      R"({"index":0,"id":"b","function":{"name":"delete","arguments":"{\"p\":"}})",
+                      R"({"index":0,"function":{"arguments":"1}"}})"}),
+            "a read ;b delete {\"p\":1};");
+  EXPECT_EQ(calls_of({R"({"id":"a","function":{"name":"read","arguments":"{}"}})",
+                      R"({"id":"b","function":{"name":"delete","arguments":"{\"p\":"}})",
+                      R"({"function":{"arguments":"1}"}})"}),
+            "a read {};b delete {\"p\":1};");
+  EXPECT_EQ(calls_of({R"({"function":{"name":"read","arguments":"{}"}})",
+                      R"({"function":{"name":"read","arguments":"{}"}})"}),
+            " read {}; read {};");
+}
+
 TEST(OpenAiChat, ToolCallsWithoutNumbersAreCallsOfTheirOwn) {
   Stream stream(openai_chat(), conversation());
   const Completion answer = stream.whole(
@@ -126,6 +155,35 @@ TEST(OpenAiChat, ToolCallsWithoutNumbersAreCallsOfTheirOwn) {
 )");
   ASSERT_EQ(answer.tool_calls.size(), 2u);
   EXPECT_EQ(answer.tool_calls[1].arguments, R"({"a":2})");
+}
+
+TEST(OpenAiResponses, TheResponseAtTheEndCounts) {
+  Stream stream(openai_responses(), conversation());
+  const Completion answer =
+      stream.whole(R"(data: {"type":"response.output_text.delta","output_index":0,"delta":"hel"}
+
+data: {"type":"response.output_item.added","output_index":1,"item":{"type":"function_call","call_id":"c1","name":"f","arguments":""}}
+
+data: {"type":"response.completed","response":{"status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"hello"}]},{"type":"function_call","call_id":"c1","name":"f","arguments":"{\"a\":1}"}]}}
+
+)");
+  EXPECT_EQ(answer.content, "hello");
+  ASSERT_EQ(answer.tool_calls.size(), 1u);
+  EXPECT_EQ(answer.tool_calls[0].arguments, R"({"a":1})");
+}
+
+TEST(OpenAiResponses, ArgumentsAtTheirEndCountWhereTheResponseTellsNoOutput) {
+  Stream stream(openai_responses(), conversation());
+  const Completion answer = stream.whole(
+      R"(data: {"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"c1","name":"f","arguments":""}}
+
+data: {"type":"response.function_call_arguments.done","output_index":0,"arguments":"{\"a\":1}"}
+
+data: {"type":"response.completed","response":{"status":"completed","output":[]}}
+
+)");
+  ASSERT_EQ(answer.tool_calls.size(), 1u);
+  EXPECT_EQ(answer.tool_calls[0].arguments, R"({"a":1})");
 }
 
 constexpr const char* kResponsesStream = R"(event: response.created
@@ -241,6 +299,18 @@ TEST(Anthropic, StreamIsReadHoweverItIsCut) {
   }
 }
 
+TEST(Anthropic, InputThatComesWholeIsTaken) {
+  Stream stream(anthropic(), conversation());
+  const Completion answer = stream.whole(
+      R"(data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t1","name":"f","input":{"a":1}}}
+
+data: {"type":"message_delta","delta":{"stop_reason":"tool_use"}}
+
+)");
+  ASSERT_EQ(answer.tool_calls.size(), 1u);
+  EXPECT_EQ(answer.tool_calls[0].arguments, R"({"a":1})");
+}
+
 TEST(AnswerStream, EndWithoutAFinishBrokeOff) {
   for (const Dialect* dialect : {&openai_chat(), &openai_responses(), &anthropic()}) {
     Stream stream(*dialect);
@@ -322,8 +392,36 @@ TEST(AnswerStream, FailureInTheMiddleIsRetriedOrTyped) {
                ContextLengthExceeded);
 }
 
+TEST(AnswerStream, NothingComesAfterTheEnd) {
+  const std::string end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n";
+  const std::string more = "data: {\"choices\":[{\"delta\":{\"content\":\"more\"}}]}\n\n";
+  Stream goes_on(openai_chat());
+  EXPECT_EQ(failure_of(goes_on, end + more), net::TransportFailure::kMalformed);
+  Stream otherwise(openai_chat());
+  EXPECT_EQ(failure_of(otherwise, end + "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n"),
+            net::TransportFailure::kMalformed);
+  Stream twice(openai_chat());
+  EXPECT_EQ(twice.whole(end + end).finish, Finish::kLength);
+  Stream done(openai_chat());
+  EXPECT_EQ(done.whole(end + "data: [DONE]\n\n" + more).content, "");
+  // The end may stand before what it ends.
+  Stream order(openai_chat());
+  EXPECT_EQ(order
+                .whole("data: {\"choices\":[{\"finish_reason\":\"stop\",\"delta\":{\"content\":"
+                       "\"x\"}}]}\n\n")
+                .content,
+            "x");
+}
+
 TEST(AnswerStream, WhatIsNoEventIsMalformed) {
-  for (const char* bad : {"data: {\n\n", "data: 1\n\n", "data: \xff\xfe\n\n", "data: {}x\n\n"}) {
+  const std::string call = "data: {\"choices\":[{\"delta\":{\"tool_calls\":[";
+  const std::string long_name(2000, 'n');
+  for (const std::string& bad :
+       {std::string("data: {\n\n"), std::string("data: 1\n\n"), std::string("data: \xff\xfe\n\n"),
+        std::string("data: {}x\n\n"), call + "{\"index\":500,\"id\":\"a\"}]}}]}\n\n",
+        call + "{\"index\":-1,\"id\":\"a\"}]}}]}\n\n",
+        call + "{\"index\":0,\"function\":{\"arguments\":\"{}\"}}]}}]}\n\n",
+        call + "{\"index\":0,\"id\":\"" + long_name + "\"}]}}]}\n\n"}) {
     Stream stream(openai_chat());
     EXPECT_EQ(failure_of(stream, bad), net::TransportFailure::kMalformed) << bad;
   }

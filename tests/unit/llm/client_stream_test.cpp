@@ -244,6 +244,61 @@ TEST(LLMClientStream, SilenceIsATimeoutBeforeAndAfterTheFirstByte) {
   }
 }
 
+// A head that came, and nothing after it, says nothing of the attempts to come.
+TEST(LLMClientStream, SilenceAfterTheHeadLeavesTheNextAttemptItsTime) {
+  Stream stream([](RawConnection& connection) {
+    if (!connection.read_request()) return;
+    if (connection.index() == 0) {
+      connection.send(kStreamHead);
+      connection.wait_closed();
+    } else if (!connection.closed_within(milliseconds(50))) {
+      connection.send(kGoodStream);
+    }
+  });
+  stream.config.timeout_seconds = 0.3;
+  const ChatResponse response = stream.ask();
+  EXPECT_EQ(response.content, "four");
+  EXPECT_EQ(response.attempts, 2);
+  EXPECT_EQ(stream.server.requests().size(), 2u);
+}
+
+// It is whole, whatever becomes of its connection, and was billed once.
+TEST(LLMClientStream, WholeAnswerCountsThoughTheConnectionStaysOpenOrBreaks) {
+  for (const bool resets : {false, true}) {
+    Stream stream([resets](RawConnection& connection) {
+      if (!connection.read_request()) return;
+      connection.send(
+          "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+          "Content-Length: 100000\r\n\r\n" +
+          piece("four") + kFinish);
+      if (!resets) connection.wait_closed();
+    });
+    stream.config.timeout_seconds = 20;
+    const auto begin = std::chrono::steady_clock::now();
+    const ChatResponse response = stream.ask();
+    EXPECT_EQ(response.content, "four");
+    EXPECT_EQ(response.usage.total_tokens, 10);
+    EXPECT_EQ(response.attempts, 1);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+    EXPECT_EQ(stream.server.requests().size(), 1u);
+  }
+}
+
+TEST(LLMClientStream, SpendingCountsEachAttemptThatBrokeOffHoweverTheCallEnds) {
+  const std::string broken = kStreamHead + piece(std::string(400, 'x'));
+  Stream always({broken}, 2);
+  llm::Spending spending;
+  LLMClient client(std::move(always.config));
+  EXPECT_THROW(client.stream(question(), {}, {}, &spending), Unavailable);
+  EXPECT_EQ(spending.usage().completion_tokens, 300);
+
+  Stream then_down({broken, answer(503, "{}", "Connection: close\r\n")}, 1);
+  llm::Spending after;
+  LLMClient second(std::move(then_down.config));
+  EXPECT_THROW(second.stream(question(), {}, {}, &after), Unavailable);
+  EXPECT_EQ(after.usage().completion_tokens, 100);
+}
+
 TEST(LLMClientStream, CancelClosesTheConnection) {
   std::atomic<bool> closed{false};
   Stream stream([&closed](RawConnection& connection) {
@@ -264,6 +319,20 @@ TEST(LLMClientStream, WhatTheListenerThrowsEndsTheCall) {
   stream.on_delta = [](const llm::ChatDelta&) { throw SecurityError("enough"); };
   EXPECT_THROW(stream.ask(), SecurityError);
   EXPECT_EQ(stream.server.requests().size(), 1u);
+  // Also where a service's failure would be retried, or the next one asked.
+  RawServer other(plays({good_answer("other")}));
+  Stream again({kGoodStream});
+  again.config.fallbacks.push_back(config_for(other, again.clock));
+  int reports = 0;
+  again.config.on_call = [&reports](const llm::ModelCallReport& report) {
+    ++reports;
+    EXPECT_GT(report.usage.prompt_tokens, 0);
+  };
+  again.on_delta = [](const llm::ChatDelta&) { throw InvalidResponse("not the service's"); };
+  EXPECT_THROW(again.ask(), InvalidResponse);
+  EXPECT_EQ(again.server.requests().size(), 1u);
+  EXPECT_EQ(other.requests().size(), 0u);
+  EXPECT_EQ(reports, 1);
 }
 
 // The official client takes them for completions.
@@ -488,6 +557,76 @@ TEST(LLMClientFallback, ListenerLearnsThatWhatBeganIsVoid) {
       });
   EXPECT_EQ(response.content, "four");
   EXPECT_EQ(told, "fo|four");
+}
+
+TEST(LLMClientFallback, WhatIsToldIsTheLastOnesOwn) {
+  FakeClock clock;
+  RawServer first(plays({answer(404, "{}", "X-Request-Id: rid-404\r\n")}));
+  const int nobody = RawServer([](RawConnection&) {}).port();
+  LLMConfig config = config_for(first, clock, 0);
+  config.fallbacks.push_back(config_for(first, clock, 0));
+  config.fallbacks[0].endpoint = "http://127.0.0.1:" + std::to_string(nobody) + "/v1";
+  LLMClient client(std::move(config));
+  try {
+    client.chat(question());
+    FAIL();
+  } catch (const Unavailable& error) {
+    EXPECT_EQ(error.info().status, 0);
+    EXPECT_EQ(error.info().request_id, "");
+  }
+}
+
+TEST(LLMClientFallback, TimeToComeBackIsWorthMoreThanAFallbackOutOfReach) {
+  FakeClock clock;
+  RawServer first(plays({answer(429, "{}", "Retry-After: 400\r\n")}));
+  const int nobody = RawServer([](RawConnection&) {}).port();
+  LLMConfig config = config_for(first, clock, 0);
+  config.fallbacks.push_back(config_for(first, clock, 0));
+  config.fallbacks[0].endpoint = "http://127.0.0.1:" + std::to_string(nobody) + "/v1";
+  LLMClient client(std::move(config));
+  try {
+    client.chat(question());
+    FAIL();
+  } catch (const RateLimited& error) {
+    EXPECT_TRUE(error.info().retry_at);
+    EXPECT_EQ(error.info().status, 429);
+    EXPECT_THAT(error.info().target, HasSubstr(first.url("/v1")));
+  }
+}
+
+// A service may be told another's key by what it is sent, or guess it.
+TEST(LLMClientFallback, KeysOfAllAreMaskedInWhatAnyOfThemSays) {
+  const std::string second_key = "sk-second-9876543210zyxwv";
+  FakeClock clock;
+  RawServer first(plays({answer(401, R"({"error":{"message":"no"}})")}));
+  RawServer second(
+      plays({answer(400, R"({"error":{"message":"I know )" + kKey + " and " + second_key + R"("}})",
+                    "X-Request-Id: " + kKey + "\r\n")}));
+  LLMConfig config = config_for(first, clock, 0);
+  config.fallbacks.push_back(config_for(second, clock, 0));
+  config.fallbacks[0].api_key = Secret(second_key);
+  config.fallbacks[0].endpoint = second.url("/v1");
+  LLMClient client(std::move(config));
+  try {
+    client.chat(question());
+    FAIL();
+  } catch (const ServiceError& error) {
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("I know ***"), Not(HasSubstr(kKey)), Not(HasSubstr(second_key))));
+    EXPECT_THAT(error.info().request_id, Not(HasSubstr(kKey)));
+  }
+}
+
+TEST(LLMClient, LessonThatDidNotHelpIsNotKept) {
+  FakeClock clock;
+  const std::string refusal =
+      answer(400, R"({"error":{"message":"Unsupported parameter: temperature"}})");
+  RawServer server(plays({refusal, refusal, good_answer("four")}));
+  LLMClient client(config_for(server, clock));
+  EXPECT_THROW(client.chat(question()), ServiceError);
+  EXPECT_EQ(client.capabilities()["temperature"], Json(true));
+  client.chat(question());
+  EXPECT_TRUE(Json::parse(server.requests().at(2).body).find("temperature"));
 }
 
 TEST(LLMClientFallback, DefectsOfAFallbackAreNamedWithItsPlace) {

@@ -475,7 +475,8 @@ TEST(LLMClient, RedirectIsNotFollowedAndTheKeyStaysHere) {
 
 TEST(LLMClient, MissingUsageIsEstimated) {
   Service service(
-      {answer(200, R"({"choices":[{"message":{"content":"12345678"}}],"usage":null})")});
+      {answer(200, R"({"choices":[{"message":{"content":"12345678"},"finish_reason":"stop"}],
+    "usage":null})")});
   const ChatResponse response = service.chat();
   EXPECT_TRUE(response.usage.estimated);
   EXPECT_EQ(response.usage.completion_tokens, 2);

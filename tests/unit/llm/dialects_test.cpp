@@ -196,6 +196,14 @@ TEST(Dialect, A400TeachesWhatTheEndpointRefuses) {
             without_stream()},
            {error_body("this server does not stream; send \"stream\": false"), without_stream()},
            {error_body("the upstream service is not there"), all},
+           {error_body("Your account is not active. Please check 'stream' billing"), all},
+           {error_body("Your temperature is fine. See https://support.example.com"), all},
+           {error_body("Invalid schema for response_format 'answer': 'x' is not a type",
+                       "invalid_request_error", "response_format"),
+            all},
+           {"Bad Request: " + std::string(400, 'x') + R"({"response_format":{}})", all},
+           {error_body("Unsupported: temperature, response_format", "unsupported_value", "seed"),
+            all},
            {error_body("This model's maximum context length is 8192 tokens; response_format counts",
                        "context_length_exceeded"),
             all},
@@ -233,7 +241,10 @@ TEST(Dialect, IsFoundByItsName) {
 
 Usage usage_in(const std::string& usage) {
   return usage_of(read_whole(openai_chat(),
-                             R"({"choices":[{"message":{"content":"12345"}}])" + usage + "}", 200),
+                             R"({"choices":[{"finish_reason":"stop",
+    "message":{"content":"12345"}}])" +
+                                 usage + "}",
+                             200),
                   question());
 }
 
@@ -249,6 +260,7 @@ TEST(OpenAiChat, UsageIsReadOrEstimated) {
   for (const char* none :
        {"", R"(,"usage":null)", R"(,"usage":{})", R"(,"usage":[])", R"(,"usage":"x")",
         R"(,"usage":{"prompt_tokens":-1,"completion_tokens":1e300})",
+        R"(,"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0})",
         R"(,"usage":{"prompt_tokens":9000000000000000000,"completion_tokens":null})"}) {
     const Usage estimate = usage_in(none);
     EXPECT_TRUE(estimate.estimated) << none;
@@ -281,6 +293,30 @@ TEST(OpenAiChat, ReasoningAndToolCallsAreRead) {
   EXPECT_EQ(to_response(answer, request).tool_calls[1].id, "call_1");
   // Calls that nobody asked for are no answer.
   EXPECT_THROW(to_response(answer, question()), ImplementationError);
+}
+
+TEST(OpenAiChat, WordsOfTheEndThatNobodyKnowsAreNoSuccess) {
+  const auto end = [](const std::string& word) {
+    return read_whole(
+        openai_chat(),
+        R"({"choices":[{"finish_reason":")" + word + R"(","message":{"content":"half"}}]})", 200);
+  };
+  for (const char* good : {"stop", "eos", "end_turn"}) {
+    EXPECT_EQ(to_response(end(good), question()).content, "half") << good;
+  }
+  for (const char* bad : {"abort", "error", "RECITATION", "MALFORMED_FUNCTION_CALL"}) {
+    EXPECT_THROW(to_response(end(bad), question()), InvalidResponse) << bad;
+  }
+  for (const char* cut : {"length", "content_filter"}) {
+    EXPECT_THROW(to_response(end(cut), question()), ImplementationError) << cut;
+  }
+}
+
+TEST(OpenAiChat, ArgumentsThatAreNoObjectAreNoArguments) {
+  const Completion answer = read_whole(openai_chat(), R"({"choices":[{"finish_reason":"tool_calls",
+    "message":{"tool_calls":[{"id":"c","function":{"name":"f","arguments":[1]}}]}}]})",
+                                       200);
+  EXPECT_THROW(to_response(answer, conversation()), ImplementationError);
 }
 
 TEST(OpenAiResponses, WholeAnswerIsRead) {
@@ -349,6 +385,9 @@ TEST(Dialect, WhatIsNoCompletionSaysWhy) {
            {&openai_chat(), R"({"choices":[]})", "no choices"},
            {&openai_chat(), R"({"choices":{}})", "no choices"},
            {&openai_chat(), R"({"choices":[{}]})", "no message"},
+           {&openai_chat(), R"({"choices":[{"message":{"content":"half of"}}]})", "why it ended"},
+           {&openai_chat(), R"({"choices":[{"finish_reason":null,"message":{"content":"a"}}]})",
+            "why it ended"},
            {&openai_responses(), R"({"choices":[]})", "no output"},
            {&openai_responses(), R"({"output":[],"status":"in_progress"})", "ended response"},
            {&anthropic(), R"({"choices":[]})", "no content"},
@@ -362,6 +401,13 @@ TEST(Dialect, WhatIsNoCompletionSaysWhy) {
       EXPECT_EQ(error.info().end, CallEnd::kPermanent);
     }
   }
+  std::string calls = R"({"choices":[{"finish_reason":"tool_calls","message":{"tool_calls":[)";
+  for (std::size_t i = 0; i <= kToolCallsMax; ++i) calls += R"({"function":{"name":"f"}},)";
+  calls.back() = ']';
+  EXPECT_THROW(read_whole(openai_chat(), calls + "}}]}", 200), InvalidResponse);
+  std::string values = "[0";
+  for (std::size_t i = 0; i <= limits::kJsonValues; ++i) values += ",0";
+  EXPECT_THROW(read_whole(openai_chat(), values + "]", 200), InvalidResponse);
   const std::string deep(200'000, '[');
   EXPECT_THROW(read_whole(openai_chat(), deep + std::string(200'000, ']'), 200), InvalidResponse);
 }
