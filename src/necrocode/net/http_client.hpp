@@ -65,8 +65,8 @@ struct HttpRequest {
   /// A TransportError that it throws (kReset, kMalformed …) fails the attempt as if the connection
   /// had: the retry loop decides by it.
   std::function<bool(std::string_view piece)> on_body;
-  /// A deadline of this attempt from its head on, which on_head sets and on_body may move: bytes may
-  /// come without progress. kTimeout when it passes. Null: there is none.
+  /// A deadline of this attempt from its head on, which on_head sets and on_body may move: bytes
+  /// may come without progress. kTimeout when it passes. Null: there is none.
   const SteadyTime* progress_deadline = nullptr;
   /// The head of the 2xx answer whose body on_body gets, before that.
   std::function<void(const HttpResponse& head)> on_head;
