@@ -26,9 +26,10 @@ using ChatResponse = llm::ChatResponse;
 ///
 /// Fallbacks are asked in order when the one before ended with Unauthorized, RateLimited,
 /// Unavailable, NotFound, ContextLengthExceeded or InvalidResponse, or with a TimeoutError before
-/// the context's deadline; the error of the last one asked is thrown. A request that was refused as
-/// such (400, 422, content filter), an answer that cannot be used, a cancel and a reached cap end
-/// the call.
+/// the context's deadline; the error of the last one asked is thrown, but where that was out of
+/// reach the RateLimited of one that said when it will answer. A request that was refused as such
+/// (400, 422, content filter), an answer that cannot be used, a cancel and a reached cap end the
+/// call.
 ///
 /// Errors, all with service "llm", the service's own words masked and shortened to 500 bytes, what
 /// had come of the answer in `partial` (masked, at most 64 KiB): Unauthorized (401, 403);
