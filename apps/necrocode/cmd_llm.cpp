@@ -44,10 +44,15 @@ ChatResponse ask(const Runtime& runtime, const ChatRequest& request, const CallC
   if (arguments.whole) return client.chat(request, context);
   if (!shows_on_screen()) return client.stream(request, {}, context);
   Screen screen(runtime.masker());
-  ChatResponse answer = client.stream(
-      request, [&screen](const llm::ChatDelta& delta) { screen.show(delta); }, context);
-  screen.finish();
-  return answer;
+  try {
+    ChatResponse answer = client.stream(
+        request, [&screen](const llm::ChatDelta& delta) { screen.show(delta); }, context);
+    screen.finish();
+    return answer;
+  } catch (...) {
+    screen.finish();
+    throw;
+  }
 }
 
 int chat() {

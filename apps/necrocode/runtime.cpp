@@ -272,7 +272,7 @@ LLMConfig Runtime::fallback_config(const Json& fallback, const Secret& key) cons
   const std::string first = llm.endpoint;
   llm.model = fallback["model"].string_or(llm.model);
   llm.provider = fallback["provider"].string_or(llm.provider);
-  const bool same_vendor = llm.provider == config().llm_provider;
+  const bool same_vendor = (llm.provider == "anthropic") == (config().llm_provider == "anthropic");
   llm.endpoint =
       fallback["endpoint"].string_or(same_vendor ? first : default_endpoint(llm.provider));
   llm.timeout_seconds = fallback["timeout_seconds"].as_double().value_or(llm.timeout_seconds);

@@ -18,6 +18,14 @@ bool looks_like_events(std::string_view text) {
   return text.starts_with("data:") || text.starts_with("event:") || text.starts_with(':');
 }
 
+bool is_good(Finish finish) {
+  return finish == Finish::kStop || finish == Finish::kToolCalls;
+}
+
+bool tells_an_error(JsonView error) {
+  return error.is_object() || !error.text().empty();
+}
+
 [[noreturn]] void break_attempt(net::TransportFailure failure, const std::string& detail) {
   throw net::TransportError(failure, net::Delivery::kResponseStarted, false, detail);
 }
@@ -47,7 +55,7 @@ Completion read_whole(const Dialect& dialect, std::string_view body, int status)
     not_a_completion(html ? "it is a web page" : "it is not JSON", body, status);
   }
   if (!json->is_object()) not_a_completion("it is no JSON object", body, status);
-  if ((*json)["error"].given()) {
+  if (tells_an_error((*json)["error"])) {
     const std::string message = read_error(body).message;
     not_a_completion("it is an error under a status of success", message.empty() ? body : message,
                      status);
@@ -104,7 +112,8 @@ void AnswerStream::restart() {
   completion_ = {};
   kept_bytes_ = 0;
   numbers_.clear();
-  ended_ = false;
+  answer_block.reset();
+  ended_ = finish_is_weak_ = false;
   failure_.reset();
   if (std::exchange(told_, false)) on_delta_({ChatDelta::Kind::kRestart, {}, 0});
 }
@@ -130,19 +139,21 @@ bool AnswerStream::take(std::string_view bytes) {
 
 void AnswerStream::take_event(const net::StreamEvent& event) {
   if (ended_) return;
-  if (event.data == kDone) return end();
+  const std::string_view text = trim(event.data);
+  if (text.empty()) return;
+  if (text == kDone) return end();
+  event_has_content_ = false;
   if (!json_) json_ = std::make_unique<JsonReaderLease>();
   const auto data = (*json_)->read(event.data);
   if (!data || !data->is_object()) {
     malformed("an event of the model's answer is no JSON object");
   }
-  if ((*data)["error"].given()) fail(read_error(event.data));
+  if (tells_an_error((*data)["error"])) fail(read_error(event.data));
   dialect_.read_event(event.name, *data, *this);
 }
 
-bool AnswerStream::broke_off() const {
-  if (form_ == Form::kWhole) return false;
-  return completion_.finish == Finish::kNone;
+bool AnswerStream::is_finished() const {
+  return completion_.finish != Finish::kNone && (ended_ || !finish_is_weak_);
 }
 
 Completion AnswerStream::finish() {
@@ -155,8 +166,13 @@ Completion AnswerStream::finish() {
 }
 
 void AnswerStream::progressed(ChatDelta::Kind kind, std::string_view piece, std::size_t tool_call) {
-  if (completion_.finish != Finish::kNone) malformed("the model's answer goes on after its end");
-  has_progressed_ = true;
+  if (is_good(completion_.finish)) {
+    // Some gateways say with each piece that it is the last.
+    completion_.finish = Finish::kNone;
+  } else if (completion_.finish != Finish::kNone) {
+    malformed("the model's answer goes on after its end");
+  }
+  has_progressed_ = event_has_content_ = true;
   kept_bytes_ += piece.size();
   if (kept_bytes_ > limits::kModelAnswerBytes) too_large();
   if (!on_delta_) return;
@@ -207,8 +223,9 @@ void AnswerStream::tool_call(std::optional<std::size_t> index, std::string_view 
   if (!index && !numbers_.empty()) at = numbers_.size() - 1;
   if (at) {
     const ToolCall& last = completion_.tool_calls[*at];
-    // Some services repeat id and name with each piece; some count each call as the first.
-    const bool another_id = !id.empty() && !last.id.empty() && last.id != id;
+    // Some services repeat id and name with each piece, some give each piece an id of its own, and
+    // some count each call as the first; a call that begins has a name.
+    const bool another_id = !id.empty() && !name.empty() && !last.id.empty() && last.id != id;
     if (another_id || (!index && id.empty() && !name.empty())) at.reset();
   }
   const bool begins = !at;
@@ -226,13 +243,15 @@ void AnswerStream::whole_arguments(std::size_t index, std::string_view arguments
   if (const auto at = call_at(index)) completion_.tool_calls[*at].arguments = arguments;
 }
 
+// Of several words a bad one counts, and calls of tools before a plain end. One that comes with
+// content may only be a gateway's habit: then the stream's end has to come, too.
 void AnswerStream::finish(std::string_view reason, Finish meaning) {
-  if (completion_.finish == Finish::kNone) {
-    completion_.finish_reason = reason.substr(0, kNameBytes);
-    completion_.finish = meaning;
-  } else if (completion_.finish != meaning) {
-    malformed("the model's answer ends twice, in two ways");
-  }
+  const Finish before = completion_.finish;
+  const bool bad_before = before != Finish::kNone && !is_good(before);
+  if (bad_before || (before == Finish::kToolCalls && meaning == Finish::kStop)) return;
+  completion_.finish_reason = reason.substr(0, kNameBytes);
+  completion_.finish = meaning;
+  finish_is_weak_ = event_has_content_;
 }
 
 void AnswerStream::malformed(const std::string& reason) {

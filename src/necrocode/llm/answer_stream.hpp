@@ -31,9 +31,9 @@ class AnswerStream final : private AnswerPieces {
   /// Makes `request` stream into this object, which must outlive its sending.
   void receive(net::HttpRequest& request);
   /// True of a 2xx answer that ended without saying that it was whole.
-  bool broke_off() const;
+  bool broke_off() const { return form_ != Form::kWhole && !is_finished(); }
   /// It is whole, whatever becomes of the connection.
-  bool complete() const { return form_ == Form::kEvents && completion_.finish != Finish::kNone; }
+  bool complete() const { return form_ == Form::kEvents && is_finished(); }
   /// The head of the last attempt that brought one; status 0 when none did.
   const net::HttpResponse& head() const { return head_; }
   /// The answer, when it did not break off; throws InvalidResponse for what is no completion.
@@ -50,6 +50,7 @@ class AnswerStream final : private AnswerPieces {
  private:
   enum class Form { kUnknown, kEvents, kWhole };
 
+  bool is_finished() const;
   void begin(const net::HttpResponse& head);
   bool take(std::string_view bytes);
   void restart();
@@ -86,7 +87,9 @@ class AnswerStream final : private AnswerPieces {
   Completion completion_;
   std::size_t kept_bytes_ = 0;
   std::vector<std::optional<std::size_t>> numbers_;  // of the tool calls, as the service counts
-  bool ended_ = false;
+  bool ended_ = false;                               // the stream said so itself
+  bool finish_is_weak_ = false;                      // it came together with content
+  bool event_has_content_ = false;                   // the one that is read
   net::HttpResponse head_;
   bool has_progressed_ = false;
   bool told_ = false;  // anything to on_delta_

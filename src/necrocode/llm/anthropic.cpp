@@ -211,6 +211,7 @@ class Anthropic final : public Dialect {
     const std::string input = block["input"].is_object() ? block["input"].dump() : std::string();
     const std::string_view told = input == "{}" ? std::string_view() : std::string_view(input);
     if (is_answer(block)) {
+      pieces.answer_block = index;
       pieces.text(told);
     } else {
       pieces.tool_call(index, block["id"].text(), block["name"].text(), told);
@@ -224,7 +225,7 @@ class Anthropic final : public Dialect {
     if (!delta["partial_json"].is_string()) return;
     if (pieces.has_tool_call(index_of(data))) {
       pieces.tool_call(index_of(data), {}, {}, delta["partial_json"].text());
-    } else {
+    } else if (pieces.answer_block == index_of(data)) {
       pieces.text(delta["partial_json"].text());
     }
   }

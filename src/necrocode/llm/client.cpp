@@ -256,6 +256,10 @@ auto LLMClient::State::told(std::string operation, const std::filesystem::path& 
     const RunnerError ended_by("ended by its listener");
     ended(&ended_by);
     std::rethrow_exception(failure.thrown);
+  } catch (...) {
+    const RunnerError ended_by("ended by a defect of this program, or for want of memory");
+    ended(&ended_by);
+    throw;
   }
 }
 

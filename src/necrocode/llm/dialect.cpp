@@ -40,7 +40,9 @@ namespace {
 // be an echo of the request, which names everything: of that only the beginning counts.
 std::string subject_of(const net::HttpResponse& answer, const ErrorWords& words) {
   constexpr std::size_t kPlainBytes = 300;
-  if (!words.param.empty()) return ascii_lower(words.param);
+  // What the messages lack may be asked for by another parameter.
+  const bool of_the_messages = words.param == "messages" || words.param == "input";
+  if (!words.param.empty() && !of_the_messages) return ascii_lower(words.param);
   if (!words.message.empty()) return ascii_lower(words.message);
   return Json::try_parse(answer.body) ? std::string()
                                       : ascii_lower(answer.body.substr(0, kPlainBytes));
@@ -50,7 +52,7 @@ std::string subject_of(const net::HttpResponse& answer, const ErrorWords& words)
 
 Capabilities learn(const net::HttpResponse& answer, const ChatRequest& request, bool streamed,
                    const Capabilities& used) {
-  if (answer.status != 400) return used;
+  if (answer.status != 400 && answer.status != 422) return used;
   Capabilities learned = used;
   const ErrorWords words = read_error(answer.body);
   if (classify(answer.status, words) != Refusal::kOther) return learned;
@@ -59,19 +61,19 @@ Capabilities learn(const net::HttpResponse& answer, const ChatRequest& request, 
   const auto about = [&](std::initializer_list<std::string_view> names) {
     return contains_any(subject, names);
   };
-  const bool by_code = contains_any(words.code, {"unsupported", "unknown"});
+  const bool by_code = contains_any(words.code, {"unsupported", "unknown", "extra_forbidden"});
   const bool unsupported =
-      by_code ||
-      contains_any(text, {"not support", "unsupported", "does not stream", "not allowed",
-                          "not permitted", "deprecated", "unrecognized", "unknown", "verified to"});
+      by_code || contains_any(text, {"not support", "unsupported", "does not stream", "not allowed",
+                                     "not permitted", "extra inputs", "deprecated", "unrecognized",
+                                     "unknown", "verified to"});
   const bool asked_for_format = !request.json_schema.is_null() && used.format != Format::kText;
   // A schema that is wrong is wrong everywhere.
   const bool bad_schema = contains_any(text, {"invalid schema"});
   if (streamed && used.stream_options && about({"stream_options"})) {
     learned.stream_options = false;
   } else if (asked_for_format && !bad_schema &&
-             about({"response_format", "json_schema", "json_object", "text.format",
-                    "structured output", "tool_choice"})) {
+             about({"response_format", "response format", "grammar", "json schema", "json_schema",
+                    "json_object", "text.format", "structured output", "tool_choice"})) {
     learned.format = used.format == Format::kJsonSchema ? Format::kJsonObject : Format::kText;
   } else if (used.max_tokens && (contains_any(text, {"max_completion_tokens"}) ||
                                  (by_code && about({"max_tokens"})))) {

@@ -21,6 +21,8 @@ class AnswerPieces {
  public:
   virtual ~AnswerPieces() = default;
   virtual Completion& completion() = 0;
+  /// The block whose pieces are the answer, of a dialect where that is a tool's input.
+  std::optional<std::size_t> answer_block{};
   virtual void text(std::string_view piece) = 0;
   virtual void reasoning(std::string_view piece) = 0;
   virtual void refusal(std::string_view piece) = 0;
@@ -33,7 +35,7 @@ class AnswerPieces {
   virtual void whole_arguments(std::size_t index, std::string_view arguments) = 0;
   /// Whether a call of that number has begun.
   virtual bool has_tool_call(std::size_t index) const = 0;
-  /// The answer says why it ended. It does so once, and nothing of it comes after that.
+  /// The answer says why it ended; also more than once, and at some services with each piece.
   virtual void finish(std::string_view reason, Finish meaning) = 0;
   /// Nothing of importance follows: the end itself need not be waited for.
   virtual void end() = 0;
@@ -72,8 +74,9 @@ const Dialect& openai_chat();       ///< OpenAI Chat Completions, and what is co
 const Dialect& openai_responses();  ///< OpenAI Responses
 const Dialect& anthropic();         ///< Anthropic Messages
 
-/// The capabilities without what the 400 `answer` to a request made with `used` refuses; equal to
-/// `used` when it teaches nothing. A lesson is only kept once the request without it succeeded.
+/// The capabilities without what the 400 or 422 `answer` to a request made with `used` refuses;
+/// equal to `used` when it teaches nothing. A lesson is only kept once the request without it
+/// succeeded.
 Capabilities learn(const net::HttpResponse& answer, const ChatRequest& request, bool streamed,
                    const Capabilities& used);
 

@@ -1,4 +1,5 @@
 // Finds where the hunks of a diff belong, and puts them there.
+#include <algorithm>
 #include <cstdlib>
 #include <limits>
 
@@ -21,13 +22,15 @@ class Patching {
   void apply(const Hunk& hunk) {
     const Place place = find_place(hunk);
     copy_to(place.at);
-    // Where the old lines match to the last byte, the diff knows the file's line ends.
-    line_end_ = place.counts == Whitespace::kExact ? "\n" : line_end_at(place.at);
+    // Where the old lines match to the last byte, the diff knows the file's line ends; but the last
+    // line of a file may have none to tell.
+    const bool tells_end = uniform_end_ != "\r\n" || has_carriage_return(hunk);
+    const bool as_told = place.counts == Whitespace::kExact && tells_end;
+    line_end_ = as_told ? "\n" : line_end_at(place.at);
     for (const DiffLine& line : hunk.lines) {
       if (line.kind == '+') {
-        add(place.counts == Whitespace::kExact || !line.text.ends_with('\r')
-                ? line.text
-                : line.text.substr(0, line.text.size() - 1));
+        add(as_told || !line.text.ends_with('\r') ? line.text
+                                                  : line.text.substr(0, line.text.size() - 1));
       } else {
         if (line.kind == ' ') copy_line(done_);
         ++done_;
@@ -57,8 +60,12 @@ class Patching {
     std::vector<std::size_t> numbers;
     std::size_t nearest = 0;
     std::size_t distance = std::numeric_limits<std::size_t>::max();
-    std::size_t next_distance = std::numeric_limits<std::size_t>::max();
   };
+
+  static bool has_carriage_return(const Hunk& hunk) {
+    return std::any_of(hunk.lines.begin(), hunk.lines.end(),
+                       [](const DiffLine& line) { return line.text.ends_with('\r'); });
+  }
 
   [[noreturn]] void fail(const Hunk& hunk, const std::string& why) const {
     throw ImplementationError("the hunk at line " + std::to_string(hunk.line) +
@@ -78,14 +85,14 @@ class Patching {
     for (const Whitespace counts : {Whitespace::kExact, Whitespace::kLeading}) {
       const Places places = find_places(hunk, old, counts, done_);
       if (places.numbers.empty()) continue;
-      // The numbers of models are seldom right.
-      const bool clear = places.numbers.size() == 1 ||
-                         (hunk.old_start && 2 * places.distance < places.next_distance);
+      // The numbers of models are seldom right: one that is nearly right decides nothing.
+      const bool unique = places.numbers.size() == 1;
+      const bool clear = unique || (hunk.old_start && places.distance == 0);
       if (!clear) {
         fail(hunk, "belongs to more than one place, " + name_lines(places.numbers) +
                        ": give it more lines around it");
       }
-      if (hunk.old_start) drift_ = static_cast<long>(places.nearest) - told(hunk);
+      if (hunk.old_start && unique) drift_ = static_cast<long>(places.nearest) - told(hunk);
       return {places.nearest, counts};
     }
     if (done_ > 0 && !find_places(hunk, old, Whitespace::kLeading, 0).numbers.empty()) {
@@ -108,11 +115,8 @@ class Patching {
       if ((hunk.old_ends_bare || hunk.new_ends_bare) && !at_end) return true;
       const auto distance = static_cast<std::size_t>(std::labs(static_cast<long>(at) - expected));
       if (distance < places.distance) {
-        places.next_distance = places.distance;
         places.distance = distance;
         places.nearest = at;
-      } else if (distance < places.next_distance) {
-        places.next_distance = distance;
       }
       places.numbers.push_back(at + 1);
       return true;

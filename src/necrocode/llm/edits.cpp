@@ -212,7 +212,10 @@ class Editing {
     } else if (end < file_.size()) {
       ++end;  // without one, the file's end stays as it was
     }
-    file_.replace(begin, end - begin, with_line_end(reindented(edit.replace, how), line_end));
+    std::string text = reindented(edit.replace, how);
+    // Whole lines were asked for, and whole lines were meant.
+    if (edit.search.ends_with('\n') && !text.empty() && !text.ends_with('\n')) text += '\n';
+    file_.replace(begin, end - begin, with_line_end(text, line_end));
   }
 
   std::string reindented(std::string_view text, const Reindent& how) const {

@@ -195,17 +195,19 @@ class OpenAiChat final : public Dialect {
   }
 
   static void take_delta(JsonView delta, AnswerPieces& pieces) {
+    std::string_view reasoning;  // some services say it by both names
     delta.each_member([&](std::string_view name, JsonView value) {
       if (name == "content") {
         each_text(value, [&](std::string_view text) { pieces.text(text); });
-      } else if (name == "reasoning_content" || (name == "reasoning" && value.is_string())) {
-        pieces.reasoning(value.text());
+      } else if (name == "reasoning_content" || name == "reasoning") {
+        if (!value.text().empty()) reasoning = value.text();
       } else if (name == "refusal") {
         pieces.refusal(value.text());
       } else if (name == "tool_calls") {
         value.each([&](JsonView call) { take_call(call, pieces); });
       }
     });
+    pieces.reasoning(reasoning);
   }
 
   // Gemini and some local services send each call whole and without its number.

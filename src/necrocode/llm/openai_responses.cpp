@@ -160,11 +160,13 @@ class OpenAiResponses final : public Dialect {
     } else if (type == "response.function_call_arguments.delta") {
       pieces.tool_call(number, {}, {}, data["delta"].text());
     } else if (type == "response.function_call_arguments.done") {
-      pieces.whole_arguments(number, data["arguments"].text());
+      if (!data["arguments"].text().empty()) {
+        pieces.whole_arguments(number, data["arguments"].text());
+      }
     } else if (type == "response.failed" || type == "error") {
       pieces.fail(read_error(data.dump()));
     } else if (type == "response.completed" || type == "response.incomplete") {
-      end(data["response"], pieces);
+      end(data["response"], type == "response.completed", pieces);
     }
   }
 
@@ -172,7 +174,7 @@ class OpenAiResponses final : public Dialect {
   static constexpr std::int64_t kOutputsMax = 1'000'000;
 
   // The response as it ended counts, where it is told: some services send little before it.
-  static void end(JsonView response, AnswerPieces& pieces) {
+  static void end(JsonView response, bool is_complete, AnswerPieces& pieces) {
     Completion& completion = pieces.completion();
     Completion whole;
     const std::string defect = read_output(response["output"], whole);
@@ -185,8 +187,10 @@ class OpenAiResponses final : public Dialect {
     if (!whole.tool_calls.empty()) completion.tool_calls = std::move(whole.tool_calls);
     if (response["model"].is_string()) completion.model = response["model"].text();
     read_usage(response["usage"], completion.counts);
-    const End end = end_of(response, !completion.tool_calls.empty());
-    if (end.meaning == Finish::kNone) pieces.malformed("the response ended without its status");
+    End end = end_of(response, !completion.tool_calls.empty());
+    if (end.meaning == Finish::kNone) {  // its own status is missing: the event's name tells
+      end = is_complete ? End{"completed", Finish::kStop} : End{"incomplete", Finish::kLength};
+    }
     pieces.finish(end.reason, end.meaning);
     pieces.end();
   }

@@ -31,6 +31,19 @@ std::string word(const Json& value) {
   return value.is_int() ? value.dump() : std::string();
 }
 
+// {"type", "loc": ["body", "a", "b"], "msg"}
+ErrorWords read_detail(const Json& detail) {
+  ErrorWords words;
+  words.message = detail["msg"].string_or("");
+  words.code = words.type = detail["type"].string_or("");
+  for (const Json& step : detail["loc"].items()) {
+    const std::string name = step.string_or("");
+    if (name.empty() || name == "body") continue;
+    words.param += (words.param.empty() ? "" : ".") + name;
+  }
+  return words;
+}
+
 bool may_pass(int status) {
   return status == 408 || status == 425 || status == 429 ||
          (status >= 500 && status != 501 && status != 505);
@@ -51,6 +64,11 @@ ErrorWords read_error(std::string_view body) {
   const Json& top = parsed->is_array() && parsed->size() > 0 ? parsed->items().front() : *parsed;
   const Json& holder = top["response"].is_object() ? top["response"] : top;
   const Json& error = holder["error"].is_object() ? holder["error"] : holder;
+  // What FastAPI found wrong, as a list: vLLM's detail, Mistral's message.
+  const Json& inner = error["message"].is_object() ? error["message"] : holder;
+  if (inner["detail"].is_array() && inner["detail"].size() > 0) {
+    return read_detail(inner["detail"].items().front());
+  }
   ErrorWords words;
   words.message =
       error["message"].string_or(holder["error"].string_or(holder["detail"].string_or("")));

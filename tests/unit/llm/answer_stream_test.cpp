@@ -145,12 +145,19 @@ TEST(OpenAiChat, ToolCallsAreToldApartByTheirIds) {
   EXPECT_EQ(calls_of({R"({"function":{"name":"read","arguments":"{}"}})",
                       R"({"function":{"name":"read","arguments":"{}"}})"}),
             " read {}; read {};");
+  // Older vLLM makes up an id for each piece.
+  EXPECT_EQ(calls_of({R"({"index":0,"id":"a","function":{"name":"read"}})",
+                      R"({"index":0,"id":"b","function":{"arguments":"{\"p\":"}})",
+                      R"({"index":0,"id":"c","function":{"arguments":"1}"}})"}),
+            "a read {\"p\":1};");
 }
 
 TEST(OpenAiChat, ToolCallsWithoutNumbersAreCallsOfTheirOwn) {
   Stream stream(openai_chat(), conversation());
   const Completion answer = stream.whole(
       R"(data: {"choices":[{"delta":{"tool_calls":[{"id":"c1","function":{"name":"f","arguments":"{}"}},{"id":"c2","function":{"name":"f","arguments":"{\"a\":2}"}}]},"finish_reason":"tool_calls"}]}
+
+data: [DONE]
 
 )");
   ASSERT_EQ(answer.tool_calls.size(), 2u);
@@ -392,25 +399,54 @@ TEST(AnswerStream, FailureInTheMiddleIsRetriedOrTyped) {
                ContextLengthExceeded);
 }
 
-TEST(AnswerStream, NothingComesAfterTheEnd) {
-  const std::string end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n";
-  const std::string more = "data: {\"choices\":[{\"delta\":{\"content\":\"more\"}}]}\n\n";
+std::string with_reason(const std::string& reason, const std::string& content = {}) {
+  const Json delta = Json::object({{"content", content}});
+  const Json choice = Json::object({{"finish_reason", reason}, {"delta", delta}});
+  return "data: " + Json::object({{"choices", Json(Json::Array{choice})}}).dump() + "\n\n";
+}
+const std::string kDoneEvent = "data: [DONE]\n\n";
+
+TEST(AnswerStream, NothingComesAfterABadEnd) {
   Stream goes_on(openai_chat());
-  EXPECT_EQ(failure_of(goes_on, end + more), net::TransportFailure::kMalformed);
-  Stream otherwise(openai_chat());
-  EXPECT_EQ(failure_of(otherwise, end + "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n"),
+  EXPECT_EQ(failure_of(goes_on, with_reason("length") + with_reason("stop", "more")),
             net::TransportFailure::kMalformed);
-  Stream twice(openai_chat());
-  EXPECT_EQ(twice.whole(end + end).finish, Finish::kLength);
+  for (const char* other : {"length", "stop"}) {
+    Stream twice(openai_chat());
+    EXPECT_EQ(twice.whole(with_reason("length") + with_reason(other)).finish, Finish::kLength);
+  }
+  Stream late(openai_chat());
+  EXPECT_EQ(late.whole(with_reason("stop") + with_reason("length")).finish, Finish::kLength);
+  Stream calls(openai_chat());
+  EXPECT_EQ(calls.whole(with_reason("tool_calls") + with_reason("stop")).finish,
+            Finish::kToolCalls);
   Stream done(openai_chat());
-  EXPECT_EQ(done.whole(end + "data: [DONE]\n\n" + more).content, "");
-  // The end may stand before what it ends.
-  Stream order(openai_chat());
-  EXPECT_EQ(order
-                .whole("data: {\"choices\":[{\"finish_reason\":\"stop\",\"delta\":{\"content\":"
-                       "\"x\"}}]}\n\n")
+  EXPECT_EQ(done.whole(with_reason("stop") + kDoneEvent + with_reason("stop", "more")).content, "");
+}
+
+// Gateways before Gemini say so with each piece.
+TEST(AnswerStream, EndThatComesWithContentHasToBeConfirmed) {
+  Stream habit(openai_chat());
+  EXPECT_EQ(habit.whole(with_reason("stop", "Hello ") + with_reason("stop", "world") + kDoneEvent)
                 .content,
-            "x");
+            "Hello world");
+  Stream cut(openai_chat());
+  cut.feed(with_reason("stop", "Hello "));
+  EXPECT_TRUE(cut.answer.broke_off());
+  EXPECT_FALSE(cut.answer.complete());
+  Stream confirmed(openai_chat());
+  EXPECT_EQ(confirmed.whole(with_reason("stop", "Hello") + with_reason("stop")).content, "Hello");
+  EXPECT_TRUE(Stream(openai_chat()).answer.broke_off());
+}
+
+TEST(AnswerStream, EventsThatSayNothingArePassedOver) {
+  Stream stream(openai_chat());
+  EXPECT_EQ(stream
+                .whole("data: \n\ndata:\n\n"
+                       "data: {\"error\":\"\",\"choices\":[{\"delta\":{\"content\":\"x\","
+                       "\"reasoning\":\"t\",\"reasoning_content\":\"t\"}}]}\n\n" +
+                       with_reason("stop"))
+                .reasoning,
+            "t");
 }
 
 TEST(AnswerStream, WhatIsNoEventIsMalformed) {

@@ -201,6 +201,17 @@ TEST(Dialect, A400TeachesWhatTheEndpointRefuses) {
            {error_body("Invalid schema for response_format 'answer': 'x' is not a type",
                        "invalid_request_error", "response_format"),
             all},
+           {R"({"object":"error","message":{"detail":[{"type":"extra_forbidden",
+              "loc":["body","stream_options","include_usage"],
+              "msg":"Extra inputs are not permitted"}]}})",
+            without_stream_options()},
+           {R"({"detail":[{"type":"extra_forbidden","loc":["body","temperature"],"msg":"no"}]})",
+            no_temperature},
+           {error_body("JSON schema conversion failed: Unrecognized schema"), object},
+           {error_body("'messages' must contain the word 'json' to use 'response_format' of type "
+                       "'json_object'",
+                       "invalid_request_error", "messages"),
+            object},
            {"Bad Request: " + std::string(400, 'x') + R"({"response_format":{}})", all},
            {error_body("Unsupported: temperature, response_format", "unsupported_value", "seed"),
             all},
@@ -211,6 +222,8 @@ TEST(Dialect, A400TeachesWhatTheEndpointRefuses) {
            {"", all},
        }) {
     EXPECT_EQ(learn(refusal(400, lesson.body), question(), true, all), lesson.learned)
+        << lesson.body;
+    EXPECT_EQ(learn(refusal(422, lesson.body), question(), true, all), lesson.learned)
         << lesson.body;
     EXPECT_EQ(learn(refusal(500, lesson.body), question(), true, all), all) << lesson.body;
   }

@@ -96,6 +96,7 @@ TEST(ApplyEdits, FinalNewlineStaysAsItWas) {
 
 TEST(ApplyEdits, WhitespaceAtLineEndsIsTolerated) {
   expect_all({
+      {"whole lines stay whole", "a  \nb\n", {{"a\n", "x"}}, "x\nb\n"},
       {"the file has some", "a  \nb\t\nc\n", {{"a\nb\n", "x\n"}}, "x\nc\n"},
       {"the search has some", "a\nb\nc\n", {{"a \nb\n", "x\n"}}, "x\nc\n"},
       {"blank lines", "a\n   \nb\n", {{"a\n\nb", "x"}}, "x\n"},

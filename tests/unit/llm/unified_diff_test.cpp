@@ -105,7 +105,8 @@ TEST(ApplyDiff, WrongLineNumbersAreCorrectedByTheText) {
   expect_all({
       {"unique", file, "@@ -900 +900 @@\n-d\n+x\n", "a\nb\nc\nx\ne\nf\ng\nh\ni\nb\nk\n"},
       {"nearest, exactly", file, "@@ -10 +10 @@\n-b\n+x\n", "a\nb\nc\nd\ne\nf\ng\nh\ni\nx\nk\n"},
-      {"nearest, clearly", file, "@@ -4 +4 @@\n-b\n+x\n", "a\nx\nc\nd\ne\nf\ng\nh\ni\nb\nk\n"},
+      {"the line ends of a file whose last line has none", "a\r\nb", "@@ -2 +2,2 @@\n b\n+c\n",
+       "a\r\nb\r\nc"},
       {"corrected by the hunk before", "0\n0\n0\n0\n0\nb\nb\nb\nb\nb\nb\n",
        "@@ -1,2 +1,2 @@\n 0\n-b\n+x\n@@ -4 +4 @@\n-b\n+y\n", "0\n0\n0\n0\n0\nx\nb\ny\nb\nb\nb\n"},
       {"exact before tolerant", "b \nb\n", "@@ -1 +1 @@\n-b\n+x\n", "b \nx\n"},
@@ -116,12 +117,12 @@ TEST(ApplyDiff, WrongLineNumbersAreCorrectedByTheText) {
 
 TEST(ApplyDiff, PlaceThatIsNotClearIsRejected) {
   const std::string file = "a\nb\nc\nd\ne\nf\nb\n";
-  for (const char* header : {"@@ -5 +5 @@", "@@", "@@ -4 +4 @@"}) {
+  for (const char* header : {"@@ -5 +5 @@", "@@", "@@ -3 +3 @@"}) {
     EXPECT_THAT(rejection(file, std::string(header) + "\n-b\n+x\n"),
                 HasSubstr("belongs to more than one place, lines 2 and 7"))
         << header;
   }
-  EXPECT_EQ(patched(file, "@@ -3 +3 @@\n-b\n+x\n"), "a\nx\nc\nd\ne\nf\nb\n");
+  EXPECT_EQ(patched(file, "@@ -2 +2 @@\n-b\n+x\n"), "a\nx\nc\nd\ne\nf\nb\n");
   EXPECT_THAT(rejection("b \nb\t\n", "@@\n-b\n+x\n"), HasSubstr("more than one place"));
 }
 
