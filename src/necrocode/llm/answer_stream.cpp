@@ -22,10 +22,6 @@ bool is_good(Finish finish) {
   return finish == Finish::kStop || finish == Finish::kToolCalls;
 }
 
-bool tells_an_error(JsonView error) {
-  return error.is_object() || !error.text().empty();
-}
-
 [[noreturn]] void break_attempt(net::TransportFailure failure, const std::string& detail) {
   throw net::TransportError(failure, net::Delivery::kResponseStarted, false, detail);
 }
@@ -148,7 +144,6 @@ void AnswerStream::take_event(const net::StreamEvent& event) {
   if (!data || !data->is_object()) {
     malformed("an event of the model's answer is no JSON object");
   }
-  if (tells_an_error((*data)["error"])) fail(read_error(event.data));
   dialect_.read_event(event.name, *data, *this);
 }
 

@@ -181,6 +181,7 @@ class Anthropic final : public Dialect {
   }
 
   void read_event(std::string_view event, JsonView data, AnswerPieces& pieces) const override {
+    if (tells_an_error(data["error"])) pieces.fail(read_error(data.dump()));
     const std::string_view named = data["type"].text();
     const std::string_view type = named.empty() ? event : named;
     Completion& completion = pieces.completion();

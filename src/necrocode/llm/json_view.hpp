@@ -81,6 +81,11 @@ inline std::int64_t count_or_zero(JsonView value) {
   return value.count(kTokensMax).value_or(0);
 }
 
+/// The member "error" of an answer or event: some services send it empty.
+inline bool tells_an_error(JsonView error) {
+  return error.is_object() || !error.text().empty();
+}
+
 /// Reads one document after the other, in memory that it keeps. Not thread-safe.
 class JsonReader {
  public:

@@ -171,8 +171,9 @@ class OpenAiChat final : public Dialect {
         read_usage(value, completion.counts);
       } else if (name == "model" && completion.model.empty()) {
         completion.model = value.text();
-      } else if (name == "object" && value.text() == "error") {
-        pieces.fail(read_error(data.dump()));  // vLLM
+      } else if (name == "error" ? tells_an_error(value)
+                                 : name == "object" && value.text() == "error") {
+        pieces.fail(read_error(data.dump()));  // the latter is vLLM's
       }
     });
   }

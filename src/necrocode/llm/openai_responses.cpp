@@ -141,6 +141,7 @@ class OpenAiResponses final : public Dialect {
 
   // Every event names its type in its data, too; some services leave out the event's own name.
   void read_event(std::string_view event, JsonView data, AnswerPieces& pieces) const override {
+    if (tells_an_error(data["error"])) pieces.fail(read_error(data.dump()));
     const std::string_view named = data["type"].text();
     const std::string_view type = named.empty() ? event : named;
     const auto number =
