@@ -48,7 +48,7 @@ std::string bad_arguments(std::vector<ToolCall>& calls) {
 }  // namespace
 
 std::int64_t estimate_tokens(std::size_t bytes) {
-  return static_cast<std::int64_t>((bytes + kBytesPerToken - 1) / kBytesPerToken);
+  return static_cast<std::int64_t>(bytes / kBytesPerToken + (bytes % kBytesPerToken != 0));
 }
 
 std::int64_t estimate_prompt_tokens(const ChatRequest& request) {

@@ -23,6 +23,9 @@ enum class Finish {
   kFailed,     ///< the service failed in the middle, or ended it by a word that nobody knows
 };
 
+/// Of one answer: no service counts further. A million forged counts still fit into a sum.
+inline constexpr std::int64_t kTokensMax = 1'000'000'000'000;
+
 /// Counts as the service gave them; nothing where it gave none.
 struct TokenCounts {
   std::optional<std::int64_t> prompt, completion, total;

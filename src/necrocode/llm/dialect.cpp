@@ -9,12 +9,6 @@
 namespace necrocode::llm {
 namespace {
 
-bool contains_any(std::string_view text, std::initializer_list<std::string_view> words) {
-  return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
-    return text.find(word) != std::string_view::npos;
-  });
-}
-
 std::array<const Dialect*, 3> dialects() {
   return {&openai_chat(), &openai_responses(), &anthropic()};
 }

@@ -16,10 +16,6 @@ bool is_only(std::string_view text, char c) {
   return text.find_first_not_of(c) == std::string_view::npos;
 }
 
-bool is_blank(std::string_view line) {
-  return significant(line, Whitespace::kNone).empty();
-}
-
 // The indentation of a line of the file, and of the line that was searched for.
 struct IndentPair {
   std::string_view file;

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "necrocode/base/limits.hpp"
+#include "necrocode/llm/completion.hpp"
 
 namespace necrocode::llm {
 
@@ -74,8 +75,6 @@ class JsonView {
   std::optional<simdjson::dom::element> value_;
 };
 
-/// No service counts further; keeps sums of forged counts from overflowing.
-inline constexpr std::int64_t kTokensMax = 1'000'000'000'000;
 /// A count of the service's, or 0.
 inline std::int64_t count_or_zero(JsonView value) {
   return value.count(kTokensMax).value_or(0);

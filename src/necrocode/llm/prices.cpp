@@ -5,13 +5,13 @@
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/llm/completion.hpp"
 
 namespace necrocode::llm {
 namespace {
 
 constexpr double kPriceMax = 1e6;  // a dollar a token: no model is near it, a slip may be
 constexpr double kPerPrice = 1e6;  // tokens
-constexpr std::size_t kBytesPerToken = 4;
 const std::vector<std::string> kMembers = {"input", "output", "cached_input", "cache_write"};
 
 Price read_price(JsonFields& fields) {
@@ -61,8 +61,7 @@ double per_token(double price) {
 }  // namespace
 
 std::int64_t worst_case_tokens(std::size_t prompt_bytes, std::int64_t max_tokens) {
-  const std::size_t prompt = prompt_bytes / kBytesPerToken + (prompt_bytes % kBytesPerToken != 0);
-  return static_cast<std::int64_t>(prompt) + std::max<std::int64_t>(max_tokens, 0);
+  return estimate_tokens(prompt_bytes) + std::max<std::int64_t>(max_tokens, 0);
 }
 
 PriceTable::PriceTable(const Json& prices) {

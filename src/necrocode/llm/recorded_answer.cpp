@@ -5,13 +5,13 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/llm/completion.hpp"
 #include "necrocode/net/event_stream.hpp"
 
 namespace necrocode::llm {
 namespace {
 
-constexpr std::int64_t kTokensMax = 1'000'000'000'000;  // no service counts further
-constexpr std::size_t kPartsMax = 10'000;               // tool calls or blocks of one answer
+constexpr std::size_t kPartsMax = 10'000;  // tool calls or blocks of one answer
 
 // What an answer turned out to be; nothing when a cassette has no words for it.
 struct Read {

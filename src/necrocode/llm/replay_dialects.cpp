@@ -6,14 +6,13 @@
 #include "necrocode/base/clock.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/llm/completion.hpp"
 
 namespace necrocode::llm {
 namespace {
 
-constexpr std::size_t kBytesPerToken = 4;  // of an estimated usage
-constexpr std::size_t kChunkBytes = 20;    // some five tokens a piece
+constexpr std::size_t kChunkBytes = 20;  // some five tokens a piece
 constexpr std::size_t kChunksMax = 10'000;
-constexpr std::int64_t kTokensMax = 1'000'000'000'000;  // no service counts further
 
 constexpr std::array kRoutes = {
     ModelRoute{"/v1/chat/completions", ModelApi::kChat},
@@ -77,10 +76,6 @@ const std::string& model_of(const CompletionAnswer& answer, const Question& ques
   return answer.model.empty() ? question.model : answer.model;
 }
 
-std::int64_t tokens(std::size_t bytes) {
-  return static_cast<std::int64_t>((bytes + kBytesPerToken - 1) / kBytesPerToken);
-}
-
 // Of a neutral usage. Zero for what is no count, so that sums do not overflow.
 std::int64_t count(const Json& usage, std::string_view name) {
   const std::int64_t number = usage[name].as_int().value_or(0);
@@ -97,8 +92,8 @@ Json neutral_usage(const CompletionAnswer& answer, const Question& question) {
     std::size_t bytes = answer.content.size() + answer.reasoning.size();
     for (const ToolCall& call : answer.tool_calls)
       bytes += call.name.size() + call.arguments.size();
-    usage.set("prompt_tokens", tokens(question.text.size()));
-    usage.set("completion_tokens", tokens(bytes));
+    usage.set("prompt_tokens", estimate_tokens(question.text.size()));
+    usage.set("completion_tokens", estimate_tokens(bytes));
   }
   if (!usage.find("total_tokens")) {
     usage.set("total_tokens", count(usage, "prompt_tokens") + count(usage, "completion_tokens"));

@@ -13,12 +13,6 @@ namespace {
 
 using Words = std::initializer_list<std::string_view>;
 
-bool contains_any(std::string_view text, Words words) {
-  return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
-    return text.find(word) != std::string_view::npos;
-  });
-}
-
 bool says(const ErrorWords& words, Words names) {
   return std::any_of(names.begin(), names.end(), [&](std::string_view name) {
     return words.code == name || words.type == name;
@@ -55,6 +49,12 @@ bool never_helps(int status) {
 }
 
 }  // namespace
+
+bool contains_any(std::string_view text, Words words) {
+  return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
+    return text.find(word) != std::string_view::npos;
+  });
+}
 
 ErrorWords read_error(std::string_view body) {
   auto parsed = Json::try_parse(body);

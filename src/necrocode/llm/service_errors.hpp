@@ -3,7 +3,9 @@
 // all dialects; a refusal in the middle of a stream counts as an answer with its status.
 #pragma once
 
+#include <initializer_list>
 #include <string>
+#include <string_view>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/net/http_client.hpp"
@@ -18,6 +20,8 @@ struct ErrorWords {
   std::string param;
 };
 ErrorWords read_error(std::string_view body);
+/// Whether one of `words` stands in `text`: refusals are sentences.
+bool contains_any(std::string_view text, std::initializer_list<std::string_view> words);
 /// The status that a refusal within a stream would have had; 500 where its words tell none.
 int status_of(const ErrorWords& words);
 

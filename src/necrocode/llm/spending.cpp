@@ -6,11 +6,10 @@
 #include <string>
 #include <utility>
 
+#include "necrocode/llm/completion.hpp"
+
 namespace necrocode::llm {
 namespace {
-
-// Of one answer. A service may claim anything; a million such claims still fit into the sum.
-constexpr std::int64_t kTokensMax = 1'000'000'000'000;
 
 std::string dollars(double usd) {
   char text[400];  // any finite double

@@ -69,10 +69,6 @@ class LineNumbers {
   std::vector<std::uint32_t> numbers_;
 };
 
-bool is_blank(std::string_view line) {
-  return significant(line, Whitespace::kNone).empty();
-}
-
 // Bytes at both ends that two lines share.
 std::size_t shared_bytes(std::string_view a, std::string_view b) {
   const std::size_t size = std::min(a.size(), b.size());
@@ -178,6 +174,10 @@ Lines split_lines(std::string_view text) {
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
   }
   return lines;
+}
+
+bool is_blank(std::string_view line) {
+  return significant(line, Whitespace::kNone).empty();
 }
 
 std::string_view indentation(std::string_view line) {

@@ -58,6 +58,8 @@ enum class Whitespace {
 };
 std::string_view significant(std::string_view line, Whitespace counts);
 std::string_view indentation(std::string_view line);
+/// Nothing but whitespace.
+bool is_blank(std::string_view line);
 
 using Lines = std::vector<std::string_view>;
 /// Told where a match begins; false ends the search.

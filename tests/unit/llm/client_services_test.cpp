@@ -9,13 +9,11 @@
 #include "necrocode/llm/capabilities.hpp"
 #include "necrocode/llm/model_metrics.hpp"
 #include "necrocode/llm/prices.hpp"
-#include "support/eventually.hpp"
 
 namespace necrocode {
 namespace {
 
 using namespace test;
-using std::chrono::milliseconds;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -97,6 +95,11 @@ TEST(LLMClient, WrongQuestionIsRefusedBeforeAnythingIsSent) {
 
 // ---- fallbacks ----------------------------------------------------------------------------------
 
+// Where nobody listens any more.
+std::string nobodys_endpoint() {
+  return RawServer([](RawConnection&) {}).url("/v1");
+}
+
 // Two services; the second is asked when the first cannot answer.
 struct Fallback {
   explicit Fallback(std::vector<std::string> firsts)
@@ -176,10 +179,9 @@ TEST(LLMClientFallback, ListenerLearnsThatWhatBeganIsVoid) {
 TEST(LLMClientFallback, WhatIsToldIsTheLastOnesOwn) {
   FakeClock clock;
   RawServer first(plays({answer(404, "{}", "X-Request-Id: rid-404\r\n")}));
-  const int nobody = RawServer([](RawConnection&) {}).port();
   LLMConfig config = config_for(first, clock, 0);
   config.fallbacks.push_back(config_for(first, clock, 0));
-  config.fallbacks[0].endpoint = "http://127.0.0.1:" + std::to_string(nobody) + "/v1";
+  config.fallbacks[0].endpoint = nobodys_endpoint();
   LLMClient client(std::move(config));
   try {
     client.chat(question());
@@ -193,10 +195,9 @@ TEST(LLMClientFallback, WhatIsToldIsTheLastOnesOwn) {
 TEST(LLMClientFallback, TimeToComeBackIsWorthMoreThanAFallbackOutOfReach) {
   FakeClock clock;
   RawServer first(plays({answer(429, "{}", "Retry-After: 400\r\n")}));
-  const int nobody = RawServer([](RawConnection&) {}).port();
   LLMConfig config = config_for(first, clock, 0);
   config.fallbacks.push_back(config_for(first, clock, 0));
-  config.fallbacks[0].endpoint = "http://127.0.0.1:" + std::to_string(nobody) + "/v1";
+  config.fallbacks[0].endpoint = nobodys_endpoint();
   LLMClient client(std::move(config));
   try {
     client.chat(question());

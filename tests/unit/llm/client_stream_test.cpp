@@ -9,7 +9,6 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/llm/capabilities.hpp"
 #include "necrocode/llm/model_metrics.hpp"
-#include "necrocode/llm/prices.hpp"
 #include "support/eventually.hpp"
 
 namespace necrocode {
@@ -18,9 +17,7 @@ namespace {
 using namespace test;
 using std::chrono::milliseconds;
 using testing::AllOf;
-using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
 using testing::Not;
 
 // A service, a client that asks it, and what it is told on the way.
