@@ -15,11 +15,15 @@ constexpr std::array<std::string_view, 6> kStateNames = {"blocked", "ready",  "r
                                                          "done",    "failed", "cancelled"};
 
 /// The fields of a task context (SPEC section 9) that a taskset may hold; others are dropped.
-constexpr std::array<std::string_view, 23> kTaskFields = {"title",
+constexpr std::array<std::string_view, 27> kTaskFields = {"title",
                                                           "description",
                                                           "acceptance_criteria",
                                                           "dependencies",
+                                                          "on_dependency_failure",
                                                           "required_skill",
+                                                          "provider",
+                                                          "touches",
+                                                          "not_before",
                                                           "repo_url",
                                                           "slot_path",
                                                           "slot_id",
@@ -40,10 +44,14 @@ constexpr std::array<std::string_view, 23> kTaskFields = {"title",
                                                           "max_attempts"};
 
 /// What Task::to_json() adds to the submitted fields.
-constexpr std::array<std::string_view, 18> kDerivedFields = {
-    "id",        "task_id",          "number",         "spec_name",   "state",      "status",
-    "attempt",   "artifacts",        "base_commits",   "created_at",  "updated_at", "version",
-    "runner_id", "cancel_requested", "blocked_reason", "lease_token", "failure",    "expires_at"};
+constexpr std::array<std::string_view, 19> kDerivedFields = {
+    "id",          "task_id", "number",     "spec_name",        "state",
+    "status",      "attempt", "artifacts",  "base_commits",     "created_at",
+    "updated_at",  "version", "runner_id",  "cancel_requested", "blocked_reason",
+    "lease_token", "failure", "expires_at", "previous_attempts"};
+
+constexpr std::array<std::string_view, 3> kPolicyNames = {"block", "cancel", "run"};
+constexpr std::array<std::string_view, 2> kUnblockNames = {"done", "merged"};
 
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& names, std::string_view name) {
@@ -75,6 +83,47 @@ std::vector<std::string> full_dependencies(const Json& fields, const std::string
   return ids;
 }
 
+/// `name` as the policy that it is; a defect of `field` when it is none.
+DependencyPolicy read_policy(JsonFields& reader, std::string_view field, std::string_view name) {
+  const auto policy = parse_dependency_policy(name);
+  if (!policy) reader.fail(field, "must be block, cancel or run, or an object of these");
+  return policy.value_or(DependencyPolicy::kBlock);
+}
+
+void read_dependency_policies(JsonFields& reader, TaskSpec& task) {
+  constexpr std::string_view kName = "on_dependency_failure";
+  const Json& value = reader.value()[kName];
+  if (!value.is_object()) {
+    const auto name = reader.string(kName, limits::kNameBytes);
+    if (name) task.dependency_policy = read_policy(reader, kName, *name);
+    return;
+  }
+  for (const auto& [dependency, name] : reader.object(kName, limits::kMetadataBytes).members()) {
+    const auto named = std::find(task.dependencies.begin(), task.dependencies.end(), dependency);
+    if (named == task.dependencies.end()) {
+      reader.fail(kName, "names \"" + shorten(printable(dependency), 2 * limits::kNameBytes) +
+                             "\", which is not among the dependencies");
+    }
+    task.dependency_policies[dependency] = read_policy(reader, kName, name.string_or(""));
+  }
+}
+
+void check_max_attempts(JsonFields& reader) {
+  constexpr std::string_view kName = "max_attempts";
+  if (!reader.value()[kName].is_object()) {
+    reader.integer(kName, 1, limits::kAttemptsMax);
+    return;
+  }
+  reader.nested(kName, [](JsonFields& classes) {
+    for (const char* name : {"agent", "tests", "infrastructure", "conflict"}) {
+      classes.integer(name, 1, limits::kAttemptsMax);
+    }
+    for (const std::string& name : classes.unknown()) {
+      classes.fail(name, "is not agent, tests, infrastructure or conflict");
+    }
+  });
+}
+
 std::string read_number(JsonFields& reader) {
   const auto [name, number] =
       reader.required_string_of({"id", "number", "task_id"}, 2 * limits::kNameBytes + 1);
@@ -102,6 +151,20 @@ bool is_final(TaskState state) {
   return state == TaskState::kDone || state == TaskState::kFailed || state == TaskState::kCancelled;
 }
 
+std::string_view to_string(DependencyPolicy policy) {
+  return kPolicyNames[static_cast<std::size_t>(policy)];
+}
+
+std::optional<DependencyPolicy> parse_dependency_policy(std::string_view name) {
+  const auto found = std::find(kPolicyNames.begin(), kPolicyNames.end(), name);
+  if (found == kPolicyNames.end()) return std::nullopt;
+  return static_cast<DependencyPolicy>(found - kPolicyNames.begin());
+}
+
+std::string_view to_string(UnblockOn when) {
+  return kUnblockNames[static_cast<std::size_t>(when)];
+}
+
 TaskSpec TaskSpec::from_json(JsonFields& reader) {
   TaskSpec task;
   task.number = read_number(reader);
@@ -109,7 +172,12 @@ TaskSpec TaskSpec::from_json(JsonFields& reader) {
   task.description = reader.string("description", limits::kTaskTextBytes).value_or("");
   task.acceptance_criteria = reader.strings("acceptance_criteria");
   task.dependencies = reader.strings("dependencies", limits::kTasksPerSubmit);
+  read_dependency_policies(reader, task);
   task.required_skill = reader.string("required_skill", limits::kNameBytes).value_or("");
+  task.provider = reader.string("provider", limits::kNameBytes).value_or("");
+  task.touches = reader.strings("touches", limits::kTouches, limits::kPathBytes);
+  task.not_before = reader.time("not_before");
+  task.done = reader.boolean("done").value_or(false);
   task.repo_url = reader.string("repo_url", limits::kPathBytes).value_or("");
   task.branch_name = reader.string("branch_name", limits::kPathBytes).value_or("");
   task.base_branch = reader.string("base_branch", limits::kPathBytes).value_or("");
@@ -128,7 +196,7 @@ TaskSpec TaskSpec::from_json(JsonFields& reader) {
   }
   reader.boolean("fail_fast");
   reader.integer("max_tokens", 1, 100'000'000);
-  reader.integer("max_attempts", 1, 100);
+  check_max_attempts(reader);
   if (reader.object("metadata").size() > limits::kMetadataMembers) {
     reader.fail("metadata",
                 "must have at most " + std::to_string(limits::kMetadataMembers) + " members");
@@ -190,6 +258,11 @@ Json Task::to_json() const {
   json.set("cancel_requested", cancel_requested);
   if (!blocked_reason.empty()) json.set("blocked_reason", blocked_reason);
   if (!failure.is_null()) json.set("failure", failure);
+  if (not_before) {
+    json.set("not_before", time_json(*not_before));
+  } else {
+    json.erase("not_before");  // as submitted, and past
+  }
   json.set("version", version);
   json.set("created_at", time_json(created_at));
   json.set("updated_at", time_json(updated_at));
@@ -215,6 +288,7 @@ Task Task::from_json(const Json& json) {
   task.cancel_requested = fields.boolean("cancel_requested").value_or(false);
   task.blocked_reason = fields.string("blocked_reason").value_or("");
   task.failure = json["failure"];
+  task.not_before = fields.time("not_before");
   task.base_commits = fields.strings("base_commits");
   task.created_at = fields.time("created_at").value_or(SystemTime{});
   task.updated_at = fields.time("updated_at").value_or(SystemTime{});
@@ -231,6 +305,9 @@ Task Task::from_json(const Json& json) {
 
 Json ClaimedTask::to_json() const {
   Json json = task.to_json();
+  Json attempts = Json::array();
+  for (const AttemptRecord& record : previous_attempts) attempts.push_back(record.to_json());
+  json.set("previous_attempts", std::move(attempts));
   json.set("lease_token", lease_token.value);
   json.set("expires_at", time_json(expires_at));
   json.set("lease_seconds", static_cast<double>(lease.count()) / 1000);
@@ -244,7 +321,11 @@ ClaimedTask ClaimedTask::from_json(const Json& json) {
   const auto expires_at = fields.time("expires_at");
   if (!expires_at && !fields.has("expires_at")) fields.fail("expires_at", "is required");
   const auto seconds = fields.number("lease_seconds", 0, 1e9);
+  const Json::Array& attempts = fields.array("previous_attempts", SIZE_MAX);
   finish_answer(fields, "a claimed task");
+  for (const Json& record : attempts) {
+    claimed.previous_attempts.push_back(AttemptRecord::from_json(record));
+  }
   claimed.expires_at = *expires_at;
   if (seconds) claimed.lease = std::chrono::milliseconds(std::llround(*seconds * 1000));
   claimed.task = Task::from_json(json);
@@ -258,7 +339,101 @@ Json ClaimRequest::to_json() const {
                             {"wait_seconds", static_cast<double>(wait.count()) / 1000},
                             {"max", max}});
   if (task_id) json.set("task_id", *task_id);
+  if (!provider.empty()) json.set("provider", provider);
   return json;
+}
+
+Json AttemptRecord::to_json() const {
+  Json references = Json::array();
+  for (const ArtifactRef& artifact : artifacts) references.push_back(artifact.to_json());
+  Json json = Json::object({{"attempt", attempt},
+                            {"runner_id", runner_id},
+                            {"provider", provider},
+                            {"slot_id", slot_id},
+                            {"branch", branch},
+                            {"commit", commit},
+                            {"started_at", time_json(started_at)},
+                            {"outcome", outcome},
+                            {"cost_usd", cost_usd},
+                            {"tokens", tokens},
+                            {"artifacts", std::move(references)}});
+  if (ended_at) json.set("ended_at", time_json(*ended_at));
+  if (!failure.is_null()) json.set("failure", failure);
+  return json;
+}
+
+AttemptRecord AttemptRecord::from_json(const Json& json) {
+  JsonFields fields(json);
+  AttemptRecord record;
+  record.attempt = static_cast<int>(fields.integer("attempt", 0, INT32_MAX).value_or(0));
+  record.runner_id = fields.string("runner_id").value_or("");
+  record.provider = fields.string("provider").value_or("");
+  record.slot_id = fields.string("slot_id").value_or("");
+  record.branch = fields.string("branch").value_or("");
+  record.commit = fields.string("commit").value_or("");
+  record.started_at = fields.time("started_at").value_or(SystemTime{});
+  record.ended_at = fields.time("ended_at");
+  record.outcome = fields.string("outcome").value_or("");
+  record.failure = json["failure"];
+  record.cost_usd = fields.number("cost_usd", 0, 1e12).value_or(0);
+  record.tokens = fields.integer("tokens", 0).value_or(0);
+  const Json::Array& artifacts = fields.array("artifacts", SIZE_MAX);
+  finish_answer(fields, "an attempt");
+  for (const Json& artifact : artifacts) {
+    record.artifacts.push_back(ArtifactRef::from_json(artifact));
+  }
+  return record;
+}
+
+Json Explanation::to_json() const {
+  Json list = Json::array();
+  for (const WaitReason& reason : reasons) {
+    Json item = Json::object({{"kind", reason.kind}, {"detail", reason.detail}});
+    if (!reason.task_id.empty()) item.set("task_id", reason.task_id);
+    if (reason.until) item.set("until", time_json(*reason.until));
+    list.push_back(std::move(item));
+  }
+  return Json::object({{"task_id", task_id},
+                       {"state", to_string(state)},
+                       {"claimable", claimable},
+                       {"reasons", std::move(list)}});
+}
+
+Explanation Explanation::from_json(const Json& json) {
+  JsonFields fields(json);
+  Explanation explanation;
+  explanation.task_id = fields.required_string("task_id");
+  const std::string state = fields.required_string("state");
+  const auto known = parse_task_state(state);
+  if (!known && !state.empty()) fields.fail("state", "is not a state: " + state);
+  explanation.state = known.value_or(TaskState::kBlocked);
+  explanation.claimable = fields.boolean("claimable").value_or(false);
+  fields.each("reasons", SIZE_MAX, [&](JsonFields& element) {
+    WaitReason& reason = explanation.reasons.emplace_back();
+    reason.kind = element.required_string("kind");
+    reason.detail = element.string("detail").value_or("");
+    reason.task_id = element.string("task_id").value_or("");
+    reason.until = element.time("until");
+  });
+  finish_answer(fields, "an explanation");
+  return explanation;
+}
+
+Json ParkedProvider::to_json() const {
+  Json json = Json::object({{"name", name}, {"until", time_json(until)}, {"reason", reason}});
+  if (!probe.empty()) json.set("probe", probe);
+  return json;
+}
+
+ParkedProvider ParkedProvider::from_json(const Json& json) {
+  JsonFields fields(json);
+  ParkedProvider provider;
+  provider.name = fields.required_string("name");
+  provider.until = fields.time("until").value_or(SystemTime{});
+  provider.reason = fields.string("reason").value_or("");
+  provider.probe = fields.string("probe").value_or("");
+  finish_answer(fields, "a parked provider");
+  return provider;
 }
 
 Json Event::to_json() const {
@@ -286,8 +461,11 @@ Event Event::from_json(const Json& json) {
 }
 
 std::string EventFilter::path() const {
-  const std::string of_task = task_id.empty() ? "" : "/tasks/" + percent_encode(task_id);
-  return of_task + "/events?spec=" + percent_encode(spec) + "&type=" + percent_encode(type);
+  std::string path = task_id.empty() ? "" : "/tasks/" + percent_encode(task_id);
+  path += "/events?spec=" + percent_encode(spec) + "&type=" + percent_encode(type);
+  if (since) path += "&since=" + percent_encode(to_rfc3339(*since));
+  if (until) path += "&until=" + percent_encode(to_rfc3339(*until));
+  return path;
 }
 
 Json Failure::to_json() const {
@@ -314,6 +492,12 @@ Json Completion::to_json() const {
   return json;
 }
 
+namespace {
+Json spend_json(double usd, std::int64_t tokens) {
+  return Json::object({{"usd", usd}, {"tokens", tokens}});
+}
+}  // namespace
+
 Json Taskset::to_json() const {
   Json task_list = Json::array();
   for (const Task& task : tasks) task_list.push_back(task.to_json());
@@ -321,6 +505,10 @@ Json Taskset::to_json() const {
                        {"version", version},
                        {"metadata", metadata.is_null() ? Json::object() : metadata},
                        {"counts", counts.is_null() ? Json::object() : counts},
+                       {"max_running", limits.max_running},
+                       {"budget", spend_json(limits.budget_usd, limits.budget_tokens)},
+                       {"spent", spend_json(spent_usd, spent_tokens)},
+                       {"unblock_on", to_string(limits.unblock_on)},
                        {"created_at", time_json(created_at)},
                        {"updated_at", time_json(updated_at)},
                        {"tasks", std::move(task_list)}});
@@ -333,6 +521,19 @@ Taskset Taskset::from_json(const Json& json) {
   taskset.version = fields.integer("version", 0).value_or(0);
   taskset.metadata = fields.object("metadata", SIZE_MAX);
   taskset.counts = fields.object("counts");
+  taskset.limits.max_running =
+      static_cast<int>(fields.integer("max_running", 0, INT32_MAX).value_or(0));
+  fields.nested("budget", [&](JsonFields& budget) {
+    taskset.limits.budget_usd = budget.number("usd", 0, 1e12).value_or(0);
+    taskset.limits.budget_tokens = budget.integer("tokens", 0).value_or(0);
+  });
+  fields.nested("spent", [&](JsonFields& spent) {
+    taskset.spent_usd = spent.number("usd", 0, 1e12).value_or(0);
+    taskset.spent_tokens = spent.integer("tokens", 0).value_or(0);
+  });
+  if (fields.string("unblock_on") == to_string(UnblockOn::kMerged)) {
+    taskset.limits.unblock_on = UnblockOn::kMerged;
+  }
   taskset.created_at = fields.time("created_at").value_or(SystemTime{});
   taskset.updated_at = fields.time("updated_at").value_or(SystemTime{});
   const Json::Array& tasks = fields.array("tasks", SIZE_MAX);

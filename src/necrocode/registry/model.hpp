@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,10 +19,6 @@ class JsonFields;
 
 namespace necrocode::registry {
 
-/// A task whose lease ends unrenewed this often (its `max_attempts` field says otherwise) has
-/// failed.
-inline constexpr int kMaxAttempts = 3;
-
 /// blocked → ready → running → done | failed | cancelled; failed → ready, and cancelled →
 /// ready by retry alone, so that its dependents are no dead end.
 enum class TaskState { kBlocked, kReady, kRunning, kDone, kFailed, kCancelled };
@@ -33,6 +30,16 @@ std::string_view to_string(TaskState state);
 std::optional<TaskState> parse_task_state(std::string_view name);
 bool is_final(TaskState state);
 
+/// What becomes of a task when one that it depends on fails or is cancelled.
+enum class DependencyPolicy {
+  kBlock,   ///< it waits until that one is retried and done; the default
+  kCancel,  ///< it is cancelled too
+  kRun      ///< it may run as if that one were done
+};
+std::string_view to_string(DependencyPolicy policy);
+/// block, cancel, run. Nothing for an unknown name.
+std::optional<DependencyPolicy> parse_dependency_policy(std::string_view name);
+
 /// What a task was submitted with, field by field as in the JSON (examples/task.json).
 struct TaskSpec {
   std::string number;  ///< "1.1"
@@ -40,7 +47,15 @@ struct TaskSpec {
   std::string description;
   std::vector<std::string> acceptance_criteria;
   std::vector<std::string> dependencies;  ///< numbers of the same spec, or full ids
+  /// One policy for all dependencies, or as an object one for each that is named as there; block
+  /// for the others. `on_dependency_failure`.
+  std::map<std::string, DependencyPolicy> dependency_policies;
+  DependencyPolicy dependency_policy = DependencyPolicy::kBlock;  ///< of those without their own
   std::string required_skill;
+  std::string provider;                  ///< the model provider it needs; "": the claimant's
+  std::vector<std::string> touches;      ///< globs of the files it changes (touches.hpp)
+  std::optional<SystemTime> not_before;  ///< no claim before then
+  bool done = false;                     ///< it needs no run: done elsewhere, or ticked by hand
   std::string repo_url;
   std::string branch_name;
   std::string base_branch;
@@ -87,6 +102,7 @@ struct Task {
   bool cancel_requested = false;
   std::string blocked_reason;  ///< why a blocked task waits, "" otherwise
   Json failure;  ///< {"class","reason","retry_at"} of the last failed attempt, or null
+  std::optional<SystemTime> not_before;  ///< of a ready task that waits: no claim before then
   SystemTime created_at;
   SystemTime updated_at;
   Json to_json() const;
@@ -94,9 +110,40 @@ struct Task {
   static Task from_json(const Json& json);
 };
 
+/// Why an attempt ended badly, and so whether it is worth another one (attempt_policy.hpp).
+struct Failure {
+  std::string failure_class;           ///< agent, tests, infrastructure, quota, conflict
+  std::string reason;                  ///< for people
+  std::optional<SystemTime> retry_at;  ///< no other attempt before then
+  Json to_json() const;
+};
+
+/// What is known of one attempt: a lease's time, and what its holder told at the end or on the way.
+struct AttemptRecord {
+  int attempt = 0;  ///< as people count; 0: handed back, and so none
+  std::string runner_id;
+  std::string provider;
+  std::string slot_id;
+  std::string branch;
+  std::string commit;
+  SystemTime started_at;
+  std::optional<SystemTime> ended_at;
+  /// The state that it left the task in: done, failed, cancelled, or ready (to be tried again, or
+  /// handed back). Empty while it runs.
+  std::string outcome;
+  Json failure;  ///< as Failure::to_json(), or null
+  double cost_usd = 0;
+  std::int64_t tokens = 0;
+  std::vector<ArtifactRef> artifacts;
+  Json to_json() const;
+  static AttemptRecord from_json(const Json& json);
+};
+
 /// A task that is ours until the lease ends.
 struct ClaimedTask {
   Task task;
+  /// The attempts before this one, oldest first, at most limits::kAttemptsTold of the last.
+  std::vector<AttemptRecord> previous_attempts;
   LeaseToken lease_token;
   SystemTime expires_at;               ///< by the registry's clock, for people
   std::chrono::milliseconds lease{0};  ///< how long from now
@@ -118,7 +165,37 @@ struct ClaimRequest {
   std::chrono::milliseconds wait{0};        ///< long poll; at most limits::kClaimWaitMax
   int max = 1;                              ///< tasks; at most limits::kClaimMax
   std::optional<std::string> task_id;       ///< just this one
+  /// Where this runner's model calls go, for tasks that name no provider; tasks that name another
+  /// one are not given. Empty: it can serve any, and is never parked.
+  std::string provider;
   Json to_json() const;
+};
+
+/// Why a task does not run now. More than one reason may hold.
+struct WaitReason {
+  /// state, dependency, not_before, spec_limit, skill_limit, budget, provider, touches
+  std::string kind;
+  std::string detail;                 ///< for people
+  std::string task_id{};              ///< the other task, where there is one
+  std::optional<SystemTime> until{};  ///< where it is known
+};
+struct Explanation {
+  std::string task_id;
+  TaskState state = TaskState::kBlocked;
+  bool claimable = false;           ///< the next claimant with its skill and provider may get it
+  std::vector<WaitReason> reasons;  ///< empty when it is claimable, running or done
+  Json to_json() const;
+  static Explanation from_json(const Json& json);
+};
+
+/// A provider whose tasks wait, as POST /providers/{name}/park asked for.
+struct ParkedProvider {
+  std::string name;
+  SystemTime until;
+  std::string reason;
+  std::string probe;  ///< the task that tries it again since `until`; empty: none yet
+  Json to_json() const;
+  static ParkedProvider from_json(const Json& json);
 };
 
 /// One line of a task's history. The registry sets id, recorded_at and attempt.
@@ -132,14 +209,6 @@ struct Event {
   int attempt = 0;
   Json to_json() const;
   static Event from_json(const Json& json);
-};
-
-/// Why an attempt ended badly, and so whether it is worth another one.
-struct Failure {
-  std::string failure_class;           ///< agent, tests, infrastructure, quota, conflict
-  std::string reason;                  ///< for people
-  std::optional<SystemTime> retry_at;  ///< no other attempt before then
-  Json to_json() const;
 };
 
 /// What a finished task says, in one call.
@@ -165,10 +234,12 @@ struct TaskQuery {
   std::vector<TaskState> states;  ///< any of them
   std::string skill;
   std::string label;
-  std::string text;             ///< in title or description
-  std::string sort = "number";  ///< number, priority, age
-  int limit = 100;              ///< of a page; at most limits::kPageSizeMax
-  std::string cursor;           ///< the last page's next_cursor
+  std::string text;                 ///< in title or description
+  std::optional<SystemTime> since;  ///< last changed then or later
+  std::optional<SystemTime> until;  ///< last changed before
+  std::string sort = "number";      ///< number, priority, age
+  int limit = 100;                  ///< of a page; at most limits::kPageSizeMax
+  std::string cursor;               ///< the last page's next_cursor
 };
 /// One page of tasks.
 struct TaskPage {
@@ -180,7 +251,9 @@ struct EventFilter {
   std::string task_id{};
   std::string spec{};
   std::string type{};
-  std::int64_t after = 0;  ///< the last seen event's id; 0: from the first
+  std::int64_t after = 0;             ///< the last seen event's id; 0: from the first
+  std::optional<SystemTime> since{};  ///< recorded then or later; not of a feed
+  std::optional<SystemTime> until{};  ///< recorded before; not of a feed
   /// "/tasks/{id}/events?…" or "/events?…", without `after`.
   std::string path() const;
 };
@@ -190,6 +263,20 @@ struct EventPage {
   std::optional<std::string> next_cursor;
 };
 
+/// When a dependency is met. kMerged: when the parent is done and its metadata says
+/// `"merged": true`; the child then starts from its base branch, which has the parent's work.
+enum class UnblockOn { kDone, kMerged };
+std::string_view to_string(UnblockOn when);
+
+/// What holds for a taskset as a whole; 0: no limit.
+struct TasksetLimits {
+  int max_running = 0;             ///< tasks at once
+  double budget_usd = 0;           ///< no claim once so much is spent
+  std::int64_t budget_tokens = 0;  ///< the same
+  UnblockOn unblock_on = UnblockOn::kDone;
+  friend bool operator==(const TasksetLimits&, const TasksetLimits&) = default;
+};
+
 /// The tasks of one spec, submitted together.
 struct Taskset {
   std::string spec_name;
@@ -197,6 +284,9 @@ struct Taskset {
   std::vector<Task> tasks;
   Json metadata;
   Json counts;  ///< state → number
+  TasksetLimits limits;
+  double spent_usd = 0;  ///< as its attempts told it, failed ones too
+  std::int64_t spent_tokens = 0;
   SystemTime created_at;
   SystemTime updated_at;
   Json to_json() const;

@@ -33,6 +33,11 @@ struct Submission {
   std::string spec_name;
   std::vector<TaskSpec> tasks;  ///< TaskSpec::number without the spec, each once
   std::optional<Json> metadata;
+  // Of TasksetLimits; nothing: as it was, or its default.
+  std::optional<int> max_running{};
+  std::optional<double> budget_usd{};
+  std::optional<std::int64_t> budget_tokens{};
+  std::optional<UnblockOn> unblock_on{};
   bool replace = false;  ///< removes tasks that are not named and have not begun
 };
 
@@ -54,6 +59,14 @@ struct NewEvent {
 struct NewArtifact {
   ArtifactRef artifact;
   LeaseToken lease_token;
+};
+
+/// What may be changed of a task at any time; nothing: as it was.
+struct TaskPatch {
+  std::optional<int> priority;
+  std::optional<std::vector<std::string>> labels;
+  Json metadata;  ///< merged into the task's
+  VersionCondition expected;
 };
 
 /// What one of several claims came to.
@@ -98,13 +111,27 @@ struct EventQuery {
 
 /// What others may go on with after a commit.
 struct CommitNews {
-  bool became_ready = false;           ///< a task
+  bool became_claimable = false;       ///< a task; a claim that found none may find one now
+  bool due_sooner = false;             ///< do_due() has something to do before it said
   std::vector<std::string> events_of;  ///< the tasks that have new events; more than once for many
 };
 
 struct TasksetPage {
   std::vector<Taskset> items;  ///< without their tasks
   std::optional<std::string> next_cursor;
+};
+
+/// What is removed for its age; nothing: never.
+struct Retention {
+  /// Tasksets all of whose tasks are final, unchanged for so long, and needed by no other one that
+  /// is not; with their attempts, artifact references and events.
+  std::optional<std::chrono::milliseconds> tasksets;
+  std::optional<std::chrono::milliseconds> events;
+};
+
+/// What an operator sets for all tasksets together.
+struct StoreOptions {
+  std::map<std::string, int> max_running_by_skill;  ///< of tasks with that required_skill
 };
 
 struct TaskGraph {
@@ -138,16 +165,26 @@ class TaskChanges {
   /// TaskContextValidationError beyond limits::kTaskArtifacts or kTaskArtifactBytes of one task.
   virtual ArtifactRef add_artifact(const std::string& task_id, const NewArtifact& artifact) = 0;
   /// Serves the requests in their order, in one transaction, without waiting; one outcome each. A
-  /// ready task goes to one claimant, highest priority first, then oldest. A request that names no
-  /// task, or an ambiguous one, is refused alone: NotFound, Conflict or TaskContextValidationError
-  /// in its outcome.
+  /// claimable task goes to one claimant: of the highest priority, then of the spec with the fewest
+  /// running tasks, then the oldest. Claimable is a ready task
+  /// - whose not_before has passed,
+  /// - whose spec and whose skill run fewer tasks than they may, and whose budget is not spent,
+  /// - whose provider (its own, else the claimant's) is not parked, or is to be probed by it, and
+  /// - whose `touches` overlap with those of no running task on the same repo_url.
+  /// A task that is named is given without regard to skills and order, and else not at all. A
+  /// request that names no task, or an ambiguous one, is refused alone: NotFound, Conflict or
+  /// TaskContextValidationError in its outcome.
   virtual std::vector<ClaimOutcome> claim(const std::vector<ClaimRequest>& requests) = 0;
   /// True when that lease has not ended.
   virtual bool lives(const LeaseRef& lease) = 0;
   /// Undoes a claim whose answer never reached its claimant: no attempt is counted. Nothing happens
   /// when the lease has ended meanwhile.
   virtual void give_back(const std::vector<LeaseRef>& leases) = 0;
-  /// Conflict when the lease is lost, then LostUpdate, then Conflict for an illegal transition.
+  /// Conflict when the lease is lost, then LostUpdate, then Conflict for an illegal transition. A
+  /// failure ends the task, or makes it ready again with a `not_before`, as attempt_policy.hpp
+  /// says; a task whose cancellation was asked for is cancelled instead of made ready. What the
+  /// metadata tells (`usage.cost_usd`, `usage.total_tokens`, `branch`, `commit`) is kept in the
+  /// attempt's record, and counts against the taskset's budget.
   /// Told again by the last holder it changes nothing, and answers the next lease that it gave
   /// while that one lives. A next task that is unknown or ambiguous is none, as one that is not
   /// ready.
@@ -160,6 +197,16 @@ class TaskChanges {
   /// open. Nothing else brings a cancelled one back. LostUpdate; Conflict for a running or done
   /// task.
   virtual Task retry(const std::string& task_id, const VersionCondition& expected = {}) = 0;
+  /// LostUpdate. A lease does not matter: none of it is the runner's.
+  virtual Task patch(const std::string& task_id, const TaskPatch& patch) = 0;
+  /// Tasks that need this provider wait until then and use up no attempt. Then one of them is given
+  /// out as a probe: when it ends otherwise than by quota, all go on; else the provider stays
+  /// parked until the failure's retry_at. A later call replaces an earlier one. At most
+  /// limits::kParkTimeMax from now.
+  virtual ParkedProvider park(const std::string& provider, SystemTime until,
+                              const std::string& reason) = 0;
+  /// NotFound for one that is not parked.
+  virtual void unpark(const std::string& provider) = 0;
 
   /// The answers kept for Idempotency-Key, of this transaction too.
   virtual net::IdempotencyStore& answers() = 0;
@@ -174,6 +221,11 @@ class TaskStore {
   /// it is durable. What `work` throws undoes all of it and comes through. It must not call the
   /// store, nor wait for anything.
   virtual void transact(const std::function<void(TaskChanges&)>& work) = 0;
+  /// The same without waiting: `done` is called once, on a thread of the store's, when the work is
+  /// durable, or with what it threw. It must return soon and not call transact(). Many of these
+  /// share one sync, however few threads there are to wait for it.
+  virtual void transact_later(std::function<void(TaskChanges&)> work,
+                              std::function<void(std::exception_ptr)> done) = 0;
   /// What `operation` returned in a transaction of its own.
   template <class Operation>
   auto change(Operation&& operation) {
@@ -185,15 +237,23 @@ class TaskStore {
   /// One result a lease, in order; never throws for a lost lease.
   virtual std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) = 0;
 
-  // Leases.
-  /// Ends every lease that is due: its task is ready again, or failed after its last attempt, or
-  /// cancelled if that was asked for. Returns how long until the next one may be due.
-  virtual std::optional<std::chrono::nanoseconds> expire_leases() = 0;
+  /// Does what time alone brings. A lease that is due ends: its task is ready again, or failed
+  /// after its last attempt, or cancelled if that was asked for. A `not_before` that has passed
+  /// lets its task be claimed; a parked provider's `until` lets it be probed. Returns how long
+  /// until there is something to do again; a commit may make it sooner (CommitNews::due_sooner).
+  virtual std::optional<std::chrono::nanoseconds> do_due() = 0;
+  /// Removes at most some thousand rows of what is too old; true when there is more.
+  virtual bool purge(const Retention& retention) = 0;
 
   // Queries. A page of tasks or events ends after its limit or limits::kPageBytes of stored text,
   // with at least one item.
   virtual Task task(const std::string& task_id) = 0;
   virtual TaskPage tasks(const TaskQuery& query) = 0;
+  /// Oldest first, the running one included.
+  virtual std::vector<AttemptRecord> attempts(const std::string& task_id) = 0;
+  virtual Explanation explain(const std::string& task_id) = 0;
+  /// By name.
+  virtual std::vector<ParkedProvider> parked_providers() = 0;
   virtual Taskset taskset(const std::string& spec) = 0;
   /// By name; `cursor` is the last seen name.
   virtual TasksetPage tasksets(const std::string& cursor, int limit) = 0;
