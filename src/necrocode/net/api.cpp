@@ -27,6 +27,7 @@ constexpr std::array kHeaderFields = {
     HeaderField{"If-Range", "Take Range only while its ETag is this."},
     HeaderField{"Range", "One range of bytes."},
     HeaderField{"Last-Event-ID", "Of a feed: begin after this event. Wins over `after`."},
+    HeaderField{"Prefer", "return=minimal: only what the answer's head says (RFC 7240)."},
     HeaderField{"X-Lease-Token", "The lease's token, where the body has none."},
     HeaderField{"Content-Digest", "RFC 9530, of the body: another one is refused with 400."},
     HeaderField{"Repr-Digest", "RFC 9530, of the whole content."},

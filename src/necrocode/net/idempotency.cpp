@@ -75,4 +75,84 @@ Response answer_once(const Request& request, const Transact& transact,
   return std::move(*answer);
 }
 
+namespace {
+
+/// One request on its way through answer_once_later(), kept by what still has to happen to it.
+struct Answering : std::enable_shared_from_this<Answering> {
+  Request request;
+  std::optional<IdempotencyKey> key;
+  TransactLater transact;
+  std::function<Response(const Request&)> make;
+  std::shared_ptr<Parked> parked;
+  std::optional<Response> answer;
+
+  void begin() {
+    transact([self = shared_from_this()](IdempotencyStore& store) { self->work(store); },
+             [self = shared_from_this()](const std::exception_ptr& error) { self->end(error); });
+  }
+
+  void work(IdempotencyStore& store) {
+    if (key) answer = find_kept(store, *key);
+    if (answer) return;
+    answer = make(request);
+    if (key) keep(store, *key, *answer);
+  }
+
+  void end(const std::exception_ptr& error) {
+    if (error) return refuse(error);
+    parked->complete(std::move(*answer));
+  }
+
+  void refuse(const std::exception_ptr& thrown) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const std::exception& error) {
+      answer = problem_for(error, request);
+      if (!key || !is_kept(answer->status)) {
+        parked->complete(std::move(*answer));
+        return;
+      }
+    }
+    transact([self = shared_from_this()](
+                 IdempotencyStore& store) { keep(store, *self->key, *self->answer); },
+             [self = shared_from_this()](const std::exception_ptr& error) {
+               if (error) return self->fail(error);
+               self->parked->complete(std::move(*self->answer));
+             });
+  }
+
+  void fail(const std::exception_ptr& thrown) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const std::exception& error) {
+      parked->complete(problem_for(error, request));
+    }
+  }
+};
+
+}  // namespace
+
+Response answer_once_later(const Request& request, TransactLater transact,
+                           std::function<Response(const Request&)> make) {
+  const auto answering = std::make_shared<Answering>();
+  answering->key = read_idempotency_key(request);
+  answering->request = request;
+  answering->transact = std::move(transact);
+  answering->make = std::move(make);
+  ParkRequest park;
+  park.timeout = kCommitTime;
+  park.start = [answering](std::shared_ptr<Parked> parked) {
+    answering->parked = std::move(parked);
+    answering->begin();
+  };
+  park.on_timeout = commit_takes_too_long;
+  return Response::park(std::move(park));
+}
+
+Response commit_takes_too_long() {
+  Response response = problem(503, "the change is not yet on disk; it may yet be made", {});
+  response.headers.set("Retry-After", "10");
+  return response;
+}
+
 }  // namespace necrocode::net

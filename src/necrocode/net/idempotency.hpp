@@ -62,4 +62,17 @@ using Transact = std::function<void(const std::function<void(IdempotencyStore&)>
 Response answer_once(const Request& request, const Transact& transact,
                      const std::function<Response()>& make);
 
+/// The same for a database that takes many transactions into one commit: hands `work` in and
+/// returns; `done` is called once when it is durable, or with what it threw.
+using TransactLater = std::function<void(std::function<void(IdempotencyStore&)> work,
+                                         std::function<void(std::exception_ptr)> done)>;
+/// As answer_once(), parked: no thread waits for the commit. `transact` and `make` live on until
+/// then, and `make` gets the request, which no longer is the handler's.
+Response answer_once_later(const Request& request, TransactLater transact,
+                           std::function<Response(const Request&)> make);
+/// How long a commit may take until its caller is told 503, and that it may yet happen.
+inline constexpr auto kCommitTime = std::chrono::seconds(60);
+/// That answer.
+Response commit_takes_too_long();
+
 }  // namespace necrocode::net

@@ -54,7 +54,7 @@ std::optional<net::Response> kept_answer(const net::IdempotencyKey& key, TaskCha
 
 }  // namespace
 
-struct ClaimQueue::State {
+struct ClaimQueue::State : std::enable_shared_from_this<ClaimQueue::State> {
   State(TaskStore& task_store, const Clock& time, Answer make_answer)
       : store(task_store), clock(time), answer(std::move(make_answer)) {}
 
@@ -68,16 +68,18 @@ struct ClaimQueue::State {
   std::uint64_t served = 0;                    // the `news` that the thread has acted on
   // Names of the keys whose answers are being handed over: what was claimed may yet be given back.
   std::set<std::string> handing_over;
-  SteadyTime wake_at;     // when the thread means to wake
   std::stop_source wake;  // ends the thread's current sleep
   bool stopping = false;
   std::thread thread;
 
   void work();
-  std::optional<SteadyTime> expire();
+  std::optional<SteadyTime> do_due();
   void serve(std::uint64_t acting_on);
   void serve_some(const std::vector<std::shared_ptr<Waiter>>& some);
+  void claim_at_once(const Claim& claim, const Handle& handle, std::uint64_t seen);
+  void give_back_later(const std::vector<LeaseRef>& leases);
   std::vector<Served> claim_all(const std::vector<Claim>& claims);
+  std::vector<Served> claim_in(TaskChanges& changes, const std::vector<Claim>& claims);
   Served claim_of(const Claim& claim, const ClaimOutcome& outcome, net::IdempotencyStore& answers);
   bool hand_over(Waiter& waiter, const net::Response& response);
   void give_back(const std::vector<LeaseRef>& leases, const std::vector<std::string>& keys);
@@ -86,9 +88,9 @@ struct ClaimQueue::State {
   bool attempt(const char* what, const std::function<void()>& step);
   void remove(const Handle& handle);
 
-  void tell_news() {
+  void tell_news(const CommitNews& of_commit) {
     const std::lock_guard lock(mutex);
-    ++news;
+    if (of_commit.became_claimable) ++news;
     wake.request_stop();
   }
 };
@@ -96,8 +98,8 @@ struct ClaimQueue::State {
 ClaimQueue::ClaimQueue(TaskStore& store, const Clock& clock, Answer answer)
     : state_(std::make_shared<State>(store, clock, std::move(answer))) {
   store.on_commit([state = std::weak_ptr(state_)](const CommitNews& news) {
-    if (!news.became_ready) return;
-    if (const auto alive = state.lock()) alive->tell_news();
+    if (!news.became_claimable && !news.due_sooner) return;
+    if (const auto alive = state.lock()) alive->tell_news(news);
   });
   state_->thread = std::thread([state = state_.get()] { state->work(); });
 }
@@ -115,15 +117,10 @@ void ClaimQueue::stop() {
   if (state_->thread.joinable()) state_->thread.join();
 }
 
-void ClaimQueue::lease_started(std::chrono::milliseconds duration) {
-  const SteadyTime ends = state_->clock.steady_now() + duration;
-  const std::lock_guard lock(state_->mutex);
-  if (ends < state_->wake_at) state_->wake.request_stop();
-}
-
 net::Response ClaimQueue::claim(const ClaimRequest& request,
                                 const std::optional<net::IdempotencyKey>& key) {
   const Claim claim{request, key};
+  const bool waits = request.wait.count() > 0;
   std::uint64_t seen = 0;
   bool others_first = false;
   {
@@ -132,18 +129,17 @@ net::Response ClaimQueue::claim(const ClaimRequest& request,
                    state_->waiter_with(key) || (key && state_->handing_over.contains(key->name));
     seen = others_first ? state_->served : state_->news;
   }
-  if (!others_first || request.wait.count() == 0) {
-    Served served = std::move(state_->claim_all({claim}).front());
-    if (!served.leases.empty()) lease_started(request.lease);
-    if (served.response) return std::move(*served.response);
-    if (request.wait.count() == 0) return state_->answer({});
-  }
   net::ParkRequest park;
-  park.timeout = request.wait;
+  park.timeout = waits ? request.wait : net::kCommitTime;
   const Handle handle = std::make_shared<std::shared_ptr<net::Parked>>();
-  park.start = [state = state_, claim, seen, handle](std::shared_ptr<net::Parked> parked) {
+  park.start = [state = state_, claim, seen, handle,
+                at_once = !others_first || !waits](std::shared_ptr<net::Parked> parked) {
     *handle = std::move(parked);
-    state->wait(claim, handle, seen);
+    if (at_once) {
+      state->claim_at_once(claim, handle, seen);
+    } else {
+      state->wait(claim, handle, seen);
+    }
   };
   park.on_timeout = [state = state_, handle] {
     state->remove(handle);
@@ -151,6 +147,37 @@ net::Response ClaimQueue::claim(const ClaimRequest& request,
   };
   park.on_gone = [state = state_, handle] { state->remove(handle); };
   return net::Response::park(std::move(park));
+}
+
+/// Where nothing is ready it waits, if it may.
+void ClaimQueue::State::claim_at_once(const Claim& claim, const Handle& handle,
+                                      std::uint64_t seen) {
+  const auto result = std::make_shared<Served>();
+  const auto finished = [self = shared_from_this(), claim, handle, seen,
+                         result](const std::exception_ptr& error) {
+    if (error) {
+      (*handle)->complete(self->answer({{}, error}));
+    } else if (result->response) {
+      const bool taken = (*handle)->complete(std::move(*result->response));
+      // Who has a key asks for this answer again.
+      if (!taken && !claim.key && !result->leases.empty()) self->give_back_later(result->leases);
+    } else if (claim.request.wait.count() > 0) {
+      self->wait(claim, handle, seen);
+    } else {
+      (*handle)->complete(self->answer({}));
+    }
+  };
+  store.transact_later(
+      [self = shared_from_this(), claim, result](TaskChanges& changes) {
+        *result = std::move(self->claim_in(changes, {claim}).front());
+      },
+      finished);
+}
+
+/// Leases that nobody took: their claimant was gone before the answer.
+void ClaimQueue::State::give_back_later(const std::vector<LeaseRef>& leases) {
+  store.transact_later([leases](TaskChanges& changes) { changes.give_back(leases); },
+                       [](const std::exception_ptr&) {});  // else they end when they are due
 }
 
 /// `seen`: the news that were acted on for this claim already.
@@ -193,21 +220,19 @@ void ClaimQueue::State::work() {
     {
       const std::lock_guard lock(mutex);
       if (stopping) return;
-      wake = std::stop_source();    // news from here on ends the coming sleep
-      wake_at = SteadyTime::max();  // a lease that begins from here on ends it, too
+      wake = std::stop_source();  // news from here on ends the coming sleep
       acting_on = news;
     }
     SteadyTime until = clock.steady_now() + kIdle;
     // Each for itself: leases end also when no claim can be served.
     const bool all_served = attempt("serve waiting claims", [&] { serve(acting_on); });
-    const bool all_ended = attempt("end leases", [&] {
-      if (const auto next = expire()) until = std::min(until, *next);
+    const bool all_ended = attempt("end leases and waits", [&] {
+      if (const auto next = do_due()) until = std::min(until, *next);
     });
     if (!all_served || !all_ended) until = std::min(until, clock.steady_now() + kAfterError);
     std::stop_token woken;
     {
       const std::lock_guard lock(mutex);
-      wake_at = until;
       woken = wake.get_token();
     }
     clock.sleep_until(until, woken);
@@ -224,8 +249,8 @@ bool ClaimQueue::State::attempt(const char* what, const std::function<void()>& s
   }
 }
 
-std::optional<SteadyTime> ClaimQueue::State::expire() {
-  const auto next = store.expire_leases();
+std::optional<SteadyTime> ClaimQueue::State::do_due() {
+  const auto next = store.do_due();
   return next ? std::optional(clock.steady_now() + *next) : std::nullopt;
 }
 
@@ -265,25 +290,30 @@ void ClaimQueue::State::serve_some(const std::vector<std::shared_ptr<Waiter>>& s
 
 /// One transaction for all of them, with the answers that are kept under their keys.
 std::vector<Served> ClaimQueue::State::claim_all(const std::vector<Claim>& claims) {
+  std::vector<Served> results;
+  store.transact([&](TaskChanges& changes) { results = claim_in(changes, claims); });
+  return results;
+}
+
+std::vector<Served> ClaimQueue::State::claim_in(TaskChanges& changes,
+                                                const std::vector<Claim>& claims) {
   std::vector<Served> results(claims.size());
-  store.transact([&](TaskChanges& changes) {
-    std::vector<ClaimRequest> requests;
-    std::vector<std::size_t> places;
-    for (std::size_t i = 0; i < claims.size(); ++i) {
-      try {
-        if (claims[i].key) results[i].response = kept_answer(*claims[i].key, changes);
-      } catch (const net::HttpError&) {  // of another request
-        results[i].response = net::key_of_another_request();
-      }
-      if (results[i].response) continue;
-      requests.push_back(claims[i].request);
-      places.push_back(i);
+  std::vector<ClaimRequest> requests;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < claims.size(); ++i) {
+    try {
+      if (claims[i].key) results[i].response = kept_answer(*claims[i].key, changes);
+    } catch (const net::HttpError&) {  // of another request
+      results[i].response = net::key_of_another_request();
     }
-    const std::vector<ClaimOutcome> outcomes = changes.claim(requests);
-    for (std::size_t i = 0; i < outcomes.size(); ++i) {
-      results[places[i]] = claim_of(claims[places[i]], outcomes[i], changes.answers());
-    }
-  });
+    if (results[i].response) continue;
+    requests.push_back(claims[i].request);
+    places.push_back(i);
+  }
+  const std::vector<ClaimOutcome> outcomes = changes.claim(requests);
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    results[places[i]] = claim_of(claims[places[i]], outcomes[i], changes.answers());
+  }
   return results;
 }
 

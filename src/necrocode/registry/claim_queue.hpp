@@ -22,13 +22,11 @@ class ClaimQueue {
   ClaimQueue(TaskStore& store, const Clock& clock, Answer answer);
   ~ClaimQueue();  ///< stop()
 
-  /// Claims at once, or parks the answer for up to `request.wait`. With a key that has an answer
-  /// gives that; with one that a waiting claim has, waits for its answer. Throws what refuses the
-  /// claim at once.
+  /// Claims at once, or waits up to `request.wait`; parked either way, as the claim is answered
+  /// after its commit. With a key that has an answer gives that; with one that a waiting claim has,
+  /// waits for its answer.
   net::Response claim(const ClaimRequest& request,
                       const std::optional<net::IdempotencyKey>& key = std::nullopt);
-  /// A lease of that length has begun: the thread wakes when it may end.
-  void lease_started(std::chrono::milliseconds duration);
   void stop();
 
  private:

@@ -54,6 +54,10 @@ std::string query_text(const std::vector<std::pair<std::string_view, std::string
   return text;
 }
 
+std::string time_text(const std::optional<SystemTime>& time) {
+  return time ? to_rfc3339(*time) : "";
+}
+
 const Json::Array& items_of(const Json& page, std::string_view name) {
   if (!page[name].is_array()) {
     ErrorInfo info;
@@ -167,16 +171,35 @@ net::HealthStatus TaskRegistryClient::health_check() {
   return caller_.health_check("registry");
 }
 
-registry::Taskset TaskRegistryClient::submit(const Json& taskset, const CallContext& context) {
+registry::Taskset TaskRegistryClient::submit(const Json& taskset, const CallContext& context,
+                                             registry::TasksetPart part) {
   ServiceCall call = call_for("submit", taskset["spec_name"].string_or(""), "POST", "/tasksets");
   call.body = taskset;
-  return registry::Taskset::from_json(caller_.call_json(call, context));
+  if (part == registry::TasksetPart::kHead) call.headers.set("Prefer", "return=minimal");
+  return with_all_tasks(registry::Taskset::from_json(caller_.call_json(call, context)), context);
 }
 
 registry::Taskset TaskRegistryClient::get_taskset(const std::string& spec,
                                                   const CallContext& context) {
-  return registry::Taskset::from_json(caller_.call_json(
-      call_for("get_taskset", spec, "GET", "/tasksets/" + percent_encode(spec)), context));
+  const ServiceCall call =
+      call_for("get_taskset", spec, "GET", "/tasksets/" + percent_encode(spec));
+  return with_all_tasks(registry::Taskset::from_json(caller_.call_json(call, context)), context);
+}
+
+registry::Taskset TaskRegistryClient::with_all_tasks(registry::Taskset taskset,
+                                                     const CallContext& context) {
+  registry::TaskQuery rest;
+  rest.spec = taskset.spec_name;
+  rest.limit = static_cast<int>(limits::kPageSizeMax);
+  while (const auto cursor = std::exchange(taskset.next_cursor, std::nullopt)) {
+    rest.cursor = *cursor;
+    registry::TaskPage page = list(rest, context);
+    taskset.tasks.insert(taskset.tasks.end(), std::make_move_iterator(page.items.begin()),
+                         std::make_move_iterator(page.items.end()));
+    // A service that repeats its cursor would be asked for ever.
+    if (page.next_cursor != cursor) taskset.next_cursor = std::move(page.next_cursor);
+  }
+  return taskset;
 }
 
 std::vector<registry::Taskset> TaskRegistryClient::list_tasksets(const CallContext& context) {
@@ -274,6 +297,8 @@ registry::TaskPage TaskRegistryClient::list(const registry::TaskQuery& query,
                                                   {"skill", query.skill},
                                                   {"label", query.label},
                                                   {"q", query.text},
+                                                  {"since", time_text(query.since)},
+                                                  {"until", time_text(query.until)},
                                                   {"sort", query.sort},
                                                   {"limit", std::to_string(query.limit)},
                                                   {"cursor", query.cursor}});
@@ -283,6 +308,56 @@ registry::TaskPage TaskRegistryClient::list(const registry::TaskQuery& query,
     page.items.push_back(registry::Task::from_json(item));
   page.next_cursor = next_cursor(answer);
   return page;
+}
+
+registry::Task TaskRegistryClient::patch(const std::string& task_id, const Json& changes,
+                                         const CallContext& context) {
+  ServiceCall call = call_for("patch", task_id, "PATCH", "/tasks/" + percent_encode(task_id));
+  call.body = changes;
+  return registry::Task::from_json(caller_.call_json(call, context));
+}
+
+registry::Explanation TaskRegistryClient::explain(const std::string& task_id,
+                                                  const CallContext& context) {
+  const std::string path = "/tasks/" + percent_encode(task_id) + "/explain";
+  return registry::Explanation::from_json(
+      caller_.call_json(call_for("explain", task_id, "GET", path), context));
+}
+
+std::vector<registry::AttemptRecord> TaskRegistryClient::attempts(const std::string& task_id,
+                                                                  const CallContext& context) {
+  const std::string path = "/tasks/" + percent_encode(task_id) + "/attempts";
+  const Json answer = caller_.call_json(call_for("attempts", task_id, "GET", path), context);
+  std::vector<registry::AttemptRecord> records;
+  for (const Json& item : items_of(answer, "items")) {
+    records.push_back(registry::AttemptRecord::from_json(item));
+  }
+  return records;
+}
+
+registry::ParkedProvider TaskRegistryClient::park(const std::string& provider, SystemTime until,
+                                                  const std::string& reason,
+                                                  const CallContext& context) {
+  const std::string path = "/providers/" + percent_encode(provider) + "/park";
+  ServiceCall call = call_for("park", provider, "POST", path);
+  call.body = Json::object({{"until", to_rfc3339(until)}, {"reason", reason}});
+  return registry::ParkedProvider::from_json(caller_.call_json(call, context));
+}
+
+void TaskRegistryClient::unpark(const std::string& provider, const CallContext& context) {
+  const std::string path = "/providers/" + percent_encode(provider) + "/park";
+  caller_.call_json(call_for("unpark", provider, "DELETE", path), context);
+}
+
+std::vector<registry::ParkedProvider> TaskRegistryClient::parked_providers(
+    const CallContext& context) {
+  const Json answer =
+      caller_.call_json(call_for("parked_providers", "", "GET", "/providers"), context);
+  std::vector<registry::ParkedProvider> providers;
+  for (const Json& item : items_of(answer, "items")) {
+    providers.push_back(registry::ParkedProvider::from_json(item));
+  }
+  return providers;
 }
 
 registry::EventPage TaskRegistryClient::events(const registry::EventFilter& filter, int limit,

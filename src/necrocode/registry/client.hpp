@@ -57,7 +57,9 @@ class TaskRegistryClient {
   /// Creates or updates the taskset {"spec_name","tasks":[…]}, whole or not at all; tasks are
   /// matched by number. TaskContextValidationError with every defect, a cycle of dependencies among
   /// them.
-  registry::Taskset submit(const Json& taskset, const CallContext& context = {});
+  /// With `kHead` the answer has no tasks, which a large one should not.
+  registry::Taskset submit(const Json& taskset, const CallContext& context = {},
+                           registry::TasksetPart part = registry::TasksetPart::kWhole);
   /// The taskset with its tasks.
   registry::Taskset get_taskset(const std::string& spec, const CallContext& context = {});
   /// All of them, page by page.
@@ -90,6 +92,21 @@ class TaskRegistryClient {
   /// are open; one that waits already stays as it is.
   /// Conflict in any other state.
   registry::Task retry(const std::string& task_id, const CallContext& context = {});
+  /// {"priority","labels","metadata"}: each that is there replaces the task's, metadata is merged.
+  /// Also while it runs.
+  registry::Task patch(const std::string& task_id, const Json& changes,
+                       const CallContext& context = {});
+  /// Why it does not run.
+  registry::Explanation explain(const std::string& task_id, const CallContext& context = {});
+  /// What each attempt came to, oldest first, the running one included.
+  std::vector<registry::AttemptRecord> attempts(const std::string& task_id,
+                                                const CallContext& context = {});
+  /// Tasks of this model provider wait until then and use up no attempt; then one of them tries it.
+  registry::ParkedProvider park(const std::string& provider, SystemTime until,
+                                const std::string& reason = {}, const CallContext& context = {});
+  /// They go on. NotFound for a provider that is not parked.
+  void unpark(const std::string& provider, const CallContext& context = {});
+  std::vector<registry::ParkedProvider> parked_providers(const CallContext& context = {});
   /// One page of the tasks that `query` selects.
   registry::TaskPage list(const registry::TaskQuery& query = {}, const CallContext& context = {});
   /// One page of the events that `filter` selects, in order.
@@ -109,6 +126,8 @@ class TaskRegistryClient {
   const std::string& base_url() const { return caller_.base_url(); }
 
  private:
+  registry::Taskset with_all_tasks(registry::Taskset taskset, const CallContext& context);
+
   net::ServiceCaller caller_;
 };
 

@@ -11,13 +11,13 @@ namespace {
 
 /// In one commit at most: bounds how long the first change waits for the last.
 constexpr std::size_t kChangesPerCommit = 512;
+constexpr const char* kNoMoreChanges =
+    "the database takes no more changes since an earlier failure";
 
-/// Lives on the stack of the caller, who waits for `done`.
 struct Job {
   std::function<void()> change;
-  std::function<void()> committed;
-  std::exception_ptr error;
-  std::binary_semaphore done{0};
+  std::function<void(std::exception_ptr)> done;
+  std::exception_ptr error{};
 };
 
 bool ends_the_commit(const db::DatabaseError& error) {
@@ -32,15 +32,15 @@ struct GroupWriter::State {
   db::Database& database;
   mutable std::mutex mutex;
   std::condition_variable wake;
-  std::deque<Job*> queue;  // bounded by the callers: each waits for its one job
+  std::deque<Job> queue;
   bool stopping = false;
   bool failed = false;
   std::thread thread;
 
   void work();
-  void commit(const std::vector<Job*>& batch);
+  void commit(std::vector<Job>& batch);
   void run_in_savepoint(Job& job);
-  void fail_all(const std::vector<Job*>& batch, const std::exception_ptr& error);
+  void fail_all(std::vector<Job>& batch, const std::exception_ptr& error);
 };
 
 GroupWriter::GroupWriter(db::Database& database) : state_(std::make_unique<State>(database)) {
@@ -56,20 +56,28 @@ GroupWriter::~GroupWriter() {
   state_->thread.join();
 }
 
-void GroupWriter::run(std::function<void()> change, std::function<void()> committed) {
-  Job job;
-  job.change = std::move(change);
-  job.committed = std::move(committed);
+void GroupWriter::run_later(std::function<void()> change,
+                            std::function<void(std::exception_ptr)> done) {
   {
     const std::lock_guard lock(state_->mutex);
-    if (state_->failed || state_->stopping) {
-      throw StorageError("the database takes no more changes since an earlier failure");
+    if (!state_->failed && !state_->stopping) {
+      state_->queue.push_back({std::move(change), std::move(done)});
+      done = nullptr;
     }
-    state_->queue.push_back(&job);
   }
+  if (done) return done(std::make_exception_ptr(StorageError(kNoMoreChanges)));
   state_->wake.notify_one();
-  job.done.acquire();
-  if (job.error) std::rethrow_exception(job.error);
+}
+
+void GroupWriter::run(std::function<void()> change) {
+  std::binary_semaphore finished{0};
+  std::exception_ptr error;
+  run_later(std::move(change), [&](std::exception_ptr thrown) {
+    error = std::move(thrown);
+    finished.release();
+  });
+  finished.acquire();
+  if (error) std::rethrow_exception(error);
 }
 
 bool GroupWriter::failed() const {
@@ -78,7 +86,7 @@ bool GroupWriter::failed() const {
 }
 
 void GroupWriter::State::work() {
-  std::vector<Job*> batch;
+  std::vector<Job> batch;
   while (true) {
     batch.clear();
     bool usable = true;
@@ -87,7 +95,7 @@ void GroupWriter::State::work() {
       wake.wait(lock, [this] { return stopping || !queue.empty(); });
       if (queue.empty()) return;
       while (!queue.empty() && batch.size() < kChangesPerCommit) {
-        batch.push_back(queue.front());
+        batch.push_back(std::move(queue.front()));
         queue.pop_front();
       }
       usable = !failed;
@@ -95,18 +103,18 @@ void GroupWriter::State::work() {
     if (usable) {
       commit(batch);
     } else {
-      fail_all(batch, std::make_exception_ptr(StorageError("an earlier failure of the database")));
+      fail_all(batch, std::make_exception_ptr(StorageError(kNoMoreChanges)));
     }
-    for (Job* job : batch) job->done.release();
+    for (Job& job : batch) job.done(job.error);
   }
 }
 
-void GroupWriter::State::commit(const std::vector<Job*>& batch) {
+void GroupWriter::State::commit(std::vector<Job>& batch) {
   bool begun = false;
   try {
     db::Transaction transaction(database);
     begun = true;
-    for (Job* job : batch) run_in_savepoint(*job);
+    for (Job& job : batch) run_in_savepoint(job);
     transaction.commit();
   } catch (const db::DatabaseError& error) {
     if (begun && !error.is_full()) {
@@ -114,10 +122,6 @@ void GroupWriter::State::commit(const std::vector<Job*>& batch) {
       failed = true;
     }
     fail_all(batch, std::current_exception());
-    return;
-  }
-  for (Job* job : batch) {
-    if (!job->error && job->committed) job->committed();
   }
 }
 
@@ -135,9 +139,9 @@ void GroupWriter::State::run_in_savepoint(Job& job) {
   database.prepare("RELEASE change").run();
 }
 
-void GroupWriter::State::fail_all(const std::vector<Job*>& batch, const std::exception_ptr& error) {
-  for (Job* job : batch) {
-    if (!job->error) job->error = error;
+void GroupWriter::State::fail_all(std::vector<Job>& batch, const std::exception_ptr& error) {
+  for (Job& job : batch) {
+    if (!job.error) job.error = error;
   }
 }
 

@@ -19,11 +19,14 @@ class GroupWriter {
   GroupWriter(const GroupWriter&) = delete;
   GroupWriter& operator=(const GroupWriter&) = delete;
 
-  /// Runs `change` on the writer's thread within a savepoint, then `committed` after the sync (it
-  /// must not throw), then returns. What `change` throws undoes it alone and is thrown here. A full
-  /// disk throws the DatabaseError for every change of that commit and leaves the writer usable;
-  /// any other failure of the database ends it: all later calls throw StorageError.
-  void run(std::function<void()> change, std::function<void()> committed = {});
+  /// Runs `change` on the writer's thread within a savepoint, and calls `done` there after the
+  /// sync, once, with nothing or with what was thrown; neither may call the writer's run(), and
+  /// `done` must not throw. What `change` throws undoes it alone. A full disk is the DatabaseError
+  /// of every change of that commit and leaves the writer usable; any other failure of the database
+  /// ends it: all later calls get a StorageError. The callers bound how many wait.
+  void run_later(std::function<void()> change, std::function<void(std::exception_ptr)> done);
+  /// The same, waiting: throws what `change` throws.
+  void run(std::function<void()> change);
   /// True after a failure of the database.
   bool failed() const;
 

@@ -499,19 +499,22 @@ Json spend_json(double usd, std::int64_t tokens) {
 }  // namespace
 
 Json Taskset::to_json() const {
+  Json json = Json::object({{"spec_name", spec_name},
+                            {"version", version},
+                            {"metadata", metadata.is_null() ? Json::object() : metadata},
+                            {"counts", counts.is_null() ? Json::object() : counts},
+                            {"max_running", limits.max_running},
+                            {"budget", spend_json(limits.budget_usd, limits.budget_tokens)},
+                            {"spent", spend_json(spent_usd, spent_tokens)},
+                            {"unblock_on", to_string(limits.unblock_on)},
+                            {"created_at", time_json(created_at)},
+                            {"updated_at", time_json(updated_at)}});
+  if (head_only) return json;
   Json task_list = Json::array();
   for (const Task& task : tasks) task_list.push_back(task.to_json());
-  return Json::object({{"spec_name", spec_name},
-                       {"version", version},
-                       {"metadata", metadata.is_null() ? Json::object() : metadata},
-                       {"counts", counts.is_null() ? Json::object() : counts},
-                       {"max_running", limits.max_running},
-                       {"budget", spend_json(limits.budget_usd, limits.budget_tokens)},
-                       {"spent", spend_json(spent_usd, spent_tokens)},
-                       {"unblock_on", to_string(limits.unblock_on)},
-                       {"created_at", time_json(created_at)},
-                       {"updated_at", time_json(updated_at)},
-                       {"tasks", std::move(task_list)}});
+  json.set("tasks", std::move(task_list));
+  if (next_cursor) json.set("next_cursor", *next_cursor);
+  return json;
 }
 
 Taskset Taskset::from_json(const Json& json) {
@@ -536,6 +539,8 @@ Taskset Taskset::from_json(const Json& json) {
   }
   taskset.created_at = fields.time("created_at").value_or(SystemTime{});
   taskset.updated_at = fields.time("updated_at").value_or(SystemTime{});
+  taskset.head_only = !fields.has("tasks");
+  taskset.next_cursor = fields.string("next_cursor");
   const Json::Array& tasks = fields.array("tasks", SIZE_MAX);
   finish_answer(fields, "a taskset");
   for (const Json& task : tasks) taskset.tasks.push_back(Task::from_json(task));

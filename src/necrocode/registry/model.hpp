@@ -277,11 +277,16 @@ struct TasksetLimits {
   friend bool operator==(const TasksetLimits&, const TasksetLimits&) = default;
 };
 
+enum class TasksetPart { kHead, kWhole };
+
 /// The tasks of one spec, submitted together.
 struct Taskset {
   std::string spec_name;
   std::int64_t version = 0;  ///< grows with each submit that changes something
   std::vector<Task> tasks;
+  bool head_only = false;  ///< without its tasks
+  /// Of the tasks that the answer had no room for: TaskQuery::cursor of this spec, by number.
+  std::optional<std::string> next_cursor;
   Json metadata;
   Json counts;  ///< state → number
   TasksetLimits limits;

@@ -73,6 +73,12 @@ VersionCondition read_if_match(const Request& request) {
   };
 }
 
+/// As a task names its provider.
+void require_provider_name(const Request& request) {
+  if (is_plain_name(request.param("name"))) return;
+  throw HttpError(422, "a provider's name is [A-Za-z0-9][A-Za-z0-9._-]{0,99}");
+}
+
 std::string summary_of(const std::exception_ptr& problem) {
   try {
     std::rethrow_exception(problem);
@@ -124,23 +130,29 @@ struct RegistryService::State {
   ClaimQueue claims;
   EventFeeds feeds;
 
+  using Change = std::function<Response(TaskChanges&, const Request&)>;
   /// The answer to a changing request: its first one when it is told again with its
-  /// Idempotency-Key, else what `make` answers, in one transaction with what it changes.
-  Response change_once(const Request& request, const std::function<Response(TaskChanges&)>& make) {
-    TaskChanges* inside = nullptr;
-    const auto transact = [&](const std::function<void(net::IdempotencyStore&)>& work) {
-      store->transact([&](TaskChanges& changes) {
-        inside = &changes;
-        work(changes.answers());
-      });
+  /// Idempotency-Key, else what `make` answers, in one transaction with what it changes. Parked: no
+  /// thread waits for the commit.
+  Response change_once(const Request& request, Change make) {
+    // Where the transaction's changes are told to `make`.
+    const auto inside = std::make_shared<TaskChanges*>();
+    auto transact = [this, inside](auto work, auto done) {
+      store->transact_later(
+          [inside, work = std::move(work)](TaskChanges& changes) {
+            *inside = &changes;
+            work(changes.answers());
+          },
+          std::move(done));
     };
-    return net::answer_once(request, transact, [&] {
-      try {
-        return make(*inside);
-      } catch (const LostUpdate& error) {
-        throw HttpError(412, error.summary());
-      }
-    });
+    return net::answer_once_later(request, std::move(transact),
+                                  [inside, make = std::move(make)](const Request& kept) {
+                                    try {
+                                      return make(**inside, kept);
+                                    } catch (const LostUpdate& error) {
+                                      throw HttpError(412, error.summary());
+                                    }
+                                  });
   }
 
   Response put_status(const Request& request);
@@ -159,14 +171,20 @@ struct RegistryService::State {
   Response post_complete(const Request& request);
   Response post_cancel(const Request& request);
   Response post_retry(const Request& request);
+  Response patch_task(const Request& request);
+  Response get_explanation(const Request& request);
+  Response get_attempts(const Request& request);
+  Response post_park(const Request& request);
+  Response delete_park(const Request& request);
+  Response get_providers(const Request& request);
 };
 
 Response RegistryService::State::put_status(const Request& request) {
   StatusChange change = net::read_body(request, "status", read_status_change);
   change.lease_token = lease_token_of(change.lease_token, request);
   change.expected = read_if_match(request);
-  return change_once(request, [&](TaskChanges& changes) {
-    return task_response(changes.set_status(request.param("id"), change));
+  return change_once(request, [change](TaskChanges& changes, const Request& kept) {
+    return task_response(changes.set_status(kept.param("id"), change));
   });
 }
 
@@ -174,8 +192,8 @@ Response RegistryService::State::post_event(const Request& request) {
   NewEvent event = net::read_body(
       request, "event", [&](auto& fields) { return read_new_event(fields, clock.system_now()); });
   event.lease_token = lease_token_of(event.lease_token, request);
-  return change_once(request, [&](TaskChanges& changes) {
-    return Response::json(201, changes.add_event(request.param("id"), event).to_json());
+  return change_once(request, [event](TaskChanges& changes, const Request& kept) {
+    return Response::json(201, changes.add_event(kept.param("id"), event).to_json());
   });
 }
 
@@ -206,8 +224,8 @@ Response RegistryService::State::post_artifact(const Request& request) {
     return read_new_artifact(fields, clock.system_now());
   });
   artifact.lease_token = lease_token_of(artifact.lease_token, request);
-  return change_once(request, [&](TaskChanges& changes) {
-    return Response::json(201, changes.add_artifact(request.param("id"), artifact).to_json());
+  return change_once(request, [artifact](TaskChanges& changes, const Request& kept) {
+    return Response::json(201, changes.add_artifact(kept.param("id"), artifact).to_json());
   });
 }
 
@@ -225,13 +243,24 @@ Response RegistryService::State::get_tasks(const Request& request) {
   return unless_unchanged(request, std::move(response));
 }
 
+// The taskset may be large: only the status is kept, and the body is how it stands now.
 Response RegistryService::State::post_taskset(const Request& request) {
   const Submission submission = net::read_body(request, "taskset", read_submission);
-  // The taskset may be large: only the status is kept, and the body is how it stands now.
-  const Response kept = change_once(request, [&](TaskChanges& changes) {
-    return Response::json(changes.submit(submission) ? 201 : 200, Json::object());
+  const bool minimal = iequals(request.headers.get_or("Prefer", ""), "return=minimal");
+  TaskChanges* inside = nullptr;
+  const auto transact = [&](const std::function<void(net::IdempotencyStore&)>& work) {
+    store->transact([&](TaskChanges& changes) {
+      inside = &changes;
+      work(changes.answers());
+    });
+  };
+  const Response kept = net::answer_once(request, transact, [&] {
+    return Response::json(inside->submit(submission) ? 201 : 200, Json::object());
   });
-  Response answer = Response::json(kept.status, store->taskset(submission.spec_name).to_json());
+  const Taskset taskset =
+      store->taskset(submission.spec_name, minimal ? TasksetPart::kHead : TasksetPart::kWhole);
+  Response answer = Response::json(kept.status, taskset.to_json());
+  if (minimal) answer.headers.set("Preference-Applied", "return=minimal");
   if (const auto replayed = kept.headers.get("Idempotent-Replayed")) {
     answer.headers.set("Idempotent-Replayed", std::string(*replayed));
   }
@@ -242,16 +271,12 @@ Response RegistryService::State::get_tasksets(const Request& request) {
   const TasksetQuery query = net::read_query(request, read_taskset_query);
   const TasksetPage page = store->tasksets(query.cursor, query.limit);
   Json::Array items;
-  for (const Taskset& taskset : page.items) {
-    Json item = taskset.to_json();
-    item.erase("tasks");
-    items.push_back(std::move(item));
-  }
+  for (const Taskset& taskset : page.items) items.push_back(taskset.to_json());
   return Response::json(200, page_json(std::move(items), page.next_cursor));
 }
 
 Response RegistryService::State::get_taskset(const Request& request) {
-  return Response::json(200, store->taskset(request.param("spec")).to_json());
+  return Response::json(200, store->taskset(request.param("spec"), TasksetPart::kWhole).to_json());
 }
 
 Response RegistryService::State::get_graph(const Request& request) {
@@ -290,34 +315,75 @@ Response RegistryService::State::post_complete(const Request& request) {
   });
   told.completion.lease_token = lease_token_of(told.completion.lease_token, request);
   const VersionCondition expected = read_if_match(request);
-  std::optional<std::chrono::milliseconds> next_lease;
-  Response response = change_once(request, [&](TaskChanges& changes) {
-    const Completed completed =
-        changes.complete(request.param("id"), told.completion, told.next, expected);
-    if (completed.next) next_lease = completed.next->lease;
-    Response answer = Response::json(
-        200, Json::object({{"task", completed.task.to_json()},
-                           {"next", completed.next ? completed.next->to_json() : Json()}}));
-    answer.headers.set("ETag", etag_of(completed.task.version));
-    return answer;
-  });
-  if (next_lease) claims.lease_started(*next_lease);
-  return response;
+  return change_once(
+      request, [told = std::move(told), expected](TaskChanges& changes, const Request& kept) {
+        const Completed completed =
+            changes.complete(kept.param("id"), told.completion, told.next, expected);
+        Response answer = Response::json(
+            200, Json::object({{"task", completed.task.to_json()},
+                               {"next", completed.next ? completed.next->to_json() : Json()}}));
+        answer.headers.set("ETag", etag_of(completed.task.version));
+        return answer;
+      });
 }
 
 Response RegistryService::State::post_cancel(const Request& request) {
   const std::string reason = net::read_body(request, "cancellation", read_cancellation);
   const VersionCondition expected = read_if_match(request);
-  return change_once(request, [&](TaskChanges& changes) {
-    return task_response(changes.cancel(request.param("id"), reason, expected));
+  return change_once(request, [reason, expected](TaskChanges& changes, const Request& kept) {
+    return task_response(changes.cancel(kept.param("id"), reason, expected));
   });
 }
 
 Response RegistryService::State::post_retry(const Request& request) {
   const VersionCondition expected = read_if_match(request);
-  return change_once(request, [&](TaskChanges& changes) {
-    return task_response(changes.retry(request.param("id"), expected));
+  return change_once(request, [expected](TaskChanges& changes, const Request& kept) {
+    return task_response(changes.retry(kept.param("id"), expected));
   });
+}
+
+Response RegistryService::State::patch_task(const Request& request) {
+  TaskPatch patch = net::read_body(request, "patch", read_patch);
+  patch.expected = read_if_match(request);
+  return change_once(request, [patch](TaskChanges& changes, const Request& kept) {
+    return task_response(changes.patch(kept.param("id"), patch));
+  });
+}
+
+Response RegistryService::State::get_explanation(const Request& request) {
+  return Response::json(200, store->explain(request.param("id")).to_json());
+}
+
+Response RegistryService::State::get_attempts(const Request& request) {
+  Json::Array items;
+  for (const AttemptRecord& record : store->attempts(request.param("id"))) {
+    items.push_back(record.to_json());
+  }
+  return Response::json(200, Json::object({{"items", Json(std::move(items))}}));
+}
+
+Response RegistryService::State::post_park(const Request& request) {
+  const Parking parking = net::read_body(request, "parking", read_parking);
+  require_provider_name(request);
+  return change_once(request, [parking](TaskChanges& changes, const Request& kept) {
+    return Response::json(
+        200, changes.park(kept.param("name"), parking.until, parking.reason).to_json());
+  });
+}
+
+Response RegistryService::State::delete_park(const Request& request) {
+  return change_once(request, [](TaskChanges& changes, const Request& kept) {
+    changes.unpark(kept.param("name"));
+    return Response::empty(204);
+  });
+}
+
+Response RegistryService::State::get_providers(const Request&) {
+  Json::Array items;
+  for (const ParkedProvider& provider : store->parked_providers()) {
+    items.push_back(provider.to_json());
+  }
+  return Response::json(200, Json::object({{"items", Json(std::move(items))}}));
 }
 
 RegistryService::RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock)
@@ -428,6 +494,45 @@ void RegistryService::add_routes(net::Api& api) {
                              .headers = {"Idempotency-Key", "If-Match"},
                              .answers = {task},
                              .errors = {404, 409, 412}});
+  route(&State::patch_task, {.method = "PATCH",
+                             .path = "/tasks/{id}",
+                             .id = "patchTask",
+                             .summary = "Change a task's priority, labels or metadata",
+                             .headers = {"Idempotency-Key", "If-Match"},
+                             .body = describe_fields(read_patch),
+                             .answers = {task},
+                             .errors = {404, 409, 412}});
+  route(&State::get_explanation, {.method = "GET",
+                                  .path = "/tasks/{id}/explain",
+                                  .id = "explainTask",
+                                  .summary = "Why a task does not run",
+                                  .answers = {{200, ref("Explanation")}},
+                                  .errors = {404, 409}});
+  route(&State::get_attempts, {.method = "GET",
+                               .path = "/tasks/{id}/attempts",
+                               .id = "listAttempts",
+                               .summary = "What each attempt of a task came to, oldest first",
+                               .answers = {{200, ref("Attempts")}},
+                               .errors = {404, 409}});
+  route(&State::post_park, {.method = "POST",
+                            .path = "/providers/{name}/park",
+                            .id = "parkProvider",
+                            .summary = "Let tasks of a model provider wait until then",
+                            .headers = {"Idempotency-Key"},
+                            .body = describe_fields(read_parking),
+                            .answers = {{200, ref("ParkedProvider")}}});
+  route(&State::delete_park, {.method = "DELETE",
+                              .path = "/providers/{name}/park",
+                              .id = "unparkProvider",
+                              .summary = "Let tasks of a model provider go on",
+                              .headers = {"Idempotency-Key"},
+                              .answers = {{204}},
+                              .errors = {404}});
+  route(&State::get_providers, {.method = "GET",
+                                .path = "/providers",
+                                .id = "listParkedProviders",
+                                .summary = "The model providers that are parked",
+                                .answers = {{200, ref("ParkedProviders")}}});
   route(&State::get_task, {.method = "GET",
                            .path = "/tasks/{id}",
                            .id = "getTask",
@@ -461,7 +566,7 @@ void RegistryService::add_routes(net::Api& api) {
                                .path = "/tasksets",
                                .id = "submitTaskset",
                                .summary = "Create or update the tasks of one spec, all or none",
-                               .headers = {"Idempotency-Key"},
+                               .headers = {"Idempotency-Key", "Prefer"},
                                .body = describe_fields(read_submission),
                                .answers = {{200, ref("Taskset")}, {201, ref("Taskset")}},
                                .errors = {409}});

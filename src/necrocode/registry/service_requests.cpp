@@ -9,6 +9,8 @@ namespace {
 
 /// The longest lease: a day.
 constexpr double kLeaseSecondsMax = 86'400;
+constexpr std::int64_t kPriorityMax = 1'000'000;
+constexpr double kBudgetUsdMax = 1e9;
 /// Artifacts or events in one completion.
 constexpr std::size_t kItemsPerCall = 1000;
 
@@ -64,6 +66,22 @@ void check_dependency_names(JsonFields& reader, const TaskSpec& task) {
   }
 }
 
+void read_limits(JsonFields& fields, Submission& submission) {
+  if (const auto max = fields.integer("max_running", 0, 1'000'000)) {
+    submission.max_running = static_cast<int>(*max);
+  }
+  fields.nested("budget", [&](JsonFields& budget) {
+    submission.budget_usd = budget.number("usd", 0, kBudgetUsdMax);
+    submission.budget_tokens = budget.integer("tokens", 0);
+  });
+  const auto unblock = fields.string("unblock_on", limits::kNameBytes);
+  if (!unblock) return;
+  submission.unblock_on = *unblock == "merged" ? UnblockOn::kMerged : UnblockOn::kDone;
+  if (*unblock != to_string(*submission.unblock_on)) {
+    fields.fail("unblock_on", "must be done or merged");
+  }
+}
+
 NextClaim read_next_claim(JsonFields& fields) {
   NextClaim next;
   next.wanted = fields.boolean_or_nested("claim_next", [&](JsonFields& terms) {
@@ -106,6 +124,24 @@ NewArtifact read_new_artifact(JsonFields& fields, SystemTime now) {
   return {read_artifact(fields, now), read_token(fields)};
 }
 
+TaskPatch read_patch(JsonFields& fields) {
+  TaskPatch patch;
+  if (const auto priority = fields.integer("priority", -kPriorityMax, kPriorityMax)) {
+    patch.priority = static_cast<int>(*priority);
+  }
+  const std::vector<std::string> labels = fields.strings("labels", 100, limits::kNameBytes);
+  if (fields.has("labels")) patch.labels = labels;
+  patch.metadata = free_object(fields, "metadata", limits::kMetadataBytes);
+  return patch;
+}
+
+Parking read_parking(JsonFields& fields) {
+  fields.require("until");
+  const auto until = fields.time("until");
+  return {until.value_or(SystemTime{}),
+          fields.string("reason", limits::kMetadataBytes).value_or("")};
+}
+
 Submission read_submission(JsonFields& fields) {
   Submission submission;
   submission.spec_name = fields.required_string("spec_name", limits::kNameBytes);
@@ -116,6 +152,7 @@ Submission read_submission(JsonFields& fields) {
     submission.metadata = free_object(fields, "metadata", limits::kMetadataBytes);
   }
   submission.replace = fields.boolean("replace").value_or(false);
+  read_limits(fields, submission);
   fields.require("tasks");
   std::set<std::string> numbers;
   std::size_t dependencies = 0;
@@ -149,6 +186,7 @@ ClaimRequest read_claim(JsonFields& fields) {
       limits::kClaimWaitMax);
   request.max = static_cast<int>(fields.integer("max", 1, limits::kClaimMax).value_or(1));
   request.task_id = fields.string("task_id", 2 * limits::kNameBytes + 1);
+  request.provider = fields.string("provider", limits::kNameBytes).value_or("");
   return request;
 }
 
@@ -213,6 +251,8 @@ TaskQuery read_task_query(net::QueryFields& query) {
   wanted.skill = query.text("skill").value_or("");
   wanted.label = query.text("label").value_or("");
   wanted.text = query.text("q").value_or("");
+  wanted.since = query.time("since");
+  wanted.until = query.time("until");
   wanted.sort = query.choice("sort", {"number", "priority", "age"}).value_or("number");
   wanted.limit = read_limit(query);
   wanted.cursor = query.text("cursor").value_or("");

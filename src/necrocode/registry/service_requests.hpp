@@ -26,6 +26,13 @@ CompletionRequest read_completion(JsonFields& fields, SystemTime now);
 /// Why, for people.
 std::string read_cancellation(JsonFields& fields);
 
+TaskPatch read_patch(JsonFields& fields);
+struct Parking {
+  SystemTime until;
+  std::string reason;
+};
+Parking read_parking(JsonFields& fields);
+
 TaskQuery read_task_query(net::QueryFields& query);
 EventQuery read_event_query(net::QueryFields& query);
 struct TasksetQuery {

@@ -34,6 +34,7 @@ Json task() {
                      {{"base_commits", list(text())},
                       {"runner_id", text()},
                       {"blocked_reason", text()},
+                      {"not_before", time()},
                       {"failure", ref("Failure")}});
   Json properties = json["properties"];
   const Json submitted = describe_fields(TaskSpec::from_json);
@@ -47,9 +48,33 @@ Json task() {
 
 void define_schemas(net::Api& api) {
   api.define("Task", task());
-  api.define(
-      "ClaimedTask",
-      with(task(), {{"lease_token", text()}, {"expires_at", time()}, {"lease_seconds", number()}}));
+  api.define("ClaimedTask", with(task(), {{"lease_token", text()},
+                                          {"expires_at", time()},
+                                          {"lease_seconds", number()},
+                                          {"previous_attempts", list(ref("Attempt"))}}));
+  const Json attempt = object({{"attempt", integer()},
+                               {"runner_id", text()},
+                               {"provider", text()},
+                               {"slot_id", text()},
+                               {"branch", text()},
+                               {"commit", text()},
+                               {"started_at", time()},
+                               {"outcome", text()},
+                               {"cost_usd", number()},
+                               {"tokens", integer()},
+                               {"artifacts", list(ref("ArtifactReference"))}},
+                              {{"ended_at", time()}, {"failure", ref("Failure")}});
+  api.define("Attempt", attempt);
+  api.define("Attempts", object({{"items", list(ref("Attempt"))}}));
+  const Json reason =
+      object({{"kind", text()}, {"detail", text()}}, {{"task_id", text()}, {"until", time()}});
+  api.define("Explanation", object({{"task_id", text()},
+                                    {"state", state()},
+                                    {"claimable", boolean()},
+                                    {"reasons", list(reason)}}));
+  api.define("ParkedProvider", object({{"name", text()}, {"until", time()}, {"reason", text()}},
+                                      {{"probe", text()}}));
+  api.define("ParkedProviders", object({{"items", list(ref("ParkedProvider"))}}));
   api.define("Failure", object({{"class", text()}, {"reason", text()}}, {{"retry_at", time()}}));
   api.define("ArtifactReference", object({{"type", text()},
                                           {"uri", text()},
@@ -73,14 +98,24 @@ void define_schemas(net::Api& api) {
                                                                    {"error", text()}}))}}));
   api.define("Claimed", object({{"tasks", list(ref("ClaimedTask"))}}));
   api.define("Completed", object({{"task", ref("Task")}, {"next", or_null(ref("ClaimedTask"))}}));
+  const Json spend = object({{"usd", number()}, {"tokens", integer()}});
   const Json head = object({{"spec_name", text()},
                             {"version", integer()},
                             {"metadata", free_object()},
                             {"counts", map(integer())},
+                            {"max_running", integer()},
+                            {"budget", spend},
+                            {"spent", spend},
+                            {"unblock_on", choice({"done", "merged"})},
                             {"created_at", time()},
                             {"updated_at", time()}});
   api.define("TasksetHead", head);
-  api.define("Taskset", with(head, {{"tasks", list(ref("Task"))}}));
+  // `tasks` as far as they go into one answer, and whole: not with return=minimal, and where there
+  // is a next_cursor GET /tasks?spec=… has the rest.
+  Json taskset = with(head, {});
+  Json properties = taskset["properties"];
+  properties.set("tasks", list(ref("Task"))).set("next_cursor", text());
+  api.define("Taskset", taskset.set("properties", std::move(properties)));
   api.define("TaskGraph",
              object({{"spec_name", text()},
                      {"nodes", list(object({{"id", text()}, {"title", text()}, {"state", state()}},

@@ -1,13 +1,50 @@
 #include "necrocode/registry/sqlite_changes.hpp"
 
 #include <algorithm>
+#include <string>
 
 #include "necrocode/base/time_format.hpp"
 
 namespace necrocode::registry {
 namespace {
 
-[[noreturn]] void refuse(const TaskRow& row, const std::string& why) {
+bool is_allowed(TaskState from, TaskState to) {
+  switch (from) {
+    case TaskState::kBlocked:
+      return to == TaskState::kReady || to == TaskState::kCancelled;
+    case TaskState::kReady:
+      return to == TaskState::kRunning || to == TaskState::kBlocked || to == TaskState::kCancelled;
+    case TaskState::kRunning:
+      return is_final(to) || to == TaskState::kReady;
+    case TaskState::kFailed:
+      return to == TaskState::kReady;
+    case TaskState::kDone:
+    case TaskState::kCancelled:
+      break;
+  }
+  return false;
+}
+
+/// `added`'s members put over `whole`'s. By an index: Json::set looks through all members each
+/// time.
+Json merged_members(Json whole, const Json& added) {
+  Json::Object& members = whole.members();
+  std::map<std::string, std::size_t, std::less<>> places;
+  for (std::size_t i = 0; i < members.size(); ++i) places[members[i].first] = i;
+  for (const auto& [name, value] : added.members()) {
+    const auto [place, fresh] = places.try_emplace(name, members.size());
+    if (fresh) {
+      members.emplace_back(name, value);
+    } else {
+      members[place->second].second = value;
+    }
+  }
+  return whole;
+}
+
+}  // namespace
+
+void refuse_change(const TaskRow& row, const std::string& why) {
   ErrorInfo info;
   info.target = row.id;
   throw Conflict(why, std::move(info));
@@ -31,66 +68,18 @@ std::string event_for(TaskState state) {
   return "TaskUpdated";
 }
 
-bool is_allowed(TaskState from, TaskState to) {
-  switch (from) {
-    case TaskState::kBlocked:
-      return to == TaskState::kReady || to == TaskState::kCancelled;
-    case TaskState::kReady:
-      return to == TaskState::kRunning || to == TaskState::kBlocked || to == TaskState::kCancelled;
-    case TaskState::kRunning:
-      return is_final(to) || to == TaskState::kReady;
-    case TaskState::kFailed:
-      return to == TaskState::kReady;
-    case TaskState::kDone:
-    case TaskState::kCancelled:
-      break;
-  }
-  return false;
-}
-
-/// A final task needs none of its lease's columns; the attempts table keeps who did what.
-void drop_lease(TaskRow& row) {
-  row.lease_token.clear();
-  row.lease_ms = 0;
-  row.runner_id.clear();
-  row.cancel_requested = false;
-}
-
-int max_attempts(const TaskRow& row) {
-  return static_cast<int>(Json::parse(row.fields)["max_attempts"].as_int().value_or(kMaxAttempts));
-}
-
-/// `added`'s members put over `whole`'s. By an index: Json::set looks through all members each
-/// time.
-Json merged_members(Json whole, const Json& added) {
-  Json::Object& members = whole.members();
-  std::map<std::string, std::size_t, std::less<>> places;
-  for (std::size_t i = 0; i < members.size(); ++i) places[members[i].first] = i;
-  for (const auto& [name, value] : added.members()) {
-    const auto [place, fresh] = places.try_emplace(name, members.size());
-    if (fresh) {
-      members.emplace_back(name, value);
-    } else {
-      members[place->second].second = value;
-    }
-  }
-  return whole;
-}
-
-bool same_filter(const ClaimRequest& a, const ClaimRequest& b) {
-  return a.skills == b.skills && a.task_id == b.task_id;
-}
-
-}  // namespace
-
-SqliteChange::SqliteChange(db::Database& database, SystemTime now)
-    : database_(database), now_(now), now_ms_(to_unix_ms(now)), answers_(database, now) {}
+SqliteChange::SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options)
+    : database_(database),
+      now_(now),
+      now_ms_(to_unix_ms(now)),
+      options_(options),
+      answers_(database, now) {}
 
 void SqliteChange::require_lease(const TaskRow& row, const LeaseToken& token) const {
   if (row.lease_token == token.value) return;
-  if (row.lease_token.empty()) refuse(row, "the lease has ended");
-  if (token.value.empty()) refuse(row, "the task is leased; its lease_token is needed");
-  refuse(row, "the lease_token is not that of the task's lease");
+  if (row.lease_token.empty()) refuse_change(row, "the lease has ended");
+  if (token.value.empty()) refuse_change(row, "the task is leased; its lease_token is needed");
+  refuse_change(row, "the lease_token is not that of the task's lease");
 }
 
 int SqliteChange::attempt_of(const TaskRow& row, const LeaseToken& token) {
@@ -98,7 +87,7 @@ int SqliteChange::attempt_of(const TaskRow& row, const LeaseToken& token) {
   db::Statement& query =
       database_.prepare("SELECT attempt FROM attempts WHERE task_seq = ? AND token = ?");
   if (!query.bind(row.seq).bind(token.value).step()) {
-    refuse(row, "the lease_token was never one of this task's");
+    refuse_change(row, "the lease_token was never one of this task's");
   }
   const auto attempt = static_cast<int>(query.integer(0));
   query.reset();
@@ -124,33 +113,38 @@ void SqliteChange::require_version(const TaskRow& row, const VersionCondition& e
 
 void SqliteChange::require_transition(const TaskRow& row, TaskState to) const {
   if (!is_allowed(row.state, to)) {
-    refuse(row, "a task cannot go from " + std::string(to_string(row.state)) + " to " +
-                    std::string(to_string(to)));
+    refuse_change(row, "a task cannot go from " + std::string(to_string(row.state)) + " to " +
+                           std::string(to_string(to)));
   }
   if (row.state == TaskState::kBlocked && to == TaskState::kReady && row.open_dependencies > 0) {
-    refuse(row, "the task waits for " + std::to_string(row.open_dependencies) + " other tasks");
+    refuse_change(row,
+                  "the task waits for " + std::to_string(row.open_dependencies) + " other tasks");
   }
 }
 
 void SqliteChange::save(TaskRow& row, TaskState previous) {
   ++row.version;
   row.updated_ms = now_ms_;
+  if (row.state != TaskState::kReady) row.hold = 0;
   database_
       .prepare(
           "UPDATE tasks SET state = ?, metadata = ?, failure = ?, open_dependencies = ?, "
-          "attempt = ?, attempts_used = ?, epoch = ?, lease_token = ?, lease_ms = ?, "
-          "runner_id = ?, cancel_requested = ?, version = ?, updated_ms = ? WHERE seq = ?")
+          "attempt = ?, retry_epoch = ?, epoch = ?, lease_token = ?, lease_ms = ?, runner_id = ?, "
+          "cancel_requested = ?, hold = ?, not_before_ms = ?, version = ?, updated_ms = ? "
+          "WHERE seq = ?")
       .bind(static_cast<int>(row.state))
       .bind(row.metadata)
       .bind(row.failure.empty() ? std::nullopt : std::optional(row.failure))
       .bind(row.open_dependencies)
       .bind(row.attempt)
-      .bind(row.attempts_used)
+      .bind(row.retry_epoch)
       .bind(row.epoch)
       .bind(row.lease_token.empty() ? std::nullopt : std::optional(row.lease_token))
       .bind(row.lease_ms)
       .bind(row.runner_id)
       .bind(row.cancel_requested)
+      .bind(row.hold)
+      .bind(row.not_before_ms)
       .bind(row.version)
       .bind(row.updated_ms)
       .bind(row.seq)
@@ -158,18 +152,10 @@ void SqliteChange::save(TaskRow& row, TaskState previous) {
   if (row.state == previous) return;
   count(row.spec_id, previous, -1);
   count(row.spec_id, row.state, 1);
-  if (row.state == TaskState::kReady) effects_.news.became_ready = true;
 }
 
 void SqliteChange::count(std::int64_t spec_id, TaskState state, int change) {
-  database_
-      .prepare(
-          "INSERT INTO task_counts (spec_id, state, tasks) VALUES (?1, ?2, max(?3, 0)) "
-          "ON CONFLICT DO UPDATE SET tasks = tasks + ?3")
-      .bind(spec_id)
-      .bind(static_cast<int>(state))
-      .bind(change)
-      .run();
+  unsettled_[spec_id].counts[static_cast<std::size_t>(state)] += change;
 }
 
 bool SqliteChange::merge_metadata(TaskRow& row, const Json& metadata) const {
@@ -260,7 +246,9 @@ void SqliteChange::require_room_for_artifacts(const TaskRow& row) {
 
 Event SqliteChange::add_event(const std::string& task_id, const NewEvent& event) {
   const TaskRow row = load_row(database_, task_id);
-  return insert_event(row, event, attempt_of(row, event.lease_token));
+  const int attempt = attempt_of(row, event.lease_token);
+  keep_place(row, event, event.lease_token);
+  return insert_event(row, event, attempt);
 }
 
 ArtifactRef SqliteChange::add_artifact(const std::string& task_id, const NewArtifact& artifact) {
@@ -270,64 +258,6 @@ ArtifactRef SqliteChange::add_artifact(const std::string& task_id, const NewArti
   require_room_for_artifacts(row);
   save(row, row.state);  // the task's representation has changed: a new ETag
   return recorded;
-}
-
-void SqliteChange::end_attempt(TaskRow& row, std::string_view outcome, bool counts) {
-  database_
-      .prepare(
-          "UPDATE attempts SET ended_ms = ?, outcome = ?, attempt = iif(?, attempt, 0) "
-          "WHERE task_seq = ? AND epoch = ?")
-      .bind(now_ms_)
-      .bind(outcome)
-      .bind(counts)
-      .bind(row.seq)
-      .bind(row.epoch)
-      .run();
-  if (!row.lease_token.empty()) effects_.leases_ended.push_back(row.lease_token);
-  drop_lease(row);
-}
-
-void SqliteChange::finish(TaskRow& row, Outcome outcome) {
-  record(row, outcome.event_type, outcome.event_data);
-  end_attempt(row, to_string(outcome.state), outcome.counts);
-  if (!outcome.counts) {
-    --row.attempt;
-    --row.attempts_used;
-  }
-  row.state = outcome.state;
-  // A dependency may have been added while it ran.
-  if (row.state == TaskState::kReady && row.open_dependencies > 0) row.state = TaskState::kBlocked;
-  if (row.state == TaskState::kDone) row.failure.clear();
-  save(row, TaskState::kRunning);
-  if (row.state == TaskState::kDone) unblock_dependents(row);
-}
-
-void SqliteChange::move(TaskRow& row, TaskState to, const std::string& event_type,
-                        const Json& data) {
-  const TaskState previous = row.state;
-  row.state = to;
-  save(row, previous);
-  record(row, event_type, data);
-}
-
-void SqliteChange::unblock_dependents(const TaskRow& parent) {
-  std::vector<std::int64_t> freed;
-  {
-    db::Statement& update = database_.prepare(
-        "UPDATE tasks SET open_dependencies = open_dependencies - 1 "
-        "WHERE seq IN (SELECT child FROM dependencies WHERE parent = ?) "
-        "RETURNING seq, state, open_dependencies");
-    update.bind(parent.seq);
-    while (update.step()) {
-      const bool blocked = static_cast<TaskState>(update.integer(1)) == TaskState::kBlocked;
-      if (blocked && update.integer(2) == 0) freed.push_back(update.integer(0));
-    }
-  }
-  std::sort(freed.begin(), freed.end());
-  for (const std::int64_t seq : freed) {
-    TaskRow child = load_row(database_, seq);
-    move(child, TaskState::kReady, "TaskReady", Json::object({{"after", parent.id}}));
-  }
 }
 
 Task SqliteChange::set_status(const std::string& task_id, const StatusChange& change) {
@@ -340,15 +270,15 @@ Task SqliteChange::set_status(const std::string& task_id, const StatusChange& ch
   if (row.state != change.status) require_transition(row, change.status);
   const bool metadata_changed = merge_metadata(row, change.metadata);
   if (row.state != change.status) {
-    apply_status(row, change.status, std::nullopt);
+    apply_status(row, change.status);
   } else if (metadata_changed) {
     save(row, row.state);
   }
+  if (metadata_changed) tell_merged(row);
   return to_task(database_, row);
 }
 
-void SqliteChange::apply_status(TaskRow& row, TaskState status,
-                                const std::optional<Failure>& failure) {
+void SqliteChange::apply_status(TaskRow& row, TaskState status) {
   if (row.state == TaskState::kRunning) {
     const bool handed_back = status == TaskState::kReady;
     if (handed_back && row.cancel_requested) status = TaskState::kCancelled;
@@ -356,191 +286,46 @@ void SqliteChange::apply_status(TaskRow& row, TaskState status,
     outcome.counts = !handed_back;
     if (handed_back) outcome.event_data.set("reason", "handed back");
     if (status == TaskState::kFailed) {
-      if (failure) outcome.event_data = failure->to_json();
-      row.failure = failure ? outcome.event_data.dump() : "";
+      row.failure.clear();
+      outcome.failure_class = FailureClass::kAgent;
     }
     finish(row, std::move(outcome));
     return;
   }
-  Json data = Json::object({{"from", to_string(row.state)}, {"to", to_string(status)}});
+  const Json data = Json::object({{"from", to_string(row.state)}, {"to", to_string(status)}});
   if (status == TaskState::kRunning) {  // an existing client, without a lease
     ++row.epoch;
     ++row.attempt;
-    ++row.attempts_used;
   }
   std::string type = event_for(status);
   if (is_final(row.state)) {  // failed, or by retry() alone: cancelled
     type = "TaskRetried";
-    row.attempts_used = 0;
-    if (row.open_dependencies > 0) status = TaskState::kBlocked;
+    row.retry_epoch = row.epoch;
+    row.not_before_ms = 0;
+    status = resting_state(row);
   }
   move(row, status, type, data);
 }
 
-std::vector<std::int64_t> SqliteChange::ready_tasks(const ClaimRequest& request) {
-  std::vector<std::int64_t> ready;
-  if (request.task_id) {
-    const TaskRow row = load_row(database_, *request.task_id);
-    if (row.state == TaskState::kReady) ready.push_back(row.seq);
-    return ready;
+void SqliteChange::fail_or_retry(TaskRow& row, const std::optional<Failure>& failure) {
+  const FailureClass failure_class =
+      parse_failure_class(failure ? failure->failure_class : "").value_or(FailureClass::kAgent);
+  Outcome outcome{TaskState::kFailed, event_for(TaskState::kFailed)};
+  outcome.failure_class = failure_class;
+  if (failure) outcome.event_data = failure->to_json();
+  row.failure = failure ? outcome.event_data.dump() : "";
+  const auto wait = wait_before_retry(Json::parse(row.fields), failure_class,
+                                      attempts_used(row, failure_class) + 1,
+                                      failure ? failure->retry_at : std::nullopt, now_);
+  if (wait && row.cancel_requested) {
+    outcome.state = TaskState::kCancelled;
+    outcome.event_type = event_for(TaskState::kCancelled);
+  } else if (wait) {
+    outcome.state = TaskState::kReady;
+    outcome.event_type = "TaskRetried";
+    outcome.wait = *wait;
   }
-  // `state = 1` stands literally so that the partial index applies.
-  db::Statement& query = request.skills.empty()
-                             ? database_.prepare(
-                                   "SELECT seq FROM tasks INDEXED BY tasks_ready WHERE state = 1 "
-                                   "ORDER BY priority DESC, seq LIMIT ?1")
-                             : database_.prepare(
-                                   "SELECT seq FROM tasks INDEXED BY tasks_ready WHERE state = 1 "
-                                   "AND (skill = '' OR skill IN (SELECT value FROM json_each(?2))) "
-                                   "ORDER BY priority DESC, seq LIMIT ?1");
-  query.bind(request.max);
-  if (!request.skills.empty()) query.bind(Json(request.skills).dump());
-  while (query.step()) ready.push_back(query.integer(0));
-  return ready;
-}
-
-std::vector<ClaimOutcome> SqliteChange::claim(const std::vector<ClaimRequest>& requests) {
-  std::vector<ClaimOutcome> outcomes;
-  std::vector<const ClaimRequest*> unserved;
-  for (const ClaimRequest& request : requests) {
-    const bool hopeless = std::any_of(unserved.begin(), unserved.end(), [&](const auto* earlier) {
-      return same_filter(*earlier, request);
-    });
-    outcomes.push_back(hopeless ? ClaimOutcome{} : claim_or_refuse(request));
-    const ClaimOutcome& outcome = outcomes.back();
-    if (outcome.claimed.empty() && !outcome.refusal && !hopeless) unserved.push_back(&request);
-  }
-  return outcomes;
-}
-
-/// Only for a wrong task_id, before anything is changed; any other error undoes the transaction.
-ClaimOutcome SqliteChange::claim_or_refuse(const ClaimRequest& request) {
-  try {
-    return {claim(request), nullptr};
-  } catch (const NotFound&) {
-    return {{}, std::current_exception()};
-  } catch (const Conflict&) {
-    return {{}, std::current_exception()};
-  } catch (const TaskContextValidationError&) {
-    return {{}, std::current_exception()};
-  }
-}
-
-std::vector<ClaimedTask> SqliteChange::claim(const ClaimRequest& request) {
-  std::vector<ClaimedTask> claimed;
-  for (const std::int64_t seq : ready_tasks(request)) claimed.push_back(start_lease(seq, request));
-  return claimed;
-}
-
-ClaimedTask SqliteChange::start_lease(std::int64_t seq, const ClaimRequest& request) {
-  TaskRow row = load_row(database_, seq);
-  ++row.epoch;
-  ++row.attempt;
-  ++row.attempts_used;
-  row.state = TaskState::kRunning;
-  row.lease_token = random_hex(16);
-  row.lease_ms = request.lease.count();
-  row.runner_id = request.runner_id.value;
-  row.cancel_requested = false;
-  save(row, TaskState::kReady);
-  database_
-      .prepare(
-          "INSERT INTO attempts (task_seq, epoch, attempt, token, runner_id, skills, lease_ms, "
-          "started_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
-      .bind(row.seq)
-      .bind(row.epoch)
-      .bind(row.attempt)
-      .bind(row.lease_token)
-      .bind(row.runner_id)
-      .bind(Json(request.skills).dump())
-      .bind(row.lease_ms)
-      .bind(now_ms_)
-      .run();
-  record(row, "TaskAssigned",
-         Json::object({{"runner_id", row.runner_id},
-                       {"lease_seconds", static_cast<double>(row.lease_ms) / 1000}}));
-  return hold_lease(row);
-}
-
-ClaimedTask SqliteChange::hold_lease(const TaskRow& row) {
-  ClaimedTask claimed;
-  claimed.task = to_task(database_, row);
-  claimed.task.base_commits = base_commits(database_, row.seq);
-  claimed.lease_token.value = row.lease_token;
-  claimed.lease = std::chrono::milliseconds(row.lease_ms);
-  claimed.expires_at = now_ + claimed.lease;
-  effects_.leases_started.push_back({row.lease_token, row.id, claimed.lease});
-  if (row.cancel_requested) effects_.cancel_requested.push_back(row.lease_token);
-  return claimed;
-}
-
-bool SqliteChange::lives(const LeaseRef& lease) {
-  db::Statement& query =
-      database_.prepare("SELECT 1 FROM tasks WHERE id = ? AND lease_token = ? AND state = 2");
-  const bool found = query.bind(lease.task_id).bind(lease.token.value).step();
-  query.reset();
-  return found;
-}
-
-void SqliteChange::give_back(const std::vector<LeaseRef>& leases) {
-  for (const LeaseRef& lease : leases) give_back(lease);
-}
-
-void SqliteChange::give_back(const LeaseRef& lease) {
-  TaskRow row = load_row(database_, lease.task_id);
-  if (row.lease_token.empty() || row.lease_token != lease.token.value) return;
-  Outcome outcome{TaskState::kReady, event_for(TaskState::kReady)};
-  if (row.cancel_requested) outcome = {TaskState::kCancelled, event_for(TaskState::kCancelled)};
-  outcome.event_data.set("reason", "the claimant was gone before the answer");
-  outcome.counts = false;
   finish(row, std::move(outcome));
-}
-
-ClaimRequest SqliteChange::terms_of(const TaskRow& row, const LeaseToken& token) {
-  db::Statement& query = database_.prepare(
-      "SELECT runner_id, skills, lease_ms FROM attempts WHERE task_seq = ? AND token = ?");
-  ClaimRequest terms;
-  if (!query.bind(row.seq).bind(token.value).step()) {
-    refuse(row, "claim_next: true needs a lease; give the claim's body instead");
-  }
-  terms.runner_id.value = query.text(0);
-  for (const Json& skill : Json::parse(query.text(1)).items()) {
-    terms.skills.push_back(skill.string_or(""));
-  }
-  terms.lease = std::chrono::milliseconds(query.integer(2));
-  query.reset();
-  return terms;
-}
-
-std::optional<ClaimedTask> SqliteChange::claim_next(const TaskRow& row, const LeaseToken& token,
-                                                    const NextClaim& next) {
-  const ClaimRequest terms = next.terms ? *next.terms : terms_of(row, token);
-  std::vector<ClaimedTask> claimed;
-  try {
-    claimed = claim(terms);
-  } catch (const NotFound&) {  // thrown before anything is claimed
-    return std::nullopt;
-  } catch (const Conflict&) {  // ambiguous
-    return std::nullopt;
-  }
-  if (claimed.empty()) return std::nullopt;
-  database_.prepare("UPDATE attempts SET next_token = ? WHERE task_seq = ? AND token = ?")
-      .bind(claimed.front().lease_token.value)
-      .bind(row.seq)
-      .bind(token.value)
-      .run();
-  return std::move(claimed.front());
-}
-
-std::optional<ClaimedTask> SqliteChange::next_of(const TaskRow& row, const LeaseToken& token) {
-  // Looks through the running tasks, which are few beside all tasks.
-  db::Statement& query = database_.prepare(
-      "SELECT t.seq FROM attempts a JOIN tasks t INDEXED BY tasks_running "
-      "ON t.state = 2 AND t.lease_token = a.next_token WHERE a.task_seq = ? AND a.token = ?");
-  if (!query.bind(row.seq).bind(token.value).step()) return std::nullopt;
-  const std::int64_t seq = query.integer(0);
-  query.reset();
-  return hold_lease(load_row(database_, seq));
 }
 
 Completed SqliteChange::complete(const std::string& task_id, const Completion& completion,
@@ -554,14 +339,21 @@ Completed SqliteChange::complete(const std::string& task_id, const Completion& c
   require_version(row, expected);
   require_transition(row, completion.status);
   for (const Event& event : completion.events) {
-    insert_event(row, {event.event_type, event.data, event.timestamp, {}}, row.attempt);
+    const NewEvent added{event.event_type, event.data, event.timestamp, token};
+    keep_place(row, added, token);
+    insert_event(row, added, row.attempt);
   }
   for (const ArtifactRef& artifact : completion.artifacts) {
     insert_artifact(row, artifact, row.attempt);
   }
   if (!completion.artifacts.empty()) require_room_for_artifacts(row);
+  keep_usage(row, completion.metadata);
   merge_metadata(row, completion.metadata);
-  apply_status(row, completion.status, completion.failure);
+  if (completion.status == TaskState::kFailed) {
+    fail_or_retry(row, completion.failure);
+  } else {
+    apply_status(row, completion.status);
+  }
   Completed completed{to_task(database_, row), std::nullopt};
   if (next.wanted) completed.next = claim_next(row, token, next);
   return completed;
@@ -597,27 +389,40 @@ Task SqliteChange::retry(const std::string& task_id, const VersionCondition& exp
     return to_task(database_, row);
   }
   if (row.state != TaskState::kFailed && row.state != TaskState::kCancelled) {
-    refuse(row, "only a failed or cancelled task can be retried, this one is " +
-                    std::string(to_string(row.state)));
+    refuse_change(row, "only a failed or cancelled task can be retried, this one is " +
+                           std::string(to_string(row.state)));
   }
-  apply_status(row, TaskState::kReady, std::nullopt);
+  apply_status(row, TaskState::kReady);
   return to_task(database_, row);
 }
 
-void SqliteChange::expire(const std::string& task_id, const std::string& token) {
+Task SqliteChange::patch(const std::string& task_id, const TaskPatch& patch) {
   TaskRow row = load_row(database_, task_id);
-  if (row.lease_token != token) return;  // finished while the expiry was on its way
-  Json data = Json::object({{"class", "infrastructure"},
-                            {"reason", "the lease was not renewed"},
-                            {"runner_id", row.runner_id}});
-  if (row.cancel_requested) {
-    finish(row, {TaskState::kCancelled, event_for(TaskState::kCancelled), data});
-  } else if (row.attempts_used < max_attempts(row)) {
-    finish(row, {TaskState::kReady, "TaskRetried", data});
-  } else {
-    row.failure = data.dump();
-    finish(row, {TaskState::kFailed, event_for(TaskState::kFailed), data});
+  require_version(row, patch.expected);
+  Json fields = Json::parse(row.fields);
+  if (patch.priority) fields.set("priority", *patch.priority);
+  if (patch.labels) fields.set("labels", *patch.labels);
+  const std::string text = fields.dump();
+  const bool fields_changed = text != row.fields;
+  const bool metadata_changed = merge_metadata(row, patch.metadata);
+  if (!fields_changed && !metadata_changed) return to_task(database_, row);
+  if (fields_changed) {
+    row.fields = text;
+    row.priority = patch.priority.value_or(row.priority);
+    database_.prepare("UPDATE task_fields SET fields = ? WHERE seq = ?")
+        .bind(text)
+        .bind(row.seq)
+        .run();
+    database_.prepare("UPDATE tasks SET priority = ? WHERE seq = ?")
+        .bind(row.priority)
+        .bind(row.seq)
+        .run();
+    unsettled_[row.spec_id];
   }
+  save(row, row.state);
+  record(row, "TaskUpdated", Json::object({{"fields", fields_changed}}));
+  if (metadata_changed) tell_merged(row);
+  return to_task(database_, row);
 }
 
 }  // namespace necrocode::registry

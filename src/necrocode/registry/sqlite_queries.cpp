@@ -89,7 +89,14 @@ Where conditions_of(const TaskQuery& query) {
       numbers.push_back(std::to_string(static_cast<int>(state)));
     where.add("t.state IN (" + join(numbers, ",") + ")", {});
   }
+  // Says to the index of failed and cancelled tasks that it has all of them.
+  const auto ended_badly = [](TaskState state) { return state >= TaskState::kFailed; };
+  if (!query.states.empty() && std::all_of(query.states.begin(), query.states.end(), ended_badly)) {
+    where.add("t.state >= 4", {});
+  }
   if (!query.skill.empty()) where.add("t.skill = ?", {query.skill});
+  if (query.since) where.add("t.updated_ms >= ?", {to_unix_ms(*query.since)});
+  if (query.until) where.add("t.updated_ms < ?", {to_unix_ms(*query.until)});
   if (!query.label.empty()) {
     where.add("EXISTS (SELECT 1 FROM json_each(f.fields, '$.labels') l WHERE l.value = ?)",
               {query.label});
@@ -104,14 +111,14 @@ Where conditions_of(const TaskQuery& query) {
   return where;
 }
 
-std::string cursor_after(const Order& order, const TaskRow& row, std::int64_t priority) {
+std::string cursor_after(const Order& order, const TaskRow& row) {
   Json cursor = Json::array();
   cursor.push_back(order.name);
   if (order.name == "number") {
     cursor.push_back(row.spec_name());
     cursor.push_back(natural_key(row.number()));
   } else if (order.name == "priority") {
-    cursor.push_back(-priority);
+    cursor.push_back(-row.priority);
   }
   cursor.push_back(row.seq);
   return base64_encode(cursor.dump());
@@ -142,19 +149,12 @@ std::size_t stored_bytes(db::Database& database, const TaskRow& row) {
          artifact_totals(database, row.seq).bytes;
 }
 
-/// The statement's rows, read to the end before anything else is asked.
-std::vector<TaskRow> all_rows(db::Statement& statement) {
-  std::vector<TaskRow> rows;
-  while (statement.step()) rows.push_back(read_row(statement));
-  return rows;
-}
-
 std::string select_tasks() {
   return std::string("SELECT ") + kTaskColumns +
-         ", t.priority FROM tasks t JOIN task_fields f USING (seq) JOIN tasksets s USING (spec_id)";
+         " FROM tasks t JOIN task_fields f USING (seq) JOIN tasksets s USING (spec_id)";
 }
 
-Taskset read_taskset(db::Database& database, const db::Statement& row) {
+Taskset read_taskset(const db::Statement& row) {
   Taskset taskset;
   taskset.spec_name = row.text(1);
   taskset.version = row.integer(2);
@@ -162,19 +162,23 @@ Taskset read_taskset(db::Database& database, const db::Statement& row) {
   taskset.created_at = from_unix_ms(row.integer(4));
   taskset.updated_at = from_unix_ms(row.integer(5));
   taskset.counts = Json::object();
-  db::Statement& counts =
-      database.prepare("SELECT state, tasks FROM task_counts WHERE spec_id = ? ORDER BY state");
-  counts.bind(row.integer(0));
   for (int state = 0; state < 6; ++state) {
-    taskset.counts.set(to_string(static_cast<TaskState>(state)), 0);
+    taskset.counts.set(to_string(static_cast<TaskState>(state)), row.integer(6 + state));
   }
-  while (counts.step()) {
-    taskset.counts.set(to_string(static_cast<TaskState>(counts.integer(0))), counts.integer(1));
-  }
+  taskset.limits.max_running = static_cast<int>(row.integer(12));
+  taskset.limits.budget_usd = static_cast<double>(row.integer(13)) / kMicros;
+  taskset.limits.budget_tokens = row.integer(14);
+  taskset.limits.unblock_on = static_cast<UnblockOn>(row.integer(15));
+  taskset.spent_usd = static_cast<double>(row.integer(16)) / kMicros;
+  taskset.spent_tokens = row.integer(17);
   return taskset;
 }
 
-constexpr const char* kTasksetColumns = "spec_id, name, version, metadata, created_ms, updated_ms";
+constexpr const char* kSelectTasksets =
+    "SELECT s.spec_id, s.name, s.version, s.metadata, s.created_ms, s.updated_ms, n.blocked, "
+    "n.ready, n.running, n.done, n.failed, n.cancelled, n.max_running, n.budget_usd_micros, "
+    "n.budget_tokens, n.unblock_on, n.spent_usd_micros, n.spent_tokens "
+    "FROM tasksets s JOIN taskset_numbers n USING (spec_id)";
 
 std::int64_t spec_id_of(db::Database& database, const std::string& spec) {
   db::Statement& query = database.prepare("SELECT spec_id FROM tasksets WHERE name = ?");
@@ -203,39 +207,50 @@ TaskPage query_tasks(db::Database& database, const TaskQuery& query) {
       page.next_cursor = cursor;
       break;
     }
-    cursor = cursor_after(order, row, statement.integer(18));
+    cursor = cursor_after(order, row);
     page.items.push_back(to_task(database, row));
   }
   return page;
 }
 
-Taskset query_taskset(db::Database& database, const std::string& spec) {
-  db::Statement query(database,
-                      std::string("SELECT ") + kTasksetColumns + " FROM tasksets WHERE name = ?");
+Taskset query_taskset(db::Database& database, const std::string& spec, TasksetPart part) {
+  static const std::string kQuery = std::string(kSelectTasksets) + " WHERE s.name = ?";
+  db::Statement& query = database.prepare(kQuery);
   if (!query.bind(spec).step()) throw_no_taskset(spec);
-  Taskset taskset = read_taskset(database, query);
-  db::Statement tasks(database,
-                      select_tasks() + " WHERE t.spec_id = ? ORDER BY t.number_key, t.seq");
-  tasks.bind(query.integer(0));
-  for (const TaskRow& row : all_rows(tasks)) taskset.tasks.push_back(to_task(database, row));
+  Taskset taskset = read_taskset(query);
+  query.reset();
+  taskset.head_only = part == TasksetPart::kHead;
+  if (taskset.head_only) return taskset;
+  TaskQuery of_spec;
+  of_spec.spec = spec;
+  of_spec.limit = static_cast<int>(limits::kTasksPerSubmit);
+  TaskPage page = query_tasks(database, of_spec);
+  taskset.tasks = std::move(page.items);
+  taskset.next_cursor = std::move(page.next_cursor);
   return taskset;
 }
 
 std::map<TaskState, std::int64_t> query_counts(db::Database& database) {
   std::map<TaskState, std::int64_t> counts;
-  for (const TaskState state : kTaskStates) counts[state] = 0;
-  db::Statement& query =
-      database.prepare("SELECT state, SUM(tasks) FROM task_counts GROUP BY state");
-  while (query.step()) counts[static_cast<TaskState>(query.integer(0))] = query.integer(1);
+  db::Statement& query = database.prepare(
+      "SELECT total(blocked), total(ready), total(running), total(done), total(failed), "
+      "total(cancelled) FROM taskset_numbers");
+  while (query.step()) {
+    for (const TaskState state : kTaskStates)
+      counts[state] = query.integer(static_cast<int>(state));
+  }
   return counts;
 }
 
 TasksetPage query_tasksets(db::Database& database, const std::string& cursor, int limit) {
-  db::Statement query(database, std::string("SELECT ") + kTasksetColumns +
-                                    " FROM tasksets WHERE name > ? ORDER BY name LIMIT ?");
+  db::Statement query(database,
+                      std::string(kSelectTasksets) + " WHERE s.name > ? ORDER BY s.name LIMIT ?");
   query.bind(cursor).bind(limit + 1);
   TasksetPage page;
-  while (query.step()) page.items.push_back(read_taskset(database, query));
+  while (query.step()) {
+    page.items.push_back(read_taskset(query));
+    page.items.back().head_only = true;
+  }
   if (static_cast<int>(page.items.size()) > limit) {
     page.items.pop_back();
     page.next_cursor = page.items.back().spec_name;
@@ -278,6 +293,10 @@ EventPage query_events(db::Database& database, const EventQuery& query) {
     event.attempt = static_cast<int>(statement.integer(6));
   }
   return page;
+}
+
+std::vector<AttemptRecord> query_attempts(db::Database& database, const std::string& task_id) {
+  return load_attempts(database, load_row(database, task_id).seq, AttemptsWanted::kAll);
 }
 
 std::int64_t query_newest_event(db::Database& database) {

@@ -1,5 +1,7 @@
 #include "necrocode/registry/sqlite_rows.hpp"
 
+#include <algorithm>
+
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 
@@ -109,6 +111,95 @@ CREATE TABLE kept_answers (
 CREATE INDEX kept_answers_by_time ON kept_answers (kept_ms);
 )sql";
 
+// Claims by lanes, policies of dependencies, what attempts came to, limits and parked providers.
+//
+// A lane is the tasks of one spec with the same skill and provider. `head` is its next claimable
+// task, NULL when there is none or the spec may run no more; `priority` is that task's, `share` the
+// spec's running tasks. So lanes_order has the best task of each skill and provider first, and a
+// claim costs the same however many tasks wait. All of it follows from tasks and taskset_numbers.
+//
+// tasks.hold takes a ready task out of its lane: -1 until not_before_ms, or the seq of the running
+// task that touches its files. tasks.retry_epoch: attempts up to this epoch no longer count.
+constexpr std::string_view kSchema4 = R"sql(
+CREATE TABLE taskset_numbers (
+  spec_id INTEGER PRIMARY KEY REFERENCES tasksets ON DELETE CASCADE,
+  blocked INTEGER NOT NULL CHECK (blocked >= 0),
+  ready INTEGER NOT NULL CHECK (ready >= 0),
+  running INTEGER NOT NULL CHECK (running >= 0),
+  done INTEGER NOT NULL CHECK (done >= 0),
+  failed INTEGER NOT NULL CHECK (failed >= 0),
+  cancelled INTEGER NOT NULL CHECK (cancelled >= 0),
+  max_running INTEGER NOT NULL DEFAULT 0,
+  budget_usd_micros INTEGER NOT NULL DEFAULT 0,
+  budget_tokens INTEGER NOT NULL DEFAULT 0,
+  unblock_on INTEGER NOT NULL DEFAULT 0,
+  spent_usd_micros INTEGER NOT NULL DEFAULT 0,
+  spent_tokens INTEGER NOT NULL DEFAULT 0);
+INSERT INTO taskset_numbers (spec_id, blocked, ready, running, done, failed, cancelled)
+  SELECT s.spec_id,
+    coalesce((SELECT tasks FROM task_counts c WHERE c.spec_id = s.spec_id AND c.state = 0), 0),
+    coalesce((SELECT tasks FROM task_counts c WHERE c.spec_id = s.spec_id AND c.state = 1), 0),
+    coalesce((SELECT tasks FROM task_counts c WHERE c.spec_id = s.spec_id AND c.state = 2), 0),
+    coalesce((SELECT tasks FROM task_counts c WHERE c.spec_id = s.spec_id AND c.state = 3), 0),
+    coalesce((SELECT tasks FROM task_counts c WHERE c.spec_id = s.spec_id AND c.state = 4), 0),
+    coalesce((SELECT tasks FROM task_counts c WHERE c.spec_id = s.spec_id AND c.state = 5), 0)
+  FROM tasksets s;
+DROP TABLE task_counts;
+CREATE TABLE lanes (
+  lane INTEGER PRIMARY KEY,
+  spec_id INTEGER NOT NULL REFERENCES tasksets ON DELETE CASCADE,
+  skill TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  priority INTEGER,
+  head INTEGER,
+  share INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (spec_id, skill, provider));
+INSERT INTO lanes (spec_id, skill, provider) SELECT DISTINCT spec_id, skill, '' FROM tasks;
+DROP INDEX tasks_ready;
+DROP INDEX tasks_running;
+ALTER TABLE tasks ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN provider TEXT NOT NULL DEFAULT '';
+ALTER TABLE tasks ADD COLUMN touches TEXT;
+ALTER TABLE tasks ADD COLUMN hold INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN not_before_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN retry_epoch INTEGER NOT NULL DEFAULT 0;
+UPDATE tasks SET retry_epoch = epoch - attempts_used,
+  lane = (SELECT l.lane FROM lanes l WHERE l.spec_id = tasks.spec_id AND l.skill = tasks.skill);
+ALTER TABLE tasks DROP COLUMN attempts_used;
+CREATE INDEX tasks_ready ON tasks (lane, priority DESC, seq) WHERE state = 1 AND hold = 0;
+CREATE INDEX tasks_running ON tasks (skill, lease_token) WHERE state = 2;
+CREATE INDEX tasks_touching ON tasks (seq) WHERE state = 2 AND touches IS NOT NULL;
+CREATE INDEX tasks_held ON tasks (hold) WHERE hold > 0;
+CREATE INDEX tasks_waiting ON tasks (not_before_ms) WHERE hold = -1;
+CREATE INDEX tasks_by_priority ON tasks (priority DESC, seq);
+CREATE INDEX tasks_ended_badly ON tasks (state, seq) WHERE state >= 4;
+UPDATE lanes SET (priority, head) = (SELECT priority, seq FROM tasks WHERE lane = lanes.lane
+    AND state = 1 AND hold = 0 ORDER BY priority DESC, seq LIMIT 1),
+  share = (SELECT running FROM taskset_numbers n WHERE n.spec_id = lanes.spec_id);
+CREATE INDEX lanes_order ON lanes (skill, provider, priority DESC, share, head)
+  WHERE head IS NOT NULL;
+ALTER TABLE dependencies ADD COLUMN policy INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dependencies ADD COLUMN met INTEGER NOT NULL DEFAULT 0;
+UPDATE dependencies SET met = 1 WHERE parent IN (SELECT seq FROM tasks WHERE state = 3);
+ALTER TABLE attempts ADD COLUMN provider TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN claimant_provider TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN slot_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN branch TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN commit_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN class TEXT;
+ALTER TABLE attempts ADD COLUMN failure TEXT;
+ALTER TABLE attempts ADD COLUMN cost_usd_micros INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
+UPDATE attempts SET class = 'infrastructure' WHERE outcome = 'ready' AND attempt > 0;
+UPDATE attempts SET class = 'agent' WHERE outcome = 'failed';
+CREATE TABLE providers (
+  name TEXT NOT NULL PRIMARY KEY,
+  until_ms INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  due INTEGER NOT NULL,
+  probe INTEGER NOT NULL);
+)sql";
+
 /// So many unfinished parents are named in a blocked task's reason.
 constexpr std::size_t kNamedParents = 3;
 /// So many candidates are named for an ambiguous bare id.
@@ -144,12 +235,15 @@ std::string blocked_reason(db::Database& database, const TaskRow& row) {
   if (row.open_dependencies == 0) return "set to blocked by a client";
   db::Statement& query = database.prepare(
       "SELECT p.id, p.state FROM dependencies d JOIN tasks p ON p.seq = d.parent "
-      "WHERE d.child = ? AND p.state <> 3 ORDER BY p.state >= 4 DESC, p.seq LIMIT ?");
+      "WHERE d.child = ? AND d.met = 0 ORDER BY p.state >= 4 DESC, p.seq LIMIT ?");
   query.bind(row.seq).bind(static_cast<std::int64_t>(kNamedParents));
   std::vector<std::string> parents;
   while (query.step()) {
     const auto state = static_cast<TaskState>(query.integer(1));
-    parents.push_back(query.text(0) + " (" + std::string(to_string(state)) + ")");
+    // Done and still waited for: the taskset waits until it is merged.
+    const bool unmerged = state == TaskState::kDone;
+    parents.push_back(query.text(0) + " (" +
+                      (unmerged ? "not merged" : std::string(to_string(state))) + ")");
   }
   std::string reason = "waits for " + join(parents, ", ");
   const auto named = static_cast<int>(parents.size());
@@ -163,12 +257,12 @@ std::string blocked_reason(db::Database& database, const TaskRow& row) {
 
 const char* const kTaskColumns =
     "t.seq, t.spec_id, t.id, t.state, t.metadata, t.failure, t.open_dependencies, t.attempt, "
-    "t.attempts_used, t.epoch, t.lease_token, t.lease_ms, t.runner_id, t.cancel_requested, "
-    "t.version, "
-    "t.created_ms, t.updated_ms, f.fields";
+    "t.retry_epoch, t.epoch, t.lease_token, t.lease_ms, t.runner_id, t.cancel_requested, "
+    "t.version, t.created_ms, t.updated_ms, f.fields, t.provider, t.touches, t.hold, "
+    "t.not_before_ms, t.priority, t.skill";
 
 const std::vector<std::string_view>& sqlite_migrations() {
-  static const std::vector<std::string_view> kMigrations = {kSchema1, kSchema2, kSchema3};
+  static const std::vector<std::string_view> kMigrations = {kSchema1, kSchema2, kSchema3, kSchema4};
   return kMigrations;
 }
 
@@ -189,7 +283,7 @@ TaskRow read_row(const db::Statement& statement) {
   row.failure = statement.text(5);
   row.open_dependencies = static_cast<int>(statement.integer(6));
   row.attempt = static_cast<int>(statement.integer(7));
-  row.attempts_used = static_cast<int>(statement.integer(8));
+  row.retry_epoch = statement.integer(8);
   row.epoch = statement.integer(9);
   row.lease_token = statement.text(10);
   row.lease_ms = statement.integer(11);
@@ -199,6 +293,12 @@ TaskRow read_row(const db::Statement& statement) {
   row.created_ms = statement.integer(15);
   row.updated_ms = statement.integer(16);
   row.fields = statement.text(17);
+  row.provider = statement.text(18);
+  row.touches = statement.text(19);
+  row.hold = statement.integer(20);
+  row.not_before_ms = statement.integer(21);
+  row.priority = statement.integer(22);
+  row.skill = statement.text(23);
   return row;
 }
 
@@ -261,6 +361,7 @@ Task to_task(db::Database& database, const TaskRow& row) {
   task.runner_id = row.runner_id;
   task.cancel_requested = row.cancel_requested;
   if (row.state == TaskState::kBlocked) task.blocked_reason = blocked_reason(database, row);
+  if (row.hold == kWaiting) task.not_before = from_unix_ms(row.not_before_ms);
   task.created_at = from_unix_ms(row.created_ms);
   task.updated_at = from_unix_ms(row.updated_ms);
   return task;
@@ -280,8 +381,9 @@ ArtifactTotals artifact_totals(db::Database& database, std::int64_t seq) {
 
 std::vector<std::string> base_commits(db::Database& database, std::int64_t seq) {
   db::Statement& query = database.prepare(
-      "SELECT p.metadata FROM dependencies d JOIN tasks p ON p.seq = d.parent WHERE d.child = ? "
-      "ORDER BY p.seq");
+      "SELECT p.metadata FROM dependencies d JOIN tasks p ON p.seq = d.parent "
+      "WHERE d.child = ?1 AND p.state = 3 AND (SELECT n.unblock_on FROM tasks c "
+      "JOIN taskset_numbers n USING (spec_id) WHERE c.seq = ?1) = 0 ORDER BY p.seq");
   query.bind(seq);
   std::vector<std::string> commits;
   while (query.step()) {
@@ -289,6 +391,42 @@ std::vector<std::string> base_commits(db::Database& database, std::int64_t seq) 
     if (!commit.empty()) commits.push_back(commit);
   }
   return commits;
+}
+
+std::vector<AttemptRecord> load_attempts(db::Database& database, std::int64_t seq,
+                                         AttemptsWanted wanted) {
+  db::Statement& query = database.prepare(
+      "SELECT attempt, runner_id, provider, slot_id, branch, commit_id, started_ms, ended_ms, "
+      "outcome, failure, cost_usd_micros, tokens FROM attempts "
+      "WHERE task_seq = ?1 AND (?2 = 0 OR ended_ms IS NOT NULL) ORDER BY epoch DESC LIMIT ?3");
+  const bool ended = wanted == AttemptsWanted::kToldToTheNext;
+  query.bind(seq).bind(ended).bind(ended ? static_cast<std::int64_t>(limits::kAttemptsTold)
+                                         : std::int64_t{-1});
+  std::vector<AttemptRecord> records;
+  while (query.step()) {
+    AttemptRecord& record = records.emplace_back();
+    record.attempt = static_cast<int>(query.integer(0));
+    record.runner_id = query.text(1);
+    record.provider = query.text(2);
+    record.slot_id = query.text(3);
+    record.branch = query.text(4);
+    record.commit = query.text(5);
+    record.started_at = from_unix_ms(query.integer(6));
+    if (!query.is_null(7)) record.ended_at = from_unix_ms(query.integer(7));
+    record.outcome = query.text(8);
+    if (!query.is_null(9)) record.failure = Json::parse(query.text(9));
+    record.cost_usd = static_cast<double>(query.integer(10)) / kMicros;
+    record.tokens = query.integer(11);
+  }
+  std::reverse(records.begin(), records.end());
+  for (ArtifactRef& artifact : load_artifacts(database, seq)) {
+    const auto found =
+        std::find_if(records.begin(), records.end(), [&](const AttemptRecord& record) {
+          return record.attempt == artifact.attempt && record.attempt > 0;
+        });
+    if (found != records.end()) found->artifacts.push_back(std::move(artifact));
+  }
+  return records;
 }
 
 std::string natural_key(std::string_view text) {

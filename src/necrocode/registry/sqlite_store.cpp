@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <mutex>
+#include <semaphore>
+#include <set>
 #include <unordered_map>
 
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/time_format.hpp"
 #include "necrocode/registry/group_writer.hpp"
 #include "necrocode/registry/sqlite_changes.hpp"
 #include "necrocode/registry/sqlite_queries.hpp"
@@ -27,33 +30,48 @@ FileDescriptor lock_database(const std::filesystem::path& path) {
   return file;
 }
 
-/// When the leases end, by the monotonic clock. The database says who holds one, this says until
-/// when.
-class LeaseTimes {
+/// What is due when, by the monotonic clock: the ends of leases and of waits. The database says
+/// what they are, this says when; so no step of the wall clock moves any of it.
+class DueTimes {
  public:
   struct Lease {
     std::string task_id;
     std::chrono::milliseconds duration{0};
-    SteadyTime ends;
     bool cancel_requested = false;
+    SteadyTime ends{};
+  };
+  struct Due {
+    std::vector<LeaseRef> leases;
+    std::vector<Effects::TaskWait> tasks;
+    std::vector<Effects::ProviderWait> providers;
+    bool empty() const { return leases.empty() && tasks.empty() && providers.empty(); }
   };
 
-  void apply(const Effects& effects, SteadyTime now) {
+  /// True when something is due before the time that plan() told.
+  bool apply(const Effects& effects, SteadyTime now) {
     const std::lock_guard lock(mutex_);
     for (const Effects::Lease& lease : effects.leases_started) {
-      leases_[lease.token] = {lease.task_id, lease.duration, now + lease.duration, false};
+      put(lease.token, {lease.task_id, lease.duration}, now);
     }
     for (const std::string& token : effects.cancel_requested) {
       if (const auto found = leases_.find(token); found != leases_.end()) {
         found->second.cancel_requested = true;
       }
     }
-    for (const std::string& token : effects.leases_ended) leases_.erase(token);
+    for (const std::string& token : effects.leases_ended) remove(token);
+    for (const Effects::TaskWait& wait : effects.task_waits) {
+      tasks_.emplace(now + wait.duration, wait);
+    }
+    for (const Effects::ProviderWait& wait : effects.provider_waits) {
+      providers_.emplace(now + wait.duration, wait);
+    }
+    const SteadyTime next = earliest();
+    return next < std::exchange(planned_, std::min(planned_, next));
   }
 
-  void add(const std::string& token, Lease lease) {
+  void add(const std::string& token, Lease lease, SteadyTime now) {
     const std::lock_guard lock(mutex_);
-    leases_[token] = std::move(lease);
+    put(token, std::move(lease), now);
   }
 
   /// The lease after its renewal; nothing when it has ended. `task_id` may be bare.
@@ -61,33 +79,72 @@ class LeaseTimes {
     const std::lock_guard lock(mutex_);
     const auto found = leases_.find(token);
     if (found == leases_.end() || found->second.ends <= now) return std::nullopt;
-    Lease& lease = found->second;
+    const Lease lease = found->second;
     if (lease.task_id != task_id && !lease.task_id.ends_with(":" + task_id)) return std::nullopt;
-    lease.ends = now + lease.duration;
+    put(token, lease, now);
     return lease;
   }
 
-  std::vector<LeaseRef> due(SteadyTime now) const {
+  Due due(SteadyTime now) const {
     const std::lock_guard lock(mutex_);
-    std::vector<LeaseRef> ended;
-    for (const auto& [token, lease] : leases_) {
-      if (lease.ends <= now) ended.push_back({lease.task_id, LeaseToken{token}});
+    Due all;
+    for (auto end = ends_.begin(); end != ends_.end() && end->first <= now; ++end) {
+      all.leases.push_back({leases_.at(end->second).task_id, LeaseToken{end->second}});
     }
-    return ended;
+    for (auto it = tasks_.begin(); it != tasks_.end() && it->first <= now; ++it) {
+      all.tasks.push_back(it->second);
+    }
+    for (auto it = providers_.begin(); it != providers_.end() && it->first <= now; ++it) {
+      all.providers.push_back(it->second);
+    }
+    return all;
   }
 
-  std::optional<SteadyTime> next() const {
+  /// Waits that are over, once that is on disk.
+  void remove_waits(SteadyTime until) {
     const std::lock_guard lock(mutex_);
-    std::optional<SteadyTime> earliest;
-    for (const auto& [token, lease] : leases_) {
-      if (!earliest || lease.ends < *earliest) earliest = lease.ends;
-    }
-    return earliest;
+    tasks_.erase(tasks_.begin(), tasks_.upper_bound(until));
+    providers_.erase(providers_.begin(), providers_.upper_bound(until));
+  }
+
+  /// When something is due next, which is what the caller acts on; nothing: never, as things are.
+  std::optional<SteadyTime> plan() {
+    const std::lock_guard lock(mutex_);
+    planned_ = earliest();
+    return planned_ == SteadyTime::max() ? std::nullopt : std::optional(planned_);
   }
 
  private:
+  // Under the mutex.
+  SteadyTime earliest() const {
+    SteadyTime first = SteadyTime::max();
+    const auto offer = [&first](const auto& times) {
+      if (!times.empty()) first = std::min(first, times.begin()->first);
+    };
+    offer(ends_);
+    offer(tasks_);
+    offer(providers_);
+    return first;
+  }
+  void put(const std::string& token, Lease lease, SteadyTime now) {
+    remove(token);
+    lease.ends = now + lease.duration;
+    ends_.emplace(lease.ends, token);
+    leases_.insert_or_assign(token, std::move(lease));
+  }
+  void remove(const std::string& token) {
+    const auto found = leases_.find(token);
+    if (found == leases_.end()) return;
+    ends_.erase({found->second.ends, token});
+    leases_.erase(found);
+  }
+
   mutable std::mutex mutex_;
-  std::unordered_map<std::string, Lease> leases_;
+  std::unordered_map<std::string, Lease> leases_;      // by token
+  std::set<std::pair<SteadyTime, std::string>> ends_;  // of each of them
+  std::multimap<SteadyTime, Effects::TaskWait> tasks_;
+  std::multimap<SteadyTime, Effects::ProviderWait> providers_;
+  SteadyTime planned_ = SteadyTime::min();  // nobody waits for anything yet
 };
 
 /// Connections for reading, made when needed, one caller at a time each.
@@ -143,17 +200,23 @@ class Readers {
 }  // namespace
 
 struct SqliteTaskStore::State {
-  State(const std::filesystem::path& path, const Clock& time)
-      : clock(time), lock(lock_database(path)), database(migrated(path)), readers(path) {
+  State(const std::filesystem::path& path, const Clock& time, StoreOptions given)
+      : clock(time),
+        options(std::move(given)),
+        lock(lock_database(path)),
+        database(migrated(path)),
+        readers(path) {
     renew_live_leases();
+    take_up_waits();
     writer.emplace(*database);
   }
 
   const Clock& clock;
+  const StoreOptions options;
   FileDescriptor lock;
   std::unique_ptr<db::Database> database;  // the writer's
   Readers readers;
-  LeaseTimes leases;
+  DueTimes due;
   std::mutex listener_mutex;
   std::vector<std::function<void(const CommitNews&)>> listeners;
   std::optional<GroupWriter> writer;  // last: ends before what its changes use
@@ -171,35 +234,82 @@ struct SqliteTaskStore::State {
     const SteadyTime now = clock.steady_now();
     while (query.step()) {
       const std::chrono::milliseconds duration(query.integer(2));
-      leases.add(query.text(0), {query.text(1), duration, now + duration, query.integer(3) != 0});
+      due.add(query.text(0), {query.text(1), duration, query.integer(3) != 0}, now);
     }
   }
 
-  /// Runs `work` as one durable transaction and applies its effects after the commit.
-  void change(const std::function<void(SqliteChange&)>& work) {
-    std::optional<SqliteChange> whole;
-    writer->run(
-        [&] {
-          whole.emplace(*database, clock.system_now());
-          work(*whole);
-        },
-        [&] { apply(whole->effects()); });
+  /// By the wall clock, as nothing else has gone on since they were written.
+  void take_up_waits() {
+    const std::int64_t now_ms = to_unix_ms(clock.system_now());
+    const auto rest = [now_ms](std::int64_t until_ms) {
+      const std::chrono::milliseconds left(std::max<std::int64_t>(0, until_ms - now_ms));
+      return std::min<std::chrono::milliseconds>(left, limits::kParkTimeMax);
+    };
+    Effects effects;
+    db::Statement& tasks =
+        database->prepare("SELECT seq, not_before_ms FROM tasks WHERE hold = -1");
+    while (tasks.step()) {
+      effects.task_waits.push_back({tasks.integer(0), tasks.integer(1), rest(tasks.integer(1))});
+    }
+    db::Statement& providers =
+        database->prepare("SELECT name, until_ms FROM providers WHERE due = 0");
+    while (providers.step()) {
+      effects.provider_waits.push_back(
+          {providers.text(0), providers.integer(1), rest(providers.integer(1))});
+    }
+    due.apply(effects, clock.steady_now());
   }
 
-  void apply(const Effects& effects) {
-    leases.apply(effects, clock.steady_now());
-    if (!effects.news.became_ready && effects.news.events_of.empty()) return;
+  /// Runs `work` as one durable transaction and applies its effects after the commit.
+  template <class Work>
+  void change_later(Work work, std::function<void(std::exception_ptr)> done) {
+    // The change stands where its work and its end both reach it.
+    auto whole = std::make_shared<std::optional<SqliteChange>>();
+    writer->run_later(
+        [this, whole, work = std::move(work)] {
+          whole->emplace(*database, clock.system_now(), options);
+          work(**whole);
+          (*whole)->settle();
+        },
+        [this, whole, done = std::move(done)](const std::exception_ptr& error) {
+          if (!error) apply((*whole)->effects());
+          done(error);
+        });
+  }
+
+  void change(const std::function<void(SqliteChange&)>& work) {
+    std::binary_semaphore finished{0};
+    std::exception_ptr thrown;
+    change_later([&work](SqliteChange& change) { work(change); },
+                 [&](const std::exception_ptr& error) {
+                   thrown = error;
+                   finished.release();
+                 });
+    finished.acquire();
+    if (thrown) std::rethrow_exception(thrown);
+  }
+
+  void apply(Effects& effects) {
+    CommitNews& news = effects.news;
+    news.due_sooner = due.apply(effects, clock.steady_now());
+    if (!news.became_claimable && !news.due_sooner && news.events_of.empty()) return;
     const std::lock_guard guard(listener_mutex);
-    for (const auto& listener : listeners) listener(effects.news);
+    for (const auto& listener : listeners) listener(news);
   }
 };
 
-SqliteTaskStore::SqliteTaskStore(const std::filesystem::path& path, const Clock& clock)
-    : state_(std::make_unique<State>(path, clock)) {}
+SqliteTaskStore::SqliteTaskStore(const std::filesystem::path& path, const Clock& clock,
+                                 StoreOptions options)
+    : state_(std::make_unique<State>(path, clock, std::move(options))) {}
 SqliteTaskStore::~SqliteTaskStore() = default;
 
 void SqliteTaskStore::transact(const std::function<void(TaskChanges&)>& work) {
   state_->change(work);
+}
+
+void SqliteTaskStore::transact_later(std::function<void(TaskChanges&)> work,
+                                     std::function<void(std::exception_ptr)> done) {
+  state_->change_later(std::move(work), std::move(done));
 }
 
 std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseRef>& leases) {
@@ -208,7 +318,7 @@ std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseR
     HeartbeatResult& result = results.emplace_back();
     result.task_id = lease.task_id;
     const auto renewed =
-        state_->leases.renew(lease.token.value, lease.task_id, state_->clock.steady_now());
+        state_->due.renew(lease.token.value, lease.task_id, state_->clock.steady_now());
     if (renewed) {
       result.answer = {state_->clock.system_now() + renewed->duration, renewed->cancel_requested};
       continue;
@@ -230,19 +340,30 @@ std::vector<HeartbeatResult> SqliteTaskStore::heartbeat(const std::vector<LeaseR
   return results;
 }
 
-std::optional<std::chrono::nanoseconds> SqliteTaskStore::expire_leases() {
-  if (!state_->leases.due(state_->clock.steady_now()).empty()) {
-    state_->change([&](SqliteChange& change) {
-      // Asked again on the writer's thread: a heartbeat may have come in between.
-      for (const LeaseRef& lease : state_->leases.due(state_->clock.steady_now())) {
-        change.expire(lease.task_id, lease.token.value);
-      }
+std::optional<std::chrono::nanoseconds> SqliteTaskStore::do_due() {
+  State& state = *state_;
+  if (!state.due.due(state.clock.steady_now()).empty()) {
+    SteadyTime looked_at;
+    state.change([&](SqliteChange& change) {
+      // Looked at again on the writer's thread: a heartbeat may have come in between.
+      looked_at = state.clock.steady_now();
+      const DueTimes::Due due = state.due.due(looked_at);
+      for (const LeaseRef& lease : due.leases) change.expire(lease.task_id, lease.token.value);
+      for (const Effects::TaskWait& wait : due.tasks) change.end_wait(wait);
+      for (const Effects::ProviderWait& wait : due.providers) change.end_wait(wait);
     });
+    state.due.remove_waits(looked_at);
   }
-  const auto next = state_->leases.next();
+  const auto next = state.due.plan();
   if (!next) return std::nullopt;
   return std::max(std::chrono::nanoseconds{0},
-                  std::chrono::nanoseconds{*next - state_->clock.steady_now()});
+                  std::chrono::nanoseconds{*next - state.clock.steady_now()});
+}
+
+bool SqliteTaskStore::purge(const Retention& retention) {
+  bool more = false;
+  state_->change([&](SqliteChange& change) { more = change.purge(retention); });
+  return more;
 }
 
 Task SqliteTaskStore::task(const std::string& task_id) {
@@ -254,8 +375,25 @@ TaskPage SqliteTaskStore::tasks(const TaskQuery& query) {
   return state_->readers.run([&](db::Database& database) { return query_tasks(database, query); });
 }
 
-Taskset SqliteTaskStore::taskset(const std::string& spec) {
-  return state_->readers.run([&](db::Database& database) { return query_taskset(database, spec); });
+std::vector<AttemptRecord> SqliteTaskStore::attempts(const std::string& task_id) {
+  return state_->readers.run(
+      [&](db::Database& database) { return query_attempts(database, task_id); });
+}
+
+Explanation SqliteTaskStore::explain(const std::string& task_id) {
+  return state_->readers.run([&](db::Database& database) {
+    return query_explanation(database, state_->options, task_id);
+  });
+}
+
+std::vector<ParkedProvider> SqliteTaskStore::parked_providers() {
+  return state_->readers.run(
+      [](db::Database& database) { return query_parked_providers(database); });
+}
+
+Taskset SqliteTaskStore::taskset(const std::string& spec, TasksetPart part) {
+  return state_->readers.run(
+      [&](db::Database& database) { return query_taskset(database, spec, part); });
 }
 
 TasksetPage SqliteTaskStore::tasksets(const std::string& cursor, int limit) {

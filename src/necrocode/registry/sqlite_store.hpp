@@ -16,16 +16,23 @@ class SqliteTaskStore : public TaskStore {
   /// Opens or creates `path`, brings its schema up to date, and renews each live lease once for its
   /// whole duration. Throws StorageError, also when its schema is newer, and ResourceConflictError
   /// when another process has it open.
-  explicit SqliteTaskStore(const std::filesystem::path& path, const Clock& clock = real_clock());
+  explicit SqliteTaskStore(const std::filesystem::path& path, const Clock& clock = real_clock(),
+                           StoreOptions options = {});
   ~SqliteTaskStore() override;
 
   void transact(const std::function<void(TaskChanges&)>& work) override;
+  void transact_later(std::function<void(TaskChanges&)> work,
+                      std::function<void(std::exception_ptr)> done) override;
   /// In memory: a renewed lease is not written, since a restart renews it anyway.
   std::vector<HeartbeatResult> heartbeat(const std::vector<LeaseRef>& leases) override;
-  std::optional<std::chrono::nanoseconds> expire_leases() override;
+  std::optional<std::chrono::nanoseconds> do_due() override;
+  bool purge(const Retention& retention) override;
   Task task(const std::string& task_id) override;
   TaskPage tasks(const TaskQuery& query) override;
-  Taskset taskset(const std::string& spec) override;
+  std::vector<AttemptRecord> attempts(const std::string& task_id) override;
+  Explanation explain(const std::string& task_id) override;
+  std::vector<ParkedProvider> parked_providers() override;
+  Taskset taskset(const std::string& spec, TasksetPart part) override;
   TasksetPage tasksets(const std::string& cursor, int limit) override;
   EventPage events(const EventQuery& query) override;
   std::int64_t newest_event() override;

@@ -1,10 +1,14 @@
+// Submission: a whole taskset created or brought up to date, or nothing of it.
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
 #include "necrocode/registry/sqlite_changes.hpp"
+#include "necrocode/registry/sqlite_touches.hpp"
 
 namespace necrocode::registry {
 
@@ -42,6 +46,8 @@ struct SqliteChange::Submitting {
 bool SqliteChange::submit(const Submission& submission) {
   Submitting submitting(submission);
   const bool created = open_taskset(submitting);
+  const bool limits_changed = put_limits(submitting);
+  submitting.changed = submitting.changed || limits_changed;
   for (std::size_t i = 0; i < submission.tasks.size(); ++i) put_task(submitting, i);
   if (submission.replace) find_unnamed(submitting);
   for (std::size_t i = 0; i < submission.tasks.size(); ++i) put_dependencies(submitting, i);
@@ -49,9 +55,16 @@ bool SqliteChange::submit(const Submission& submission) {
   remove_unnamed(submitting);
   submitting.finish();
   refuse_cycles(submitting);
+  std::vector<TaskRow> cancelled;
   for (const Submitting::Entry& entry : submitting.entries) {
-    if (entry.created || entry.dependencies_changed) settle_dependencies(entry.seq, entry.created);
+    if (!entry.created && !entry.dependencies_changed) continue;
+    TaskRow row = settle_dependencies(entry.seq, entry.created);
+    if (entry.created && row.state == TaskState::kCancelled) cancelled.push_back(std::move(row));
   }
+  // Once all of them are settled: a parent may stand after its child.
+  for (const TaskRow& row : cancelled) tell_dependents(row);
+  if (limits_changed) meet_done_parents(submitting.spec_id);
+  unsettled_[submitting.spec_id];
   if (submitting.changed) {
     database_.prepare("UPDATE tasksets SET version = version + 1, updated_ms = ? WHERE spec_id = ?")
         .bind(now_ms_)
@@ -78,6 +91,12 @@ bool SqliteChange::open_taskset(Submitting& submitting) {
         .run();
     submitting.spec_id = database_.last_insert_id();
     submitting.changed = true;
+    database_
+        .prepare(
+            "INSERT INTO taskset_numbers (spec_id, blocked, ready, running, done, failed, "
+            "cancelled) VALUES (?, 0, 0, 0, 0, 0, 0)")
+        .bind(submitting.spec_id)
+        .run();
     return true;
   }
   submitting.spec_id = query.integer(0);
@@ -91,6 +110,32 @@ bool SqliteChange::open_taskset(Submitting& submitting) {
     submitting.changed = true;
   }
   return false;
+}
+
+bool SqliteChange::put_limits(Submitting& submitting) {
+  const Submission& given = submitting.submission;
+  std::optional<std::int64_t> usd_micros;
+  if (given.budget_usd) usd_micros = std::llround(*given.budget_usd * kMicros);
+  std::optional<int> unblock_on;
+  if (given.unblock_on) unblock_on = static_cast<int>(*given.unblock_on);
+  // Only where one of them differs: the count of changed rows says so.
+  database_
+      .prepare(
+          "UPDATE taskset_numbers SET max_running = coalesce(?1, max_running), "
+          "budget_usd_micros = coalesce(?2, budget_usd_micros), "
+          "budget_tokens = coalesce(?3, budget_tokens), unblock_on = coalesce(?4, unblock_on) "
+          "WHERE spec_id = ?5 AND (max_running <> ?1 OR budget_usd_micros <> ?2 OR "
+          "budget_tokens <> ?3 OR unblock_on <> ?4)")
+      .bind(given.max_running)
+      .bind(usd_micros)
+      .bind(given.budget_tokens)
+      .bind(unblock_on)
+      .bind(submitting.spec_id)
+      .run();
+  const bool changed = database_.changes() > 0;
+  // A waiting claim may find a task now.
+  if (changed) effects_.news.became_claimable = true;
+  return changed;
 }
 
 void SqliteChange::put_task(Submitting& submitting, std::size_t index) {
@@ -109,22 +154,30 @@ void SqliteChange::put_task(Submitting& submitting, std::size_t index) {
 void SqliteChange::insert_task(Submitting& submitting, std::size_t index, const std::string& id) {
   const TaskSpec& task = submitting.submission.tasks[index];
   const Json& metadata = task.fields["metadata"];
+  const TaskState state = task.done ? TaskState::kDone : TaskState::kBlocked;
+  const std::string touches = touches_text(task);
   // Blocked until its dependencies are known; version 0 until it is settled.
   database_
       .prepare(
           "INSERT INTO tasks (spec_id, id, number, number_key, skill, priority, state, metadata, "
-          "open_dependencies, attempt, attempts_used, epoch, lease_ms, runner_id, "
-          "cancel_requested, version, created_ms, updated_ms) "
-          "VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, 0, 0, 0, 0, '', 0, 0, ?, ?)")
+          "open_dependencies, attempt, retry_epoch, epoch, lease_ms, runner_id, "
+          "cancel_requested, version, created_ms, updated_ms, lane, provider, touches, hold, "
+          "not_before_ms) "
+          "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, '', 0, 0, ?, ?, ?, ?, ?, 0, ?)")
       .bind(submitting.spec_id)
       .bind(id)
       .bind(task.number)
       .bind(natural_key(task.number))
       .bind(task.required_skill)
       .bind(task.priority)
+      .bind(static_cast<int>(state))
       .bind(metadata.is_object() ? metadata.dump() : "{}")
       .bind(now_ms_)
       .bind(now_ms_)
+      .bind(lane_of(submitting.spec_id, task.required_skill, task.provider))
+      .bind(task.provider)
+      .bind(touches.empty() ? std::nullopt : std::optional(touches))
+      .bind(not_before_ms(task))
       .run();
   Submitting::Entry& entry = submitting.entries[index];
   entry.seq = database_.last_insert_id();
@@ -134,31 +187,67 @@ void SqliteChange::insert_task(Submitting& submitting, std::size_t index, const 
       .bind(entry.seq)
       .bind(task.fields.dump())
       .run();
-  count(submitting.spec_id, TaskState::kBlocked, 1);
+  count(submitting.spec_id, state, 1);
+}
+
+std::int64_t SqliteChange::not_before_ms(const TaskSpec& task) const {
+  if (!task.not_before) return 0;
+  return to_unix_ms(std::min<SystemTime>(*task.not_before, now_ + limits::kParkTimeMax));
 }
 
 void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRow row) {
   const TaskSpec& task = submitting.submission.tasks[index];
   submitting.entries[index].seq = row.seq;
   const std::string fields = task.fields.dump();
-  if (fields == row.fields) return;
-  submitting.changed = true;
-  if (Json::parse(row.fields)["metadata"] != task.fields["metadata"]) {
-    merge_metadata(row, task.fields["metadata"]);
+  const bool same = fields == row.fields;
+  if (!same) {
+    submitting.changed = true;
+    const Json before = Json::parse(row.fields);
+    const bool merged = before["metadata"] != task.fields["metadata"] &&
+                        merge_metadata(row, task.fields["metadata"]);
+    row.fields = fields;
+    write_fields(row, task);
+    if (row.state == TaskState::kReady) {
+      if (before["not_before"] != task.fields["not_before"]) {
+        row.not_before_ms = not_before_ms(task);
+        enter_ready(row);
+      } else if (row.hold > 0) {
+        row.hold = 0;  // what it touches may be other files now
+      }
+      effects_.news.became_claimable = true;  // a waiting claim may match it now
+    } else if (before["not_before"] != task.fields["not_before"]) {
+      row.not_before_ms = not_before_ms(task);
+    }
+    save(row, row.state);
+    record(row, "TaskUpdated", Json::object({{"fields", true}}));
+    if (merged) tell_merged(row);
   }
+  const bool ends = task.done && row.state != TaskState::kDone && row.state != TaskState::kRunning;
+  if (!ends) return;
+  submitting.changed = true;
+  row.failure.clear();
+  move(row, TaskState::kDone, event_for(TaskState::kDone),
+       Json::object({{"reason", "submitted as done"}}));
+}
+
+/// The submitted fields, and the columns that follow from them.
+void SqliteChange::write_fields(const TaskRow& row, const TaskSpec& task) {
+  const std::string touches = touches_text(task);
   database_.prepare("UPDATE task_fields SET fields = ? WHERE seq = ?")
-      .bind(fields)
+      .bind(row.fields)
       .bind(row.seq)
       .run();
-  database_.prepare("UPDATE tasks SET skill = ?, priority = ? WHERE seq = ?")
+  database_
+      .prepare(
+          "UPDATE tasks SET skill = ?, priority = ?, provider = ?, touches = ?, lane = ? "
+          "WHERE seq = ?")
       .bind(task.required_skill)
       .bind(task.priority)
+      .bind(task.provider)
+      .bind(touches.empty() ? std::nullopt : std::optional(touches))
+      .bind(lane_of(row.spec_id, task.required_skill, task.provider))
       .bind(row.seq)
       .run();
-  save(row, row.state);
-  record(row, "TaskUpdated", Json::object({{"fields", true}}));
-  // A waiting claim may match the task now.
-  if (row.state == TaskState::kReady) effects_.news.became_ready = true;
 }
 
 void SqliteChange::find_unnamed(Submitting& submitting) {
@@ -190,9 +279,10 @@ std::optional<std::int64_t> SqliteChange::find_dependency(Submitting& submitting
 
 void SqliteChange::put_dependencies(Submitting& submitting, std::size_t index) {
   const std::string& spec = submitting.submission.spec_name;
-  const std::vector<std::string>& names = submitting.submission.tasks[index].dependencies;
+  const TaskSpec& task = submitting.submission.tasks[index];
+  const std::vector<std::string>& names = task.dependencies;
   Submitting::Entry& entry = submitting.entries[index];
-  std::vector<std::int64_t> wanted;
+  std::map<std::int64_t, DependencyPolicy> wanted;
   for (std::size_t i = 0; i < names.size(); ++i) {
     const std::string at = "/dependencies/" + std::to_string(i);
     const std::string id =
@@ -204,20 +294,37 @@ void SqliteChange::put_dependencies(Submitting& submitting, std::size_t index) {
     } else if (*seq == entry.seq) {
       submitting.fail(index, at, "closes a cycle: " + id + " → " + id);
     } else {
-      wanted.push_back(*seq);
+      const auto own = task.dependency_policies.find(names[i]);
+      const bool named = own != task.dependency_policies.end();
+      wanted[*seq] = named ? own->second : task.dependency_policy;
     }
   }
-  std::sort(wanted.begin(), wanted.end());
-  wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
-  if (wanted == parents_of(entry.seq)) return;
+  if (wanted == edges_of(entry.seq)) return;
   entry.dependencies_changed = true;
   database_.prepare("DELETE FROM dependencies WHERE child = ?").bind(entry.seq).run();
-  for (const std::int64_t parent : wanted) {
-    database_.prepare("INSERT INTO dependencies (child, parent) VALUES (?, ?)")
+  for (const auto& [parent, policy] : wanted) {
+    database_
+        .prepare(
+            "INSERT INTO dependencies (child, parent, policy, met) "
+            "SELECT ?1, ?2, ?3, CASE p.state "
+            "WHEN 3 THEN n.unblock_on = 0 OR json_extract(p.metadata, '$.merged') IS 1 "
+            "WHEN 4 THEN ?3 = 2 WHEN 5 THEN ?3 = 2 ELSE 0 END "
+            "FROM tasks p, taskset_numbers n WHERE p.seq = ?2 AND n.spec_id = ?4")
         .bind(entry.seq)
         .bind(parent)
+        .bind(static_cast<int>(policy))
+        .bind(submitting.spec_id)
         .run();
   }
+}
+
+std::map<std::int64_t, DependencyPolicy> SqliteChange::edges_of(std::int64_t seq) {
+  db::Statement& query =
+      database_.prepare("SELECT parent, policy FROM dependencies WHERE child = ?");
+  query.bind(seq);
+  std::map<std::int64_t, DependencyPolicy> edges;
+  while (query.step()) edges[query.integer(0)] = static_cast<DependencyPolicy>(query.integer(1));
+  return edges;
 }
 
 std::vector<std::int64_t> SqliteChange::parents_of(std::int64_t seq) {
@@ -305,26 +412,45 @@ void SqliteChange::refuse_cycle(const std::vector<std::int64_t>& path, std::size
   throw TaskContextValidationError("invalid taskset", std::move(info));
 }
 
-void SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
-  db::Statement& query = database_.prepare(
-      "SELECT count(*) FROM dependencies d JOIN tasks p ON p.seq = d.parent "
-      "WHERE d.child = ? AND p.state <> 3");
+TaskRow SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
+  db::Statement& query =
+      database_.prepare("SELECT count(*) FROM dependencies WHERE child = ? AND met = 0");
   query.bind(seq).step();
   const auto open = static_cast<int>(query.integer(0));
   query.reset();
   TaskRow row = load_row(database_, seq);
   const int before = std::exchange(row.open_dependencies, open);
+  const bool waits = row.state == TaskState::kReady || row.state == TaskState::kBlocked;
+  const TaskState wanted = waits ? resting_state(row) : row.state;
   if (created) {
-    row.state = open > 0 ? TaskState::kBlocked : TaskState::kReady;
-    save(row, TaskState::kBlocked);
+    const TaskState previous = std::exchange(row.state, wanted);
+    if (row.state == TaskState::kReady) enter_ready(row);
+    save(row, previous);
     record(row, "TaskCreated", Json::object({{"state", to_string(row.state)}}));
-  } else if (row.state == TaskState::kReady && open > 0) {
-    move(row, TaskState::kBlocked, "TaskUpdated", Json::object({{"to", "blocked"}}));
-  } else if (row.state == TaskState::kBlocked && open == 0 && before > 0) {
-    move(row, TaskState::kReady, "TaskReady", Json::object({{"reason", "dependencies changed"}}));
+  } else if (waits && wanted == TaskState::kCancelled) {
+    move(row, wanted, event_for(wanted), Json::object({{"after", *dooming_parent(row)}}));
+  } else if (row.state == TaskState::kReady && wanted == TaskState::kBlocked) {
+    move(row, wanted, "TaskUpdated", Json::object({{"to", "blocked"}}));
+  } else if (row.state == TaskState::kBlocked && wanted == TaskState::kReady && before > 0) {
+    move(row, wanted, event_for(wanted), Json::object({{"reason", "dependencies changed"}}));
   } else {
     save(row, row.state);
   }
+  return row;
+}
+
+// For a taskset that no longer waits for merges.
+void SqliteChange::meet_done_parents(std::int64_t spec_id) {
+  std::vector<std::int64_t> parents;
+  {
+    db::Statement& query = database_.prepare(
+        "SELECT DISTINCT d.parent FROM tasks c JOIN dependencies d ON d.child = c.seq "
+        "JOIN tasks p ON p.seq = d.parent WHERE c.spec_id = ? AND d.met = 0 AND p.state = 3 "
+        "ORDER BY d.parent");
+    query.bind(spec_id);
+    while (query.step()) parents.push_back(query.integer(0));
+  }
+  for (const std::int64_t parent : parents) tell_dependents(load_row(database_, parent));
 }
 
 }  // namespace necrocode::registry

@@ -254,7 +254,8 @@ class TaskStore {
   virtual Explanation explain(const std::string& task_id) = 0;
   /// By name.
   virtual std::vector<ParkedProvider> parked_providers() = 0;
-  virtual Taskset taskset(const std::string& spec) = 0;
+  /// Its tasks by number, as far as they go into a page of limits::kTasksPerSubmit.
+  virtual Taskset taskset(const std::string& spec, TasksetPart part) = 0;
   /// By name; `cursor` is the last seen name.
   virtual TasksetPage tasksets(const std::string& cursor, int limit) = 0;
   virtual EventPage events(const EventQuery& query) = 0;

@@ -1,0 +1,92 @@
+// Retention: what is old enough goes, a bounded number of rows at a time.
+#include <vector>
+
+#include "necrocode/base/time_format.hpp"
+#include "necrocode/registry/sqlite_changes.hpp"
+
+namespace necrocode::registry {
+namespace {
+
+/// So many tasks or events in one transaction: others wait for it.
+constexpr std::int64_t kPurgedAtOnce = 1000;
+/// So many tasksets are looked at in one transaction.
+constexpr std::int64_t kTasksetsAtOnce = 100;
+
+std::vector<std::int64_t> integers(db::Statement& query) {
+  std::vector<std::int64_t> found;
+  while (query.step()) found.push_back(query.integer(0));
+  return found;
+}
+
+}  // namespace
+
+bool SqliteChange::purge(const Retention& retention) {
+  const auto before = [&](std::chrono::milliseconds age) { return now_ms_ - age.count(); };
+  bool more = false;
+  if (retention.tasksets) more = purge_tasksets(before(*retention.tasksets));
+  if (retention.events) more = purge_events(before(*retention.events)) || more;
+  return more;
+}
+
+// The tasks first, some at a time; a taskset without any goes itself. One that is half gone is
+// still unchanged for long, and so goes on going.
+bool SqliteChange::purge_tasksets(std::int64_t before_ms) {
+  db::Statement& query = database_.prepare(
+      "SELECT s.spec_id FROM tasksets s JOIN taskset_numbers n USING (spec_id) "
+      "WHERE n.blocked = 0 AND n.ready = 0 AND n.running = 0 AND s.updated_ms < ?1 "
+      "AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.spec_id = s.spec_id AND t.updated_ms >= ?1) "
+      "AND NOT EXISTS (SELECT 1 FROM tasks t JOIN dependencies d ON d.parent = t.seq "
+      "JOIN tasks c ON c.seq = d.child WHERE t.spec_id = s.spec_id AND c.state < 3) LIMIT ?2");
+  query.bind(before_ms).bind(kTasksetsAtOnce);
+  const std::vector<std::int64_t> specs = integers(query);
+  std::int64_t room = kPurgedAtOnce;
+  for (const std::int64_t spec_id : specs) {
+    if (room == 0) return true;
+    db::Statement& some =
+        database_.prepare("SELECT seq FROM tasks WHERE spec_id = ? ORDER BY seq LIMIT ?");
+    some.bind(spec_id).bind(room);
+    const std::vector<std::int64_t> tasks = integers(some);
+    for (const std::int64_t seq : tasks) purge_task(spec_id, seq);
+    room -= static_cast<std::int64_t>(tasks.size());
+    if (room == 0) continue;
+    database_.prepare("DELETE FROM events WHERE spec_id = ?").bind(spec_id).run();
+    database_.prepare("DELETE FROM tasksets WHERE spec_id = ?").bind(spec_id).run();
+    unsettled_.erase(spec_id);
+  }
+  return room == 0 || static_cast<std::int64_t>(specs.size()) == kTasksetsAtOnce;
+}
+
+/// With its attempts, artifact references, fields and dependencies, which follow it.
+void SqliteChange::purge_task(std::int64_t spec_id, std::int64_t seq) {
+  const TaskState state = load_row(database_, seq).state;
+  database_.prepare("DELETE FROM events WHERE task_seq = ?").bind(seq).run();
+  // Nobody that has not ended waits for it; a cancelled task that is retried shall not.
+  database_
+      .prepare(
+          "UPDATE tasks SET open_dependencies = open_dependencies - 1 WHERE seq IN "
+          "(SELECT child FROM dependencies WHERE parent = ? AND met = 0)")
+      .bind(seq)
+      .run();
+  database_.prepare("DELETE FROM dependencies WHERE parent = ?").bind(seq).run();
+  database_.prepare("DELETE FROM tasks WHERE seq = ?").bind(seq).run();
+  count(spec_id, state, -1);
+}
+
+bool SqliteChange::purge_events(std::int64_t before_ms) {
+  db::Statement& oldest =
+      database_.prepare("SELECT id, recorded_ms FROM events ORDER BY id LIMIT ?");
+  oldest.bind(kPurgedAtOnce);
+  std::int64_t last = 0;
+  std::int64_t old = 0;
+  while (oldest.step()) {
+    if (oldest.integer(1) >= before_ms) break;
+    last = oldest.integer(0);
+    ++old;
+  }
+  oldest.reset();
+  if (old == 0) return false;
+  database_.prepare("DELETE FROM events WHERE id <= ?").bind(last).run();
+  return old == kPurgedAtOnce;
+}
+
+}  // namespace necrocode::registry
