@@ -19,7 +19,11 @@ constexpr auto kAfterError = std::chrono::seconds(1);
 constexpr std::size_t kServedAtOnce = 256;
 
 /// Known before the answer is parked, so that its end can be told apart from any other's.
-using Handle = std::shared_ptr<std::shared_ptr<net::Parked>>;
+struct ParkedClaim {
+  std::shared_ptr<net::Parked> parked;
+  bool ended = false;  ///< timed out, or gone; under the queue's mutex
+};
+using Handle = std::shared_ptr<ParkedClaim>;
 
 struct Claim {
   ClaimRequest request;
@@ -131,10 +135,10 @@ net::Response ClaimQueue::claim(const ClaimRequest& request,
   }
   net::ParkRequest park;
   park.timeout = waits ? request.wait : net::kCommitTime;
-  const Handle handle = std::make_shared<std::shared_ptr<net::Parked>>();
+  const Handle handle = std::make_shared<ParkedClaim>();
   park.start = [state = state_, claim, seen, handle,
                 at_once = !others_first || !waits](std::shared_ptr<net::Parked> parked) {
-    *handle = std::move(parked);
+    handle->parked = std::move(parked);
     if (at_once) {
       state->claim_at_once(claim, handle, seen);
     } else {
@@ -156,15 +160,15 @@ void ClaimQueue::State::claim_at_once(const Claim& claim, const Handle& handle,
   const auto finished = [self = shared_from_this(), claim, handle, seen,
                          result](const std::exception_ptr& error) {
     if (error) {
-      (*handle)->complete(self->answer({{}, error}));
+      handle->parked->complete(self->answer({{}, error}));
     } else if (result->response) {
-      const bool taken = (*handle)->complete(std::move(*result->response));
+      const bool taken = handle->parked->complete(std::move(*result->response));
       // Who has a key asks for this answer again.
       if (!taken && !claim.key && !result->leases.empty()) self->give_back_later(result->leases);
     } else if (claim.request.wait.count() > 0) {
       self->wait(claim, handle, seen);
     } else {
-      (*handle)->complete(self->answer({}));
+      handle->parked->complete(self->answer({}));
     }
   };
   store.transact_later(
@@ -183,11 +187,12 @@ void ClaimQueue::State::give_back_later(const std::vector<LeaseRef>& leases) {
 /// `seen`: the news that were acted on for this claim already.
 void ClaimQueue::State::wait(const Claim& claim, const Handle& handle, std::uint64_t seen) {
   const std::lock_guard lock(mutex);
+  if (handle->ended) return;  // while its claim was under way
   if (const auto first = waiter_with(claim.key)) {
     if (first->claim.key->fingerprint == claim.key->fingerprint) {
       first->handles.push_back(handle);
     } else {
-      (*handle)->complete(net::key_of_another_request());
+      handle->parked->complete(net::key_of_another_request());
     }
     return;
   }
@@ -210,6 +215,7 @@ std::shared_ptr<Waiter> ClaimQueue::State::waiter_with(
 
 void ClaimQueue::State::remove(const Handle& handle) {
   const std::lock_guard lock(mutex);
+  handle->ended = true;
   for (const auto& waiter : waiters) std::erase(waiter->handles, handle);
   std::erase_if(waiters, [](const auto& waiter) { return waiter->handles.empty(); });
 }
@@ -260,7 +266,8 @@ void ClaimQueue::State::serve(std::uint64_t acting_on) {
     const std::lock_guard lock(mutex);
     if (acting_on == served) return;
     for (const auto& waiter : waiters) {
-      std::erase_if(waiter->handles, [](const Handle& handle) { return !(*handle)->waiting(); });
+      std::erase_if(waiter->handles,
+                    [](const Handle& handle) { return !handle->parked->waiting(); });
     }
     std::erase_if(waiters, [](const auto& waiter) { return waiter->handles.empty(); });
     waiting.assign(waiters.begin(), waiters.end());
@@ -339,7 +346,7 @@ bool ClaimQueue::State::hand_over(Waiter& waiter, const net::Response& response)
     if (waiter.claim.key) handing_over.insert(waiter.claim.key->name);
   }
   bool taken = false;
-  for (const Handle& handle : handles) taken = (*handle)->complete(response) || taken;
+  for (const Handle& handle : handles) taken = handle->parked->complete(response) || taken;
   return taken;
 }
 

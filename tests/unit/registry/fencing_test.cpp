@@ -75,7 +75,7 @@ TEST_F(FencingTest, CompletionToldAgainAnswersItsNextLeaseWhileThatLives) {
   EXPECT_EQ(state("app:3"), TaskState::kReady);
   // What the answer says of its time is so.
   clock.advance(std::chrono::seconds(59));
-  store->expire_leases();
+  store->do_due();
   EXPECT_EQ(state("app:2"), TaskState::kRunning);
   complete(*again.next);
   EXPECT_FALSE(complete_and_claim(first).next.has_value());

@@ -193,12 +193,12 @@ TEST_F(ServiceTest, WrongRequestsAreRefusedWithEveryDefect) {
   EXPECT_EQ(call("GET", "/events?after=-1").status, 422);
   EXPECT_EQ(call("GET", "/tasksets/app/graph?format=gif").status, 422);
   for (const char* path :
-       {"/tasks/..%2fx", "/tasks/a%00b", "/tasks/1/explain", "/providers/x/park"}) {
+       {"/tasks/..%2fx", "/tasks/a%00b", "/tasks/9/explain", "/providers/x/park"}) {
     const int status = call("GET", path).status;
     EXPECT_TRUE(status >= 400 && status < 500) << path << " " << status;
   }
   EXPECT_EQ(call("GET", "/tasks/" + std::string(300, 'x')).status, 422);
-  EXPECT_EQ(call("POST", "/tasks/1/explain").status, 404);
+  EXPECT_EQ(call("POST", "/tasks/1/explain").status, 405);
   const RawAnswer answer = call(
       "POST", "/tasksets",
       R"({"spec_name":"a b","tasks":[{"id":"1","priority":true},{"id":"1","title":7},{"id":"x:2"},{}]})");

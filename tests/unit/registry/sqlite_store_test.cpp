@@ -91,7 +91,7 @@ TEST_F(StoreTest, UnknownAndSelfDependenciesAreAllNamedAtOnce) {
   EXPECT_THAT(why, HasSubstr("/tasks/0/dependencies/0 closes a cycle: app:1 → app:1"));
   EXPECT_THAT(why, HasSubstr("/tasks/1/dependencies/0 there is no task app:9.9"));
   EXPECT_THAT(why, HasSubstr("/tasks/1/dependencies/1 there is no task other:1"));
-  EXPECT_THROW(store->taskset("app"), NotFound);
+  EXPECT_THROW(store->taskset("app", TasksetPart::kHead), NotFound);
 }
 
 TEST_F(StoreTest, CycleIsRefusedAndNamedAlsoOverTasksetsAndSubmissions) {
@@ -104,7 +104,7 @@ TEST_F(StoreTest, CycleIsRefusedAndNamedAlsoOverTasksetsAndSubmissions) {
   store->submit(submission("b", {task_spec("1", {"a:1"})}));
   EXPECT_THAT(refused([&] { store->submit(submission("a", {task_spec("1", {"b:1"})})); }),
               HasSubstr("a:1 → b:1 → a:1"));
-  EXPECT_EQ(store->taskset("a").version, 1);
+  EXPECT_EQ(store->taskset("a", TasksetPart::kHead).version, 1);
   EXPECT_EQ(state("a:1"), TaskState::kReady);
 }
 
@@ -264,14 +264,14 @@ TEST_F(StoreTest, HandedBackTaskCountsNoAttempt) {
 
 TEST_F(StoreTest, UnrenewedLeaseMakesTheTaskReadyThenFailsItAfterItsAttempts) {
   store->submit(submission("app", {task_spec("1")}));
-  for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
+  for (int attempt = 1; attempt <= 3; ++attempt) {
     EXPECT_EQ(claim_one().task.attempt, attempt);
-    const auto next = store->expire_leases();
+    const auto next = store->do_due();
     ASSERT_TRUE(next.has_value());
     EXPECT_EQ(*next, seconds(60));
     clock.advance(seconds(60));
-    EXPECT_FALSE(store->expire_leases().has_value());
-    EXPECT_EQ(state("app:1"), attempt < kMaxAttempts ? TaskState::kReady : TaskState::kFailed);
+    EXPECT_FALSE(store->do_due().has_value());
+    EXPECT_EQ(state("app:1"), attempt < 3 ? TaskState::kReady : TaskState::kFailed);
   }
   EXPECT_THAT(event_types("app:1"),
               ElementsAre("TaskCreated", "TaskAssigned", "TaskRetried", "TaskAssigned",
@@ -280,7 +280,7 @@ TEST_F(StoreTest, UnrenewedLeaseMakesTheTaskReadyThenFailsItAfterItsAttempts) {
   store->retry("app:1");  // three more
   EXPECT_EQ(claim_one().task.attempt, 4);
   clock.advance(seconds(60));
-  store->expire_leases();
+  store->do_due();
   EXPECT_EQ(state("app:1"), TaskState::kReady);
 }
 
@@ -292,12 +292,12 @@ TEST_F(StoreTest, HeartbeatsKeepALeaseWhateverTheWallClockDoes) {
     clock.advance(seconds(59));
     const auto results = store->heartbeat({{"1", claimed.lease_token}});  // a bare id is enough
     ASSERT_TRUE(results.front().answer.has_value());
-    store->expire_leases();
+    store->do_due();
     EXPECT_EQ(state("app:1"), TaskState::kRunning);
   }
   clock.advance(seconds(60));
   EXPECT_FALSE(store->heartbeat({{"app:1", claimed.lease_token}}).front().answer.has_value());
-  store->expire_leases();
+  store->do_due();
   EXPECT_EQ(state("app:1"), TaskState::kReady);
 }
 
@@ -318,7 +318,7 @@ TEST_F(StoreTest, StaleTokenChangesNothingButItsEventsAreKeptUnderItsAttempt) {
   store->submit(submission("app", {task_spec("1")}));
   const ClaimedTask stale = claim_one();
   clock.advance(seconds(61));
-  store->expire_leases();
+  store->do_due();
   const ClaimedTask current = claim_one();
   const std::int64_t version = store->task("app:1").version;
   EXPECT_THROW(complete(stale), Conflict);
@@ -348,7 +348,7 @@ TEST_F(StoreTest, LiveLeasesSurviveARestartAndAreRenewedOnce) {
   clock.advance(seconds(50));
   reopen();
   clock.advance(seconds(50));
-  store->expire_leases();
+  store->do_due();
   EXPECT_EQ(state("app:1"), TaskState::kRunning);
   EXPECT_TRUE(store->heartbeat({{"app:1", claimed.lease_token}}).front().answer.has_value());
   store->cancel("app:1", "");
@@ -370,7 +370,7 @@ TEST_F(StoreTest, CancellingAsksTheHolderAndElseActsAtOnce) {
   EXPECT_EQ(store->cancel("app:1", "again").version, asked.version);
   EXPECT_TRUE(store->heartbeat({{"app:1", claimed.lease_token}}).front().answer->cancel_requested);
   clock.advance(seconds(60));
-  store->expire_leases();
+  store->do_due();
   EXPECT_EQ(state("app:1"), TaskState::kCancelled);
   EXPECT_EQ(store->cancel("app:2", "").state, TaskState::kCancelled);
   EXPECT_EQ(store->cancel("app:2", "").state, TaskState::kCancelled);
@@ -584,7 +584,7 @@ TEST_F(StoreTest, ThousandRacingClaimsHaveOneWinnerEach) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(winners.size(), static_cast<std::size_t>(kTasks));
   EXPECT_EQ(std::set<std::string>(winners.begin(), winners.end()).size(), winners.size());
-  EXPECT_EQ(store->taskset("app").counts["running"], Json(kTasks));
+  EXPECT_EQ(store->taskset("app", TasksetPart::kHead).counts["running"], Json(kTasks));
 }
 
 TEST_F(StoreTest, TwoParentsFinishingAtOnceFreeTheirChildOnce) {
@@ -625,7 +625,7 @@ TEST_F(StoreTest, WideGraphsUnblockWhole) {
 TEST_F(StoreTest, ListenersHearOfReadyTasksAndOfWhoseEventsCame) {
   std::atomic<int> heard{0};
   std::vector<std::string> events_of;
-  store->on_commit([&](const CommitNews& news) { heard += news.became_ready ? 1 : 0; });
+  store->on_commit([&](const CommitNews& news) { heard += news.became_claimable ? 1 : 0; });
   store->on_commit([&](const CommitNews& news) { events_of = news.events_of; });
   store->submit(submission("app", {task_spec("1"), task_spec("2", {"1"})}));
   EXPECT_EQ(heard, 1);

@@ -79,7 +79,7 @@ class OpenStore final : public SqliteTaskStore {
   using SqliteTaskStore::SqliteTaskStore;
   Submitted submit(const Submission& whole) {
     const bool created = change([&](TaskChanges& changes) { return changes.submit(whole); });
-    return {taskset(whole.spec_name), created};
+    return {taskset(whole.spec_name, TasksetPart::kWhole), created};
   }
   Task set_status(const std::string& id, const StatusChange& status) {
     return change([&](TaskChanges& changes) { return changes.set_status(id, status); });
