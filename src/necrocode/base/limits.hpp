@@ -38,6 +38,7 @@ inline constexpr std::size_t kHttpConnections = 4096;
 inline constexpr std::size_t kDescriptorReserve = 256;
 inline constexpr std::size_t kHttpHandlerThreads = 8;
 inline constexpr std::size_t kHttpHandlerQueue = 512;
+inline constexpr std::size_t kHttpBriefBodyBytes = 16 * kKiB;  // read on the server's own thread
 // Handlers that wait for a client's bytes have threads of their own: slow uploads stop no claim.
 inline constexpr std::size_t kHttpStreamThreads = 32;
 inline constexpr std::size_t kHttpStreamQueue = 64;  // each with a buffer: 16 MiB

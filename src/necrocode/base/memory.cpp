@@ -12,4 +12,8 @@ void keep_freed_memory() {
   ::mallopt(M_MMAP_THRESHOLD, static_cast<int>(1 * limits::kMiB));
 }
 
+void give_back_freed_memory() {
+  ::malloc_trim(0);
+}
+
 }  // namespace necrocode

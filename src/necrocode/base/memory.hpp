@@ -9,4 +9,8 @@ namespace necrocode {
 /// After this, 8 MiB stay. Before other threads begin.
 void keep_freed_memory();
 
+/// After something large has been freed: gives whole free pages of all heaps back to the kernel,
+/// which takes milliseconds. What a handler's thread frees lies between others' and would stay.
+void give_back_freed_memory();
+
 }  // namespace necrocode

@@ -141,8 +141,20 @@ std::optional<std::int64_t> Statement::optional_integer(int column) const {
   return is_null(column) ? std::nullopt : std::optional(integer(column));
 }
 
+namespace {
+
+/// Before the first connection: no statistics of memory, which every allocation would lock for.
+void configure_once() {
+  static const int kDone = sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+  // Misuse: the process uses SQLite already, and will do without.
+  NECROCODE_CHECK(kDone == SQLITE_OK || kDone == SQLITE_MISUSE);
+}
+
+}  // namespace
+
 Database::Database(const std::filesystem::path& path, Mode mode)
     : state_(std::make_unique<State>()) {
+  configure_once();
   state_->path = path.string();
   if (mode == Mode::kReadWrite) {
     // Created by ourselves so that it is never readable by others, whatever the umask.
@@ -155,6 +167,8 @@ Database::Database(const std::filesystem::path& path, Mode mode)
   if (code != SQLITE_OK) {
     fail(state_->handle, code, "cannot open " + state_->path);
   }
+  // Plans do not hang on what is bound: else each value of a partial index's column plans anew.
+  sqlite3_db_config(state_->handle, SQLITE_DBCONFIG_ENABLE_QPSG, 1, nullptr);
   sqlite3_extended_result_codes(state_->handle, 1);
   sqlite3_busy_timeout(state_->handle, 5000);
   sqlite3_db_config(state_->handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
@@ -208,7 +222,7 @@ void Database::migrate(const std::vector<std::string_view>& migrations) {
 }
 
 Transaction::Transaction(Database& database) : database_(database) {
-  database_.execute("BEGIN IMMEDIATE");
+  database_.prepare("BEGIN IMMEDIATE").run();
 }
 
 Transaction::~Transaction() {
@@ -222,7 +236,7 @@ Transaction::~Transaction() {
 }
 
 void Transaction::commit() {
-  database_.execute("COMMIT");
+  database_.prepare("COMMIT").run();
   open_ = false;
 }
 

@@ -212,7 +212,11 @@ asio::awaitable<Response> Connection::answer(SharedExchange exchange) {
   }
   if (socket_->gone()) co_return Response{};
   const auto call = [raw = exchange.get()] { return raw->route->handler(raw->request); };
-  if (!submit_handler(exchange, call, false)) {
+  if (exchange->route->options.brief &&
+      exchange->request.body.size() <= limits::kHttpBriefBodyBytes) {
+    exchange->outcome = run_handler(call, *exchange, true, socket_->waker());
+    exchange->answered = true;
+  } else if (!submit_handler(exchange, call, false)) {
     co_return unavailable("too many requests are waiting", exchange->request.path);
   }
   co_await wait_for_answer(exchange);
@@ -385,7 +389,8 @@ asio::awaitable<Response> Connection::wait_parked(SharedExchange exchange) {
   const std::shared_ptr<ParkedAnswer> parked = exchange->outcome.parked;
   const SteadyTime deadline = steady_now() + std::min(parked->request().timeout, kParkMax);
   std::optional<Response> response;
-  socket_->watch_peer();
+  const bool watched = parked->request().on_gone != nullptr;
+  if (watched) socket_->watch_peer();
   while (!response && !socket_->gone()) {
     response = parked->take();
     if (response) break;
@@ -396,7 +401,7 @@ asio::awaitable<Response> Connection::wait_parked(SharedExchange exchange) {
           [on_gone = std::exchange(parked->request().on_gone, nullptr)] { run_guarded(on_gone); });
       socket_->give_up();
     } else if (steady_now() >= deadline && parked->close()) {
-      socket_->unwatch_peer();
+      if (watched) socket_->unwatch_peer();
       if (auto on_timeout = std::exchange(parked->request().on_timeout, nullptr)) {
         submit_handler(exchange, std::move(on_timeout), true);
         co_await wait_for_answer(exchange);
@@ -408,7 +413,7 @@ asio::awaitable<Response> Connection::wait_parked(SharedExchange exchange) {
       co_await socket_->sleep_until_woken(deadline);
     }
   }
-  socket_->unwatch_peer();
+  if (watched) socket_->unwatch_peer();
   parked->forget();
   exchange->outcome.parked.reset();
   if (!response) co_return Response{};

@@ -104,7 +104,8 @@ struct FeedBody {
 
 /// Made by a handler in place of an answer. `start` gets the handle right after parking (on the
 /// handler's thread); `on_timeout` makes the answer when `timeout` passes first; `on_gone` is
-/// called when the client disconnects first. Both run on a pool thread. When the server stops
+/// called when the client disconnects first, for which it is only watched where somebody asks. Both
+/// run on a pool thread. When the server stops
 /// first, neither is called: the answer is 503 and complete() says false.
 struct ParkRequest {
   std::chrono::milliseconds timeout{0};
@@ -154,7 +155,10 @@ using Handler = std::function<Response(const Request&)>;
 struct RouteOptions {
   std::uint64_t body_bytes_max = limits::kHttpRequestBodyBytes;
   bool streaming = false;  ///< the handler reads Request::stream, on a thread kept for such
-  bool priority = false;   ///< has its own thread, answered also when the pool is full (`/health`)
+  /// The handler never waits and is quick: it asks for a park, or answers from memory. It runs on
+  /// the server's own thread when the body is at most limits::kHttpBriefBodyBytes.
+  bool brief = false;
+  bool priority = false;  ///< has its own thread, answered also when the pool is full (`/health`)
 };
 
 /// Raises the process's soft limit of descriptors to its hard one. The connections for which that

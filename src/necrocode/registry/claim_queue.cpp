@@ -149,7 +149,7 @@ net::Response ClaimQueue::claim(const ClaimRequest& request,
     state->remove(handle);
     return state->answer({});
   };
-  park.on_gone = [state = state_, handle] { state->remove(handle); };
+  if (waits) park.on_gone = [state = state_, handle] { state->remove(handle); };
   return net::Response::park(std::move(park));
 }
 

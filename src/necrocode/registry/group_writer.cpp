@@ -27,9 +27,10 @@ bool ends_the_commit(const db::DatabaseError& error) {
 }  // namespace
 
 struct GroupWriter::State {
-  explicit State(db::Database& connection) : database(connection) {}
+  State(db::Database& connection, Hooks given) : database(connection), hooks(std::move(given)) {}
 
   db::Database& database;
+  const Hooks hooks;
   mutable std::mutex mutex;
   std::condition_variable wake;
   std::deque<Job> queue;
@@ -43,7 +44,8 @@ struct GroupWriter::State {
   void fail_all(std::vector<Job>& batch, const std::exception_ptr& error);
 };
 
-GroupWriter::GroupWriter(db::Database& database) : state_(std::make_unique<State>(database)) {
+GroupWriter::GroupWriter(db::Database& database, Hooks hooks)
+    : state_(std::make_unique<State>(database, std::move(hooks))) {
   state_->thread = std::thread([state = state_.get()] { state->work(); });
 }
 
@@ -114,7 +116,9 @@ void GroupWriter::State::commit(std::vector<Job>& batch) {
   try {
     db::Transaction transaction(database);
     begun = true;
+    if (hooks.begun) hooks.begun();
     for (Job& job : batch) run_in_savepoint(job);
+    if (hooks.ending) hooks.ending();
     transaction.commit();
   } catch (const db::DatabaseError& error) {
     if (begun && !error.is_full()) {
@@ -122,7 +126,9 @@ void GroupWriter::State::commit(std::vector<Job>& batch) {
       failed = true;
     }
     fail_all(batch, std::current_exception());
+    return;
   }
+  if (hooks.committed) hooks.committed();
 }
 
 void GroupWriter::State::run_in_savepoint(Job& job) {

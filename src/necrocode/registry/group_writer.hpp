@@ -12,8 +12,14 @@ namespace necrocode::registry {
 
 class GroupWriter {
  public:
+  /// What belongs to a commit as a whole, on the writer's thread.
+  struct Hooks {
+    std::function<void()> begun;      ///< before the first change
+    std::function<void()> ending;     ///< after the last; may change more, and throw
+    std::function<void()> committed;  ///< after the sync, before any `done`; must not throw
+  };
   /// `database` is used by the writer's thread only, from now on.
-  explicit GroupWriter(db::Database& database);
+  explicit GroupWriter(db::Database& database, Hooks hooks = {});
   /// Commits what was handed in.
   ~GroupWriter();
   GroupWriter(const GroupWriter&) = delete;

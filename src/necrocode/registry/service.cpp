@@ -429,40 +429,46 @@ void RegistryService::add_routes(net::Api& api) {
   const auto route = [&](Method handler, net::Operation operation, net::RouteOptions options = {}) {
     api.route(std::move(operation), std::bind_front(handler, state_), options);
   };
+  // Those whose change is handed to the store's writer, which answers after its commit.
+  const auto change = [&](Method handler, net::Operation operation,
+                          net::RouteOptions options = {}) {
+    options.brief = true;
+    route(handler, std::move(operation), options);
+  };
   const Answer task{200, ref("Task"), {"ETag"}};
   const Answer feed{200, schema::text(), {}, "text/event-stream"};
   const auto at_no_time = [](auto read) { return [read](JsonFields& f) { read(f, {}); }; };
 
   api.begin_part("Task Registry", "Tasks, their states, leases and history.");
   define_schemas(api);
-  route(&State::put_status, {.method = "PUT",
-                             .path = "/tasks/{id}/status",
-                             .id = "setTaskStatus",
-                             .summary = "Change a task's state",
-                             .headers = {"Idempotency-Key", "If-Match", "X-Lease-Token"},
-                             .body = describe_fields(read_status_change),
-                             .answers = {task},
-                             .errors = {404, 409, 412}});
-  route(&State::post_event,
-        {.method = "POST",
-         .path = "/tasks/{id}/events",
-         .id = "addEvent",
-         .summary = "Add a line to a task's history",
-         .headers = {"Idempotency-Key", "X-Lease-Token"},
-         .body = describe_fields(at_no_time(read_new_event)),
-         .answers = {{201, ref("Event")}},
-         .errors = {404, 409}},
-        event_options);
-  route(&State::post_artifact,
-        {.method = "POST",
-         .path = "/tasks/{id}/artifacts",
-         .id = "addArtifactReference",
-         .summary = "Record where an artifact of a task is",
-         .headers = {"Idempotency-Key", "X-Lease-Token"},
-         .body = describe_fields(at_no_time(read_new_artifact)),
-         .answers = {{201, ref("ArtifactReference")}},
-         .errors = {404, 409}},
-        event_options);
+  change(&State::put_status, {.method = "PUT",
+                              .path = "/tasks/{id}/status",
+                              .id = "setTaskStatus",
+                              .summary = "Change a task's state",
+                              .headers = {"Idempotency-Key", "If-Match", "X-Lease-Token"},
+                              .body = describe_fields(read_status_change),
+                              .answers = {task},
+                              .errors = {404, 409, 412}});
+  change(&State::post_event,
+         {.method = "POST",
+          .path = "/tasks/{id}/events",
+          .id = "addEvent",
+          .summary = "Add a line to a task's history",
+          .headers = {"Idempotency-Key", "X-Lease-Token"},
+          .body = describe_fields(at_no_time(read_new_event)),
+          .answers = {{201, ref("Event")}},
+          .errors = {404, 409}},
+         event_options);
+  change(&State::post_artifact,
+         {.method = "POST",
+          .path = "/tasks/{id}/artifacts",
+          .id = "addArtifactReference",
+          .summary = "Record where an artifact of a task is",
+          .headers = {"Idempotency-Key", "X-Lease-Token"},
+          .body = describe_fields(at_no_time(read_new_artifact)),
+          .answers = {{201, ref("ArtifactReference")}},
+          .errors = {404, 409}},
+         event_options);
   route(&State::post_heartbeat, {.method = "POST",
                                  .path = "/tasks/{id}/heartbeat",
                                  .id = "renewLease",
@@ -471,37 +477,37 @@ void RegistryService::add_routes(net::Api& api) {
                                  .body = describe_fields(read_heartbeat),
                                  .answers = {{200, ref("Renewal")}},
                                  .errors = {404, 409}});
-  route(&State::post_complete, {.method = "POST",
-                                .path = "/tasks/{id}/complete",
-                                .id = "completeTask",
-                                .summary = "End an attempt and, if asked, claim the next task",
-                                .headers = {"Idempotency-Key", "If-Match", "X-Lease-Token"},
-                                .body = describe_fields(at_no_time(read_completion)),
-                                .answers = {{200, ref("Completed"), {"ETag"}}},
-                                .errors = {404, 409, 412}});
-  route(&State::post_cancel, {.method = "POST",
-                              .path = "/tasks/{id}/cancel",
-                              .id = "cancelTask",
-                              .summary = "Cancel a task; a running one is told by its heartbeat",
+  change(&State::post_complete, {.method = "POST",
+                                 .path = "/tasks/{id}/complete",
+                                 .id = "completeTask",
+                                 .summary = "End an attempt and, if asked, claim the next task",
+                                 .headers = {"Idempotency-Key", "If-Match", "X-Lease-Token"},
+                                 .body = describe_fields(at_no_time(read_completion)),
+                                 .answers = {{200, ref("Completed"), {"ETag"}}},
+                                 .errors = {404, 409, 412}});
+  change(&State::post_cancel, {.method = "POST",
+                               .path = "/tasks/{id}/cancel",
+                               .id = "cancelTask",
+                               .summary = "Cancel a task; a running one is told by its heartbeat",
+                               .headers = {"Idempotency-Key", "If-Match"},
+                               .body = describe_fields(read_cancellation),
+                               .answers = {task},
+                               .errors = {404, 409, 412}});
+  change(&State::post_retry, {.method = "POST",
+                              .path = "/tasks/{id}/retry",
+                              .id = "retryTask",
+                              .summary = "Give a failed or cancelled task new attempts",
                               .headers = {"Idempotency-Key", "If-Match"},
-                              .body = describe_fields(read_cancellation),
                               .answers = {task},
                               .errors = {404, 409, 412}});
-  route(&State::post_retry, {.method = "POST",
-                             .path = "/tasks/{id}/retry",
-                             .id = "retryTask",
-                             .summary = "Give a failed or cancelled task new attempts",
-                             .headers = {"Idempotency-Key", "If-Match"},
-                             .answers = {task},
-                             .errors = {404, 409, 412}});
-  route(&State::patch_task, {.method = "PATCH",
-                             .path = "/tasks/{id}",
-                             .id = "patchTask",
-                             .summary = "Change a task's priority, labels or metadata",
-                             .headers = {"Idempotency-Key", "If-Match"},
-                             .body = describe_fields(read_patch),
-                             .answers = {task},
-                             .errors = {404, 409, 412}});
+  change(&State::patch_task, {.method = "PATCH",
+                              .path = "/tasks/{id}",
+                              .id = "patchTask",
+                              .summary = "Change a task's priority, labels or metadata",
+                              .headers = {"Idempotency-Key", "If-Match"},
+                              .body = describe_fields(read_patch),
+                              .answers = {task},
+                              .errors = {404, 409, 412}});
   route(&State::get_explanation, {.method = "GET",
                                   .path = "/tasks/{id}/explain",
                                   .id = "explainTask",
@@ -514,20 +520,20 @@ void RegistryService::add_routes(net::Api& api) {
                                .summary = "What each attempt of a task came to, oldest first",
                                .answers = {{200, ref("Attempts")}},
                                .errors = {404, 409}});
-  route(&State::post_park, {.method = "POST",
-                            .path = "/providers/{name}/park",
-                            .id = "parkProvider",
-                            .summary = "Let tasks of a model provider wait until then",
-                            .headers = {"Idempotency-Key"},
-                            .body = describe_fields(read_parking),
-                            .answers = {{200, ref("ParkedProvider")}}});
-  route(&State::delete_park, {.method = "DELETE",
-                              .path = "/providers/{name}/park",
-                              .id = "unparkProvider",
-                              .summary = "Let tasks of a model provider go on",
-                              .headers = {"Idempotency-Key"},
-                              .answers = {{204}},
-                              .errors = {404}});
+  change(&State::post_park, {.method = "POST",
+                             .path = "/providers/{name}/park",
+                             .id = "parkProvider",
+                             .summary = "Let tasks of a model provider wait until then",
+                             .headers = {"Idempotency-Key"},
+                             .body = describe_fields(read_parking),
+                             .answers = {{200, ref("ParkedProvider")}}});
+  change(&State::delete_park, {.method = "DELETE",
+                               .path = "/providers/{name}/park",
+                               .id = "unparkProvider",
+                               .summary = "Let tasks of a model provider go on",
+                               .headers = {"Idempotency-Key"},
+                               .answers = {{204}},
+                               .errors = {404}});
   route(&State::get_providers, {.method = "GET",
                                 .path = "/providers",
                                 .id = "listParkedProviders",
@@ -548,14 +554,14 @@ void RegistryService::add_routes(net::Api& api) {
          .headers = {"If-None-Match"},
          .query = net::describe_query(read_task_query),
          .answers = {{200, schema::page(ref("Task")), {"ETag"}}, {304, {}, {"ETag"}}}});
-  route(&State::post_claim, {.method = "POST",
-                             .path = "/tasks/claim",
-                             .id = "claimTasks",
-                             .summary = "Lease ready tasks, waiting for them if asked",
-                             .headers = {"Idempotency-Key"},
-                             .body = describe_fields(read_claim),
-                             .answers = {{200, ref("Claimed")}, {204}},
-                             .errors = {404, 409}});
+  change(&State::post_claim, {.method = "POST",
+                              .path = "/tasks/claim",
+                              .id = "claimTasks",
+                              .summary = "Lease ready tasks, waiting for them if asked",
+                              .headers = {"Idempotency-Key"},
+                              .body = describe_fields(read_claim),
+                              .answers = {{200, ref("Claimed")}, {204}},
+                              .errors = {404, 409}});
   route(&State::post_heartbeats, {.method = "POST",
                                   .path = "/heartbeats",
                                   .id = "renewLeases",

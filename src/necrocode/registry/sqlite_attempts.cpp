@@ -140,6 +140,11 @@ void SqliteChange::end_probe(const TaskRow& row, const Outcome& outcome) {
 
 /// Those that were held because this task touches their files.
 void SqliteChange::release_held(const TaskRow& row) {
+  // Asked first, as a change of nothing costs more.
+  db::Statement& query = database_.prepare(
+      "SELECT 1 FROM tasks INDEXED BY tasks_held WHERE hold = ? AND hold > 0 LIMIT 1");
+  if (!query.bind(row.seq).step()) return;
+  query.reset();
   db::Statement& release =
       database_.prepare("UPDATE tasks SET hold = 0 WHERE hold = ? AND hold > 0 RETURNING spec_id");
   release.bind(row.seq);

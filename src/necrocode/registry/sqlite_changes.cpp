@@ -68,12 +68,14 @@ std::string event_for(TaskState state) {
   return "TaskUpdated";
 }
 
-SqliteChange::SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options)
+SqliteChange::SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options,
+                           UnsettledSpecs unsettled)
     : database_(database),
       now_(now),
       now_ms_(to_unix_ms(now)),
       options_(options),
-      answers_(database, now) {}
+      answers_(database, now),
+      unsettled_(std::move(unsettled)) {}
 
 void SqliteChange::require_lease(const TaskRow& row, const LeaseToken& token) const {
   if (row.lease_token == token.value) return;

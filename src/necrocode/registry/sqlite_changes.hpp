@@ -44,7 +44,17 @@ struct Effects {
 
 class SqliteChange final : public TaskChanges {
  public:
-  SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options);
+  /// What tasks have changed that the numbers and lanes of their spec do not show yet.
+  struct Unsettled {
+    std::array<int, kTaskStates.size()> counts{};
+    std::int64_t spent_usd_micros = 0;
+    std::int64_t spent_tokens = 0;
+  };
+  using UnsettledSpecs = std::map<std::int64_t, Unsettled>;  ///< by spec_id
+
+  /// `unsettled`: left by the changes before it in the same commit.
+  SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options,
+               UnsettledSpecs unsettled);
 
   bool submit(const Submission& submission) override;
   Task set_status(const std::string& task_id, const StatusChange& change) override;
@@ -70,9 +80,10 @@ class SqliteChange final : public TaskChanges {
   void end_wait(const Effects::ProviderWait& wait);
   bool purge(const Retention& retention);
 
-  /// To be called last, and before a claim: brings the taskset's numbers and lanes up to date with
-  /// its tasks.
+  /// Brings the numbers and lanes of tasksets up to date with their tasks: before a claim, and by
+  /// whoever ends the commit.
   void settle();
+  const UnsettledSpecs& unsettled() const { return unsettled_; }
   Effects& effects() { return effects_; }
 
  private:
@@ -84,12 +95,6 @@ class SqliteChange final : public TaskChanges {
     bool counts = true;  ///< in `attempt`, and against max_attempts
     std::optional<FailureClass> failure_class{};
     std::chrono::milliseconds wait{0};  ///< of a task that is ready again
-  };
-  /// Of the spec since the last settle().
-  struct Unsettled {
-    std::array<int, kTaskStates.size()> counts{};
-    std::int64_t spent_usd_micros = 0;
-    std::int64_t spent_tokens = 0;
   };
   struct Provider {
     std::string name;
@@ -216,7 +221,7 @@ class SqliteChange final : public TaskChanges {
   std::int64_t now_ms_;
   const StoreOptions& options_;
   SqliteAnswers answers_;
-  std::map<std::int64_t, Unsettled> unsettled_;  ///< by spec
+  UnsettledSpecs unsettled_;
   std::optional<std::vector<Provider>> providers_;
   Effects effects_;
 };

@@ -90,6 +90,11 @@ std::vector<TaskRow> SqliteChange::tell_each_dependent(const TaskRow& parent) {
 }
 
 std::vector<std::int64_t> SqliteChange::meet_edges(const TaskRow& parent) {
+  // Asked first, as a change of nothing costs more.
+  db::Statement& query =
+      database_.prepare("SELECT 1 FROM dependencies WHERE parent = ? AND met = 0 LIMIT 1");
+  if (!query.bind(parent.seq).step()) return {};
+  query.reset();
   const bool done = parent.state == TaskState::kDone;
   db::Statement& update =
       done ? database_.prepare(

@@ -156,10 +156,10 @@ class Readers {
   template <class Read>
   auto run(Read&& read) {
     Borrowed borrowed(*this);
-    borrowed.database->execute("BEGIN");
+    borrowed.database->prepare("BEGIN").run();
     try {
       auto result = read(*borrowed.database);
-      borrowed.database->execute("COMMIT");
+      borrowed.database->prepare("COMMIT").run();
       return result;
     } catch (...) {
       borrowed.database->execute("ROLLBACK");
@@ -208,7 +208,15 @@ struct SqliteTaskStore::State {
         readers(path) {
     renew_live_leases();
     take_up_waits();
-    writer.emplace(*database);
+    GroupWriter::Hooks hooks;
+    hooks.begun = [this] { unsettled.clear(); };
+    hooks.ending = [this] {
+      SqliteChange last = new_change();
+      last.settle();
+      at_end = std::move(last.effects());
+    };
+    hooks.committed = [this] { apply(at_end); };
+    writer.emplace(*database, std::move(hooks));
   }
 
   const Clock& clock;
@@ -219,7 +227,12 @@ struct SqliteTaskStore::State {
   DueTimes due;
   std::mutex listener_mutex;
   std::vector<std::function<void(const CommitNews&)>> listeners;
+  // Of the commit under way, on the writer's thread.
+  SqliteChange::UnsettledSpecs unsettled;
+  Effects at_end;
   std::optional<GroupWriter> writer;  // last: ends before what its changes use
+
+  SqliteChange new_change() { return {*database, clock.system_now(), options, unsettled}; }
 
   static std::unique_ptr<db::Database> migrated(const std::filesystem::path& path) {
     auto database = std::make_unique<db::Database>(path);
@@ -267,9 +280,9 @@ struct SqliteTaskStore::State {
     auto whole = std::make_shared<std::optional<SqliteChange>>();
     writer->run_later(
         [this, whole, work = std::move(work)] {
-          whole->emplace(*database, clock.system_now(), options);
+          whole->emplace(new_change());
           work(**whole);
-          (*whole)->settle();
+          unsettled = (*whole)->unsettled();
         },
         [this, whole, done = std::move(done)](const std::exception_ptr& error) {
           if (!error) apply((*whole)->effects());
