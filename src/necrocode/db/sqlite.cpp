@@ -203,7 +203,8 @@ std::int64_t Database::changes() const {
   return sqlite3_changes64(state_->handle);
 }
 
-void Database::migrate(const std::vector<std::string_view>& migrations) {
+void Database::migrate(const std::vector<std::string_view>& migrations,
+                       const std::function<void(int version)>& before_first) {
   Statement& query = prepare("PRAGMA user_version");
   NECROCODE_CHECK(query.step());
   const auto version = static_cast<std::size_t>(query.integer(0));
@@ -212,6 +213,9 @@ void Database::migrate(const std::vector<std::string_view>& migrations) {
     throw DatabaseError(state_->path + " has schema version " + std::to_string(version) +
                         ", this program knows up to " + std::to_string(migrations.size()) +
                         ": use the newer program");
+  }
+  if (before_first && version > 0 && version < migrations.size()) {
+    before_first(static_cast<int>(version));
   }
   for (std::size_t step = version; step < migrations.size(); ++step) {
     Transaction transaction(*this);

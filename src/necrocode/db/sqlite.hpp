@@ -87,8 +87,10 @@ class Database {
 
   /// Brings the schema to migrations.size() (PRAGMA user_version), each step in a transaction of
   /// its own. A newer schema than known throws DatabaseError naming both versions; nothing is
-  /// changed.
-  void migrate(const std::vector<std::string_view>& migrations);
+  /// changed. `before_first` is called with the version of a database that has one and is to get a
+  /// newer one; what it throws leaves all as it was.
+  void migrate(const std::vector<std::string_view>& migrations,
+               const std::function<void(int version)>& before_first = {});
 
  private:
   friend class Statement;
