@@ -1,8 +1,5 @@
 #include "necrocode/registry/sqlite_store.hpp"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
 #include <mutex>
 #include <semaphore>
@@ -11,24 +8,14 @@
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/db/backup.hpp"
+#include "necrocode/db/lock.hpp"
 #include "necrocode/registry/group_writer.hpp"
 #include "necrocode/registry/sqlite_changes.hpp"
 #include "necrocode/registry/sqlite_queries.hpp"
 
 namespace necrocode::registry {
 namespace {
-
-/// Two processes would each time the leases of the other's claims wrongly.
-FileDescriptor lock_database(const std::filesystem::path& path) {
-  const std::string name = path.string() + ".lock";
-  FileDescriptor file(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file) throw_errno("cannot open", name);
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    throw ResourceConflictError("another process serves the folder " + path.parent_path().string() +
-                                ": it has its task registry open");
-  }
-  return file;
-}
 
 /// What is due when, by the monotonic clock: the ends of leases and of waits. The database says
 /// what they are, this says when; so no step of the wall clock moves any of it.
@@ -203,7 +190,7 @@ struct SqliteTaskStore::State {
   State(const std::filesystem::path& path, const Clock& time, StoreOptions given)
       : clock(time),
         options(std::move(given)),
-        lock(lock_database(path)),
+        lock(db::lock_database(path, "its task registry")),
         database(migrated(path)),
         readers(path) {
     renew_live_leases();
@@ -221,6 +208,7 @@ struct SqliteTaskStore::State {
 
   const Clock& clock;
   const StoreOptions options;
+  /// Two processes would each time the leases of the other's claims wrongly.
   FileDescriptor lock;
   std::unique_ptr<db::Database> database;  // the writer's
   Readers readers;
@@ -236,7 +224,7 @@ struct SqliteTaskStore::State {
 
   static std::unique_ptr<db::Database> migrated(const std::filesystem::path& path) {
     auto database = std::make_unique<db::Database>(path);
-    database->migrate(sqlite_migrations());
+    db::migrate_with_backup(*database, path, sqlite_migrations());
     return database;
   }
 
