@@ -8,6 +8,7 @@
 #include "necrocode/runner/task_context.hpp"
 #include "paging.hpp"
 #include "runtime.hpp"
+#include "task_checks.hpp"
 #include "terminal.hpp"
 
 namespace necrocode::app {
@@ -49,40 +50,6 @@ Json read_taskset() {
     taskset.set("tasks", std::move(tasks));
   }
   return taskset;
-}
-
-// Each task as a runner will read it: what it would refuse is said now, all of it at once. What
-// tasks are to each other is the registry's to check.
-void check_tasks(const Json& taskset, const config::Config& config) {
-  runner::TaskDefaults defaults;
-  defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
-  defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
-  ErrorInfo info;
-  for (std::size_t i = 0; i < taskset["tasks"].size(); ++i) {
-    const std::string pointer = "/tasks/" + std::to_string(i);
-    Json task = taskset["tasks"].items()[i];
-    if (!task.is_object()) {
-      info.fields.push_back({pointer, "must be an object"});
-      continue;
-    }
-    std::string id_name = "id";
-    for (const char* name : {"task_id", "number", "id"}) {
-      if (!task[name].is_null()) id_name = name;
-    }
-    task.set("task_id", task[id_name]).set("spec_name", taskset["spec_name"]);
-    try {
-      for (const std::string& warning : runner::read_task_context(task, defaults).warnings)
-        note("necrocode: warning: " + pointer + ": " + warning);
-    } catch (const TaskContextValidationError& error) {
-      for (const FieldError& field : error.info().fields) {
-        info.fields.push_back(
-            {pointer + (field.pointer == "/task_id" ? "/" + id_name : field.pointer),
-             field.message});
-      }
-    }
-  }
-  if (!info.fields.empty())
-    throw TaskContextValidationError("the taskset is invalid", std::move(info));
 }
 
 int submit() {
@@ -283,6 +250,7 @@ void declare_task(Cli& cli) {
   sub(task, "submit", "Create or update a whole taskset", submit)
       .input_file("file", arguments.file, "taskset, JSON or YAML")
       .option("--repo", arguments.repo, "repo_url for every task");
+  declare_task_files(task);
   Cli& listing = sub(task, "list", "Tasks by state, spec, skill, label or text", list);
   listing.option("--spec", arguments.spec, "of this spec")
       .option("--state", arguments.state, "in these states, comma-separated")

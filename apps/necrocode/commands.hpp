@@ -10,6 +10,7 @@ void declare_serve(Cli& cli);
 void declare_run(Cli& cli);
 void declare_worker(Cli& cli);
 void declare_task(Cli& cli);
+void declare_task_files(Cli& task);  ///< below `task`
 void declare_pool(Cli& cli);
 void declare_artifact(Cli& cli);
 void declare_llm(Cli& cli);
@@ -17,5 +18,6 @@ void declare_llm_replay(Cli& llm);  ///< below `llm`
 void declare_health(Cli& cli);
 void declare_verify(Cli& cli);
 void declare_config(Cli& cli);
+void declare_backup(Cli& cli);
 
 }  // namespace necrocode::app

@@ -32,7 +32,7 @@ int run_command(int argc, char** argv) {
         necrocode::app::declare_worker, necrocode::app::declare_task, necrocode::app::declare_pool,
         necrocode::app::declare_artifact, necrocode::app::declare_llm,
         necrocode::app::declare_health, necrocode::app::declare_verify,
-        necrocode::app::declare_config}) {
+        necrocode::app::declare_config, necrocode::app::declare_backup}) {
     declare(cli);
   }
   return cli.main(argc, argv);

@@ -35,6 +35,10 @@ pool::PoolManagerOptions pool_options(const ServiceHostOptions& options) {
 
 }  // namespace
 
+std::filesystem::path registry_database(const std::filesystem::path& data_dir) {
+  return data_dir / "registry.sqlite";
+}
+
 struct ServiceHost::State {
   // Destroyed in reverse: the server before the services whose routes it has.
   std::unique_ptr<registry::RegistryService> registry;
@@ -79,7 +83,7 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
   net::Api api(state_->server);
   if (serves("registry")) {
     state_->registry = std::make_unique<registry::RegistryService>(
-        std::make_unique<registry::SqliteTaskStore>(options.data_dir / "registry.sqlite"));
+        std::make_unique<registry::SqliteTaskStore>(registry_database(options.data_dir)));
     state_->registry->add_routes(api);
   }
   if (serves("pool")) {

@@ -16,6 +16,9 @@ class Api;
 
 namespace necrocode::app {
 
+/// Where the registry of a data folder stands.
+std::filesystem::path registry_database(const std::filesystem::path& data_dir);
+
 struct ServiceHostOptions {
   ListenAddress listen{"127.0.0.1", 0};
   std::filesystem::path data_dir;
