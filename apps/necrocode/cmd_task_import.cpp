@@ -27,6 +27,7 @@ struct FileArguments {
   std::string repo;
   std::string format;
   std::vector<std::string> columns;
+  std::vector<std::string> tests;
   bool parallel = false;
   bool without_optional = false;
   bool reopen_failed = false;
@@ -109,7 +110,7 @@ FileTasks read_lines(bool copy) {
   return read;
 }
 
-FileTasks read_tasks() {
+FileTasks read_file_by_format() {
   std::string format = arguments.format;
   const std::string ending = ascii_lower(fs::path(arguments.file).extension().string());
   if (format.empty() && (ending == ".md" || ending == ".markdown")) format = "md";
@@ -119,6 +120,20 @@ FileTasks read_tasks() {
   throw ConfigError("--format takes md, jsonl or copy" +
                     (format.empty() ? std::string("; the file's name does not tell which")
                                     : ", not \"" + printable(format) + "\""));
+}
+
+FileTasks read_tasks() {
+  FileTasks read = read_file_by_format();
+  if (arguments.tests.empty()) return read;
+  for (Json& taskset : read.tasksets) {
+    Json tasks = Json::array();
+    for (Json task : taskset["tasks"].items()) {
+      if (task["test_commands"].is_null()) task.set("test_commands", arguments.tests);
+      tasks.push_back(std::move(task));
+    }
+    taskset.set("tasks", std::move(tasks));
+  }
+  return read;
 }
 
 bool has_workspace(const Json& task) {
@@ -375,6 +390,7 @@ void declare_task_files(Cli& task) {
       .option("--spec", arguments.spec,
               "the spec's name (default: the folder of .kiro/specs/NAME/tasks.md, else the file's)")
       .option("--repo", arguments.repo, "repo_url for every task that names none")
+      .options("--test", arguments.tests, "test command of tasks that name none; repeatable")
       .option("--format", arguments.format,
               "md, jsonl, or copy for PostgreSQL's COPY (default: by the file's name)")
       .options("--map", arguments.columns, "OUR=THEIRS: our field from their column; repeatable")
