@@ -122,7 +122,7 @@ class Draft {
     if (!file) throw_errno("cannot open", path_.string());
     if (::fsync(file.get()) != 0) throw_errno("cannot sync", path_.string());
     for (const char* suffix : kSideFiles) {
-      struct stat status{};
+      struct stat status = {};
       if (::stat(with_suffix(path_, suffix).c_str(), &status) == 0 && status.st_size > 0 &&
           std::string_view(suffix) != "-shm") {
         throw StorageError(path_.string() + " is not whole without " + suffix);
@@ -158,7 +158,7 @@ class Draft {
 };
 
 void require_regular_or_absent(const fs::path& path) {
-  struct stat status{};
+  struct stat status = {};
   if (::lstat(path.c_str(), &status) != 0) {
     if (errno != ENOENT) throw_errno("cannot create", path.string());
   } else if (!S_ISREG(status.st_mode)) {

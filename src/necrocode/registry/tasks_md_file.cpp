@@ -21,7 +21,7 @@ constexpr int kAttempts = 3;
 
 /// A file as it was read.
 struct Snapshot {
-  struct stat status{};
+  struct stat status = {};
   std::string text;
 
   bool same_as(const Snapshot& other) const {

@@ -95,7 +95,7 @@ TEST_F(DatabaseBackup, CopyIsOnePrivateFileWithAllThatWasCommitted) {
   EXPECT_EQ(facts.bytes, fs::file_size(copy));
   EXPECT_EQ(rows(copy), 15);
   EXPECT_FALSE(fs::exists(copy.string() + "-wal"));
-  struct stat status{};
+  struct stat status = {};
   ASSERT_EQ(::stat(copy.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
   EXPECT_THAT(names(), testing::ElementsAre("copy.db", "x.db"));
@@ -145,7 +145,7 @@ TEST_F(DatabaseBackup, FailedWriteLeavesNothingBehind) {
     Database database(path);
     grow(database, 200);
   }
-  struct rlimit before{};
+  struct rlimit before = {};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   const struct rlimit small{64 * 1024, before.rlim_max};
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -215,7 +215,7 @@ TEST_F(DatabaseRestore, BackupTakesThePlaceAndTheOldDatabaseIsKept) {
   EXPECT_EQ(rows(restored.kept), 17);
   EXPECT_THAT(restored.kept.filename().string(), testing::StartsWith("x.db.before-restore-2"));
   EXPECT_EQ(rows(copy), 10);
-  struct stat status{};
+  struct stat status = {};
   ASSERT_EQ(::stat(path.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
 }

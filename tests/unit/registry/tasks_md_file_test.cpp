@@ -32,18 +32,18 @@ TEST_F(TasksMdFile, TickKeepsTheModeAndLeavesNothingBehind) {
   ASSERT_EQ(::chmod(path.c_str(), 0640), 0);
   EXPECT_EQ(tick_tasks_md_file(path, done).changes.size(), 1u);
   EXPECT_EQ(text(), "- [x] 1. One\n");
-  struct stat status{};
+  struct stat status = {};
   ASSERT_EQ(::stat(path.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 07777, 0640u);
   EXPECT_EQ(entries(), 1u);
 }
 
 TEST_F(TasksMdFile, DryRunAndNothingToDoWriteNothing) {
-  struct stat before{};
+  struct stat before = {};
   ASSERT_EQ(::stat(path.c_str(), &before), 0);
   EXPECT_EQ(tick_tasks_md_file(path, done, {.dry_run = true}).changes.size(), 1u);
   tick_tasks_md_file(path, {});
-  struct stat after{};
+  struct stat after = {};
   ASSERT_EQ(::stat(path.c_str(), &after), 0);
   EXPECT_EQ(before.st_ino, after.st_ino);
   EXPECT_EQ(text(), "- [ ] 1. One\n");
@@ -66,7 +66,7 @@ TEST_F(TasksMdFile, ChangeInPlaceOfTheSameSizeIsSeen) {
   options.before_replace = [&] {
     if (++times > 1) return;
     // The same inode and size; also the same time, as after `touch -r`.
-    struct stat status{};
+    struct stat status = {};
     ASSERT_EQ(::stat(path.c_str(), &status), 0);
     FileDescriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     write_all(file.get(), "+ [ ] 1. One\n");
