@@ -5,17 +5,26 @@ namespace {
 
 /// Each query answers with rows that should not be: what they are, and of which task or taskset.
 constexpr const char* kQueries[] = {
-    "SELECT 'the count of tasks is wrong in state ' || state || ' of', s.name FROM "
-    "(SELECT spec_id, state, tasks FROM task_counts UNION ALL "
-    " SELECT spec_id, state, -count(*) FROM tasks GROUP BY spec_id, state) "
-    "LEFT JOIN tasksets s USING (spec_id) "
-    "GROUP BY spec_id, state HAVING sum(tasks) <> 0 LIMIT 3",
+    "SELECT 'the counts of tasks are wrong of', s.name FROM tasksets s "
+    "LEFT JOIN taskset_numbers n USING (spec_id) LEFT JOIN "
+    "(SELECT spec_id, sum(state = 0) AS blocked, sum(state = 1) AS ready, sum(state = 2) AS "
+    "running, "
+    " sum(state = 3) AS done, sum(state = 4) AS failed, sum(state = 5) AS cancelled "
+    " FROM tasks GROUP BY spec_id) t USING (spec_id) "
+    "WHERE (n.blocked, n.ready, n.running, n.done, n.failed, n.cancelled) IS NOT "
+    "(coalesce(t.blocked, 0), coalesce(t.ready, 0), coalesce(t.running, 0), coalesce(t.done, 0), "
+    "coalesce(t.failed, 0), coalesce(t.cancelled, 0)) LIMIT 3",
     "SELECT 'the count of open dependencies is wrong of', t.id FROM tasks t LEFT JOIN "
-    "(SELECT d.child, count(*) AS open FROM dependencies d JOIN tasks p ON p.seq = d.parent "
-    " WHERE p.state <> 3 GROUP BY d.child) o ON o.child = t.seq "
-    "WHERE t.open_dependencies <> coalesce(o.open, 0) LIMIT 3",
+    "(SELECT child, count(*) AS open FROM dependencies WHERE met = 0 GROUP BY child) o "
+    "ON o.child = t.seq WHERE t.open_dependencies <> coalesce(o.open, 0) LIMIT 3",
     "SELECT 'there are no fields of', t.id FROM tasks t "
     "WHERE NOT EXISTS (SELECT 1 FROM task_fields f WHERE f.seq = t.seq) LIMIT 3",
+    "SELECT 'a task is in no lane of its own:', t.id FROM tasks t "
+    "LEFT JOIN lanes l ON l.lane = t.lane "
+    "WHERE (l.spec_id, l.skill, l.provider) IS NOT (t.spec_id, t.skill, t.provider) LIMIT 3",
+    "SELECT 'a lane is headed by what nobody can claim, in', s.name FROM lanes l "
+    "JOIN tasksets s USING (spec_id) LEFT JOIN tasks t ON t.seq = l.head "
+    "WHERE l.head IS NOT NULL AND (t.lane, t.state, t.hold) IS NOT (l.lane, 1, 0) LIMIT 3",
 };
 
 }  // namespace

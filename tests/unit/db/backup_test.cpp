@@ -147,7 +147,8 @@ TEST_F(DatabaseBackup, FailedWriteLeavesNothingBehind) {
   }
   struct rlimit before = {};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  const struct rlimit small{64 * 1024, before.rlim_max};
+  struct rlimit small = before;
+  small.rlim_cur = 64 * 1024;
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
   EXPECT_THROW(backup_database(path, copy, kind), StorageError);

@@ -72,13 +72,18 @@ TEST_F(RegistryBackup, IdsOfEventsJumpWhenTheOldRegistryIsGoneOrDamaged) {
 TEST_F(RegistryBackup, CountersThatAreWrongAreFound) {
   submit("s");
   EXPECT_THAT(defects_after("SELECT 1"), IsEmpty());
-  EXPECT_THAT(defects_after("UPDATE task_counts SET tasks = 5 WHERE state = 0"),
-              ElementsAre("the count of tasks is wrong in state 0 of s"));
-  EXPECT_THAT(defects_after("UPDATE task_counts SET tasks = 1 WHERE state = 0;"
+  EXPECT_THAT(defects_after("UPDATE taskset_numbers SET blocked = 5"),
+              ElementsAre("the counts of tasks are wrong of s"));
+  EXPECT_THAT(defects_after("UPDATE taskset_numbers SET blocked = 1;"
                             "UPDATE tasks SET open_dependencies = 0 WHERE number = '2'"),
               ElementsAre("the count of open dependencies is wrong of s:2"));
   EXPECT_THAT(defects_after("UPDATE tasks SET open_dependencies = 1 WHERE number = '2';"
-                            "DELETE FROM task_fields"),
+                            "UPDATE lanes SET head = 2"),
+              ElementsAre("a lane is headed by what nobody can claim, in s"));
+  EXPECT_THAT(
+      defects_after("UPDATE lanes SET head = 1; UPDATE tasks SET skill = 'x'"),
+      ElementsAre("a task is in no lane of its own: s:1", "a task is in no lane of its own: s:2"));
+  EXPECT_THAT(defects_after("UPDATE tasks SET skill = ''; DELETE FROM task_fields"),
               ElementsAre("there are no fields of s:1", "there are no fields of s:2"));
 }
 
@@ -87,13 +92,13 @@ TEST_F(RegistryBackup, BackupWithWrongCountersIsRefused) {
   backup_registry(path, copy);
   {
     db::Database database(copy);
-    database.execute("DELETE FROM task_counts");
+    database.execute("UPDATE taskset_numbers SET ready = 7");
   }
   try {
     restore_registry(copy, path, clock);
     FAIL();
   } catch (const db::UnusableDatabase& error) {
-    EXPECT_THAT(error.what(), HasSubstr("the count of tasks is wrong"));
+    EXPECT_THAT(error.what(), HasSubstr("the counts of tasks are wrong"));
   }
 }
 
