@@ -39,6 +39,26 @@ std::filesystem::path registry_database(const std::filesystem::path& data_dir) {
   return data_dir / "registry.sqlite";
 }
 
+namespace {
+
+registry::StoreOptions store_options(const config::Config& config) {
+  registry::StoreOptions options;
+  for (const auto& [skill, limit] : config.registry_max_running_by_skill.members()) {
+    options.max_running_by_skill[skill] = static_cast<int>(limit.as_int().value_or(0));
+  }
+  return options;
+}
+
+registry::Retention retention(const config::Config& config) {
+  const auto days = [](int count) {
+    return count > 0 ? std::optional<std::chrono::milliseconds>(std::chrono::days(count))
+                     : std::nullopt;
+  };
+  return {days(config.registry_keep_tasksets_days), days(config.registry_keep_events_days)};
+}
+
+}  // namespace
+
 struct ServiceHost::State {
   // Destroyed in reverse: the server before the services whose routes it has.
   std::unique_ptr<registry::RegistryService> registry;
@@ -83,7 +103,9 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
   net::Api api(state_->server);
   if (serves("registry")) {
     state_->registry = std::make_unique<registry::RegistryService>(
-        std::make_unique<registry::SqliteTaskStore>(registry_database(options.data_dir)));
+        std::make_unique<registry::SqliteTaskStore>(registry_database(options.data_dir),
+                                                    real_clock(), store_options(options.config)),
+        real_clock(), retention(options.config));
     state_->registry->add_routes(api);
   }
   if (serves("pool")) {

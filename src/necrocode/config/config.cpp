@@ -243,8 +243,24 @@ std::vector<FieldError> read_prices(Config& config, const Json& table) {
   return defects;
 }
 
+std::vector<FieldError> read_skill_limits(Config& config, const Json& table) {
+  constexpr std::int64_t kRunningMax = 1'000'000;
+  if (!table.is_object()) return {{"", "must be a map, not " + std::string(table.type_name())}};
+  std::vector<FieldError> defects;
+  for (const auto& [skill, limit] : table.members()) {
+    const auto number = limit.as_int();
+    if (number && *number >= 1 && *number <= kRunningMax) continue;
+    defects.push_back({"/" + skill, "must be a whole number from 1 to " +
+                                        std::to_string(kRunningMax) + ", not " +
+                                        printable(shorten(limit.dump(), 100))});
+  }
+  config.registry_max_running_by_skill = table;
+  return defects;
+}
+
 const std::vector<Setting>& settings() {
   constexpr int kDay = 86'400;
+  constexpr int kDaysMax = 36'500;
   static const std::vector<Setting> kSettings = {
       url("task_registry_url", "TASK_REGISTRY_URL", &Config::task_registry_url,
           "base URL of the Task Registry; empty: work without one"),
@@ -333,6 +349,12 @@ const std::vector<Setting>& settings() {
          return parse_flag(value) == true ? "" : "must be true: masking cannot be turned off";
        },
        [](const Config&) { return true; }},
+      whole("registry.keep_tasksets_days", "", &Config::registry_keep_tasksets_days, 0, kDaysMax,
+            "finished tasksets are removed when so long unchanged; 0: never"),
+      whole("registry.keep_events_days", "", &Config::registry_keep_events_days, 0, kDaysMax,
+            "events are removed when so old; 0: never"),
+      whole_value("registry.max_running_by_skill", &Config::registry_max_running_by_skill,
+                  read_skill_limits, "most tasks at once that need a skill, by skill"),
       flag("pools.auto_create", "", &Config::pools_auto_create,
            "make a pool for an unknown repository at its first allocation"),
       whole("pools.num_slots", "", &Config::pools_num_slots, 1, 1000, "slots of a pool made so"),

@@ -57,6 +57,11 @@ struct Config {
   std::string log_level = "warn";
   std::string log_format = "auto";  ///< json, text, auto
 
+  int registry_keep_tasksets_days = 0;  ///< finished ones; 0: for ever
+  int registry_keep_events_days = 0;    ///< the same
+  /// required_skill to the most tasks that run at once with it, checked.
+  Json registry_max_running_by_skill = Json::object();
+
   bool pools_auto_create = true;
   int pools_num_slots = 2;
   int pools_max_slots = 8;

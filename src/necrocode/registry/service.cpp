@@ -1,12 +1,14 @@
 #include "necrocode/registry/service.hpp"
 
 #include <functional>
+#include <thread>
 
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/json_schema.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/observe/log.hpp"
 #include "necrocode/registry/claim_queue.hpp"
 #include "necrocode/registry/event_feeds.hpp"
 #include "necrocode/registry/graph.hpp"
@@ -20,6 +22,7 @@ using net::HttpError;
 using net::Request;
 using net::Response;
 
+constexpr auto kRetentionInterval = std::chrono::hours(1);
 constexpr const char* kDotType = "text/vnd.graphviz; charset=utf-8";
 constexpr const char* kMermaidType = "text/plain; charset=utf-8";
 
@@ -119,16 +122,34 @@ Response claim_response(const ClaimOutcome& outcome) {
 }  // namespace
 
 struct RegistryService::State {
-  State(std::unique_ptr<TaskStore> task_store, const Clock& time)
+  State(std::unique_ptr<TaskStore> task_store, const Clock& time, const Retention& old)
       : store(std::move(task_store)),
         clock(time),
+        retention(old),
         claims(*store, clock, claim_response),
-        feeds(*store) {}
+        feeds(*store) {
+    if (!retention.tasksets && !retention.events) return;
+    janitor = std::jthread([this](const std::stop_token& stop) { remove_old(stop); });
+  }
+
+  void remove_old(const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      try {
+        while (!stop.stop_requested() && store->purge(retention)) {
+        }
+      } catch (const std::exception& error) {
+        log::error("cannot remove what is too old", {{"error", error.what()}});
+      }
+      clock.sleep_until(clock.steady_now() + kRetentionInterval, stop);
+    }
+  }
 
   std::unique_ptr<TaskStore> store;
   const Clock& clock;
+  const Retention retention;
   ClaimQueue claims;
   EventFeeds feeds;
+  std::jthread janitor;
 
   using Change = std::function<Response(TaskChanges&, const Request&)>;
   /// The answer to a changing request: its first one when it is told again with its
@@ -386,8 +407,9 @@ Response RegistryService::State::get_providers(const Request&) {
   return Response::json(200, Json::object({{"items", Json(std::move(items))}}));
 }
 
-RegistryService::RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock)
-    : state_(std::make_shared<State>(std::move(store), clock)) {}
+RegistryService::RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock,
+                                 const Retention& retention)
+    : state_(std::make_shared<State>(std::move(store), clock, retention)) {}
 
 RegistryService::~RegistryService() {
   stop();
@@ -395,6 +417,8 @@ RegistryService::~RegistryService() {
 
 void RegistryService::stop() {
   state_->claims.stop();
+  state_->janitor.request_stop();
+  if (state_->janitor.joinable()) state_->janitor.join();
 }
 
 bool RegistryService::healthy(std::string& detail) {

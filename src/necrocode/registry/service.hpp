@@ -12,11 +12,12 @@
 
 namespace necrocode::registry {
 
-/// Has one thread of its own, which ends leases when they are due and serves waiting claims; it
-/// sleeps in between. Thread-safe.
+/// Has a thread that ends leases when they are due and serves waiting claims, and one that removes
+/// what is too old, once an hour; both sleep in between. Thread-safe.
 class RegistryService {
  public:
-  explicit RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock = real_clock());
+  explicit RegistryService(std::unique_ptr<TaskStore> store, const Clock& clock = real_clock(),
+                           const Retention& retention = {});
   /// stop(); the server whose routes this has must have stopped before.
   ~RegistryService();
   RegistryService(const RegistryService&) = delete;
@@ -27,7 +28,8 @@ class RegistryService {
   void add_metrics(metrics::Registry& registry);
   /// False, with the reason in `detail`, when the store cannot work. Never throws.
   bool healthy(std::string& detail);
-  /// Waiting claims are no longer served, leases no longer ended. Safe to call twice.
+  /// Waiting claims are no longer served, leases no longer ended, nothing removed. Safe to call
+  /// twice.
   void stop();
 
  private:

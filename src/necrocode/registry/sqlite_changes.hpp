@@ -198,7 +198,6 @@ class SqliteChange final : public TaskChanges {
   void insert_task(Submitting& submitting, std::size_t index, const std::string& id);
   void update_task(Submitting& submitting, std::size_t index, TaskRow row);
   void write_fields(const TaskRow& row, const TaskSpec& task);
-  std::int64_t not_before_ms(const TaskSpec& task) const;
   void find_unnamed(Submitting& submitting);
   /// The task of that full id, unless this submission removes it; each id is looked up once.
   std::optional<std::int64_t> find_dependency(Submitting& submitting, const std::string& id);

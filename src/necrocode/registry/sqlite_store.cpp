@@ -243,8 +243,7 @@ struct SqliteTaskStore::State {
   void take_up_waits() {
     const std::int64_t now_ms = to_unix_ms(clock.system_now());
     const auto rest = [now_ms](std::int64_t until_ms) {
-      const std::chrono::milliseconds left(std::max<std::int64_t>(0, until_ms - now_ms));
-      return std::min<std::chrono::milliseconds>(left, limits::kParkTimeMax);
+      return std::chrono::milliseconds(std::max<std::int64_t>(0, until_ms - now_ms));
     };
     Effects effects;
     db::Statement& tasks =

@@ -11,6 +11,13 @@
 #include "necrocode/registry/sqlite_touches.hpp"
 
 namespace necrocode::registry {
+namespace {
+
+std::int64_t not_before_ms(const TaskSpec& task) {
+  return task.not_before ? to_unix_ms(*task.not_before) : 0;
+}
+
+}  // namespace
 
 /// What is known so far about a submission under way.
 struct SqliteChange::Submitting {
@@ -188,11 +195,6 @@ void SqliteChange::insert_task(Submitting& submitting, std::size_t index, const 
       .bind(task.fields.dump())
       .run();
   count(submitting.spec_id, state, 1);
-}
-
-std::int64_t SqliteChange::not_before_ms(const TaskSpec& task) const {
-  if (!task.not_before) return 0;
-  return to_unix_ms(std::min<SystemTime>(*task.not_before, now_ + limits::kParkTimeMax));
 }
 
 void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRow row) {
