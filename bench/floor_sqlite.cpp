@@ -1,16 +1,21 @@
-// floor_sqlite FOLDER CLIENTS TASKS: the floor of the task registry: its durable work of a claim
-// and a completion, with bare SQLite in one thread. Each of CLIENTS claims a task, then completes
-// it; what all of them ask for next is one commit. No HTTP, no JSON, no check beyond the lease.
-// Prints
-// {"tasks","commits","wall_seconds","cpu_seconds"}, without the making of TASKS ready tasks.
+// floor_sqlite FOLDER CLIENTS TASKS [threads]: the floor of the task registry: its durable work of
+// a claim and a completion, with bare SQLite in one thread. Each of CLIENTS claims a task, then
+// completes it; what all of them ask for next is one commit. With `threads` each client is a thread
+// that waits for its answer, and what has been asked for meanwhile is one commit. No HTTP, no JSON,
+// no check beyond the lease. Prints {"tasks","commits","wall_seconds","cpu_seconds"}, without the
+// making of TASKS ready tasks.
 #include <sqlite3.h>
 #include <sys/resource.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <random>
+#include <semaphore>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -180,11 +185,10 @@ double cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-void drain(std::size_t client_count, long tasks) {
+/// All clients in step; the commits that it took.
+long drain_in_step(std::size_t client_count, long tasks) {
   Registry registry;
   std::vector<Client> clients(client_count);
-  const auto begin = std::chrono::steady_clock::now();
-  const double cpu_before = cpu_seconds();
   long commits = 0;
   for (long done = 0; done < tasks; commits += 2) {
     std::size_t busy = 0;
@@ -196,25 +200,105 @@ void drain(std::size_t client_count, long tasks) {
     execute("COMMIT");
     done += static_cast<long>(busy);
   }
-  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - begin;
-  std::printf("{\"tasks\":%ld,\"commits\":%ld,\"wall_seconds\":%.6f,\"cpu_seconds\":%.6f}\n", tasks,
-              commits, wall.count(), cpu_seconds() - cpu_before);
+  return commits;
+}
+
+/// What the threads ask for, until the last of them has ended.
+class Inbox {
+ public:
+  explicit Inbox(std::size_t clients) : clients_(clients) {}
+
+  /// False when there is no task.
+  bool ask(Client& client, bool claim) {
+    Request request{client, claim};
+    {
+      const std::lock_guard lock(mutex_);
+      asked_.push_back(&request);
+    }
+    wake_.notify_one();
+    request.answered.acquire();
+    return request.granted;
+  }
+  void leave() {
+    const std::lock_guard lock(mutex_);
+    --clients_;
+    wake_.notify_one();
+  }
+  /// The commits that it took.
+  long serve() {
+    Registry registry;
+    std::vector<Request*> batch;
+    for (long commits = 0;; ++commits) {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [this] { return clients_ == 0 || !asked_.empty(); });
+        if (asked_.empty()) return commits;
+        batch.swap(asked_);
+      }
+      execute("BEGIN IMMEDIATE");
+      for (Request* request : batch) request->answer(registry);
+      execute("COMMIT");
+      for (Request* request : batch) request->answered.release();
+      batch.clear();
+    }
+  }
+
+ private:
+  struct Request {
+    Client& client;
+    bool claim;
+    bool granted = true;
+    std::binary_semaphore answered{0};
+
+    void answer(Registry& registry) {
+      if (claim) {
+        granted = registry.claim(client);
+      } else {
+        registry.complete(client);
+      }
+    }
+  };
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Request*> asked_;
+  std::size_t clients_;
+};
+
+long drain_by_threads(std::size_t client_count) {
+  Inbox inbox(client_count);
+  std::vector<std::jthread> threads;
+  for (std::size_t i = 0; i < client_count; ++i) {
+    threads.emplace_back([&inbox] {
+      Client client;
+      while (inbox.ask(client, true)) inbox.ask(client, false);
+      inbox.leave();
+    });
+  }
+  return inbox.serve();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const long clients = argc == 4 ? std::atol(argv[2]) : 0;
-  const long tasks = argc == 4 ? std::atol(argv[3]) : 0;
+  const bool threads = argc == 5 && std::string(argv[4]) == "threads";
+  const long clients = argc == 4 || threads ? std::atol(argv[2]) : 0;
+  const long tasks = argc == 4 || threads ? std::atol(argv[3]) : 0;
   if (clients < 1 || tasks < 1) {
-    std::fputs("usage: floor_sqlite FOLDER CLIENTS TASKS\n", stderr);
+    std::fputs("usage: floor_sqlite FOLDER CLIENTS TASKS [threads]\n", stderr);
     return 2;
   }
   const std::string path = std::string(argv[1]) + "/floor.db";
   if (sqlite3_open(path.c_str(), &database) != SQLITE_OK) die("open");
   execute(kSchema);
   make_tasks(tasks);
-  drain(static_cast<std::size_t>(clients), tasks);
+  const auto begin = std::chrono::steady_clock::now();
+  const double cpu_before = cpu_seconds();
+  const auto count = static_cast<std::size_t>(clients);
+  const long commits = threads ? drain_by_threads(count) : drain_in_step(count, tasks);
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - begin;
+  std::printf("{\"tasks\":%ld,\"commits\":%ld,\"wall_seconds\":%.6f,\"cpu_seconds\":%.6f}\n", tasks,
+              commits, wall.count(), cpu_seconds() - cpu_before);
   sqlite3_close(database);
   return 0;
 }
