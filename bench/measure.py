@@ -31,10 +31,10 @@ class Report:
             print(json.dumps(figure, ensure_ascii=False), flush=True)
             return
         if not self.headed:
-            print(f"{'area':10} {'figure':58} {'value':>9} {'limit':>7} {'unit':5} holds  note")
+            print(f"{'area':10} {'figure':60} {'value':>9} {'limit':>7} {'unit':5} holds  note")
             self.headed = True
         shown = "" if limit is None else ("≥" if at_least else "") + f"{limit:.3g}"
-        print(f"{area:10} {bar:58} {value:9.3f} {shown:>7} {unit:5} {'yes' if holds else 'NO':5}  {note}", flush=True)
+        print(f"{area:10} {bar:60} {value:9.3f} {shown:>7} {unit:5} {'yes' if holds else 'NO':5}  {note}", flush=True)
 
 
 class Failed(Exception):

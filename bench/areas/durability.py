@@ -22,7 +22,7 @@ def told_by(build, tests, **environment):
 
 
 def bench_durability(report, build, _work):
-    kills, not_passed = told_by(build, "RegistryCrash.*", NECROCODE_CRASH_KILLS=str(KILLS))
+    kills, not_passed = told_by(build, "RegistryCrash.Killed*", NECROCODE_CRASH_KILLS=str(KILLS))
     if not kills:
         raise Failed("; ".join(not_passed))
     crash = kills[0]
@@ -36,7 +36,9 @@ def bench_durability(report, build, _work):
             ("RegistryTrace.*", "answers before the sync of what they say"),
             ("RegistryFaults.*", f"I/O errors at {FAULTS} places each: false or no stop"),
             ("RegistryDiskFull.*", "a full disk: refused, read, gone on"),
-            ("RegistryFence.*", "words of stopped claimants that changed a state")):
+            ("RegistryCrash.Asked*", "asked to end under 8 workers: lost, or not gone in 10 s"),
+            ("RegistryFence.*", "words of stopped claimants that changed a state"),
+            ("RegistryClock.*", "leases that end otherwise when the clock is set by 2 h")):
         told, not_passed = told_by(build, tests, NECROCODE_FAULTS=str(FAULTS))
         note = "; ".join(not_passed) or ", ".join(json.dumps(one) for one in told)
         report.line("durability", what, len(not_passed), 0, "", note)
