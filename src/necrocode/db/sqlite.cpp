@@ -48,6 +48,7 @@ struct Database::State {
   sqlite3* handle = nullptr;
   std::string path;
   std::map<std::string, Statement, std::less<>> statements;
+  int wal_pages = 0;
   ~State() {
     statements.clear();
     sqlite3_close_v2(handle);
@@ -194,6 +195,29 @@ Statement& Database::prepare(std::string_view sql) {
   }
   found->second.reset();
   return found->second;
+}
+
+void Database::take_over_checkpoints() {
+  // In place of the hook that checkpoints.
+  const auto count = [](void* state, sqlite3*, const char*, int pages) {
+    static_cast<State*>(state)->wal_pages = pages;
+    return SQLITE_OK;
+  };
+  sqlite3_wal_hook(state_->handle, count, state_.get());
+}
+
+int Database::wal_pages() const {
+  return state_->wal_pages;
+}
+
+void Database::checkpoint() {
+  int left = 0;
+  int written = 0;
+  const int code = sqlite3_wal_checkpoint_v2(state_->handle, nullptr, SQLITE_CHECKPOINT_PASSIVE,
+                                             &left, &written);
+  if (code == SQLITE_BUSY) return;  // another connection is at it
+  if (code != SQLITE_OK) fail(state_->handle, code, "cannot write the log to the database");
+  state_->wal_pages = 0;
 }
 
 std::int64_t Database::last_insert_id() const {

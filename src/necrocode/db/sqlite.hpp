@@ -82,6 +82,13 @@ class Database {
   void execute(std::string_view sql);
   /// A cached statement, reset and unbound; valid until the next prepare of the same text.
   Statement& prepare(std::string_view sql);
+  /// From now on the caller writes the log back to the database file, by checkpoint(): SQLite's own
+  /// checkpoints do not tell when they fail.
+  void take_over_checkpoints();
+  /// Pages in the log that checkpoint() would write; 0 without take_over_checkpoints().
+  int wal_pages() const;
+  /// Writes them, as far as no reader needs the old ones, and syncs. Throws.
+  void checkpoint();
   std::int64_t last_insert_id() const;
   std::int64_t changes() const;
 

@@ -6,11 +6,15 @@
 #include <semaphore>
 #include <thread>
 
+#include "necrocode/observe/log.hpp"
+
 namespace necrocode::registry {
 namespace {
 
 /// In one commit at most: bounds how long the first change waits for the last.
 constexpr std::size_t kChangesPerCommit = 512;
+/// Of 4 KiB, in the log: then they are written to the database. A larger log syncs it less often.
+constexpr int kCheckpointPages = 4000;
 constexpr const char* kNoMoreChanges =
     "the database takes no more changes since an earlier failure";
 
@@ -40,12 +44,14 @@ struct GroupWriter::State {
 
   void work();
   void commit(std::vector<Job>& batch);
+  void checkpoint();
   void run_in_savepoint(Job& job);
   void fail_all(std::vector<Job>& batch, const std::exception_ptr& error);
 };
 
 GroupWriter::GroupWriter(db::Database& database, Hooks hooks)
     : state_(std::make_unique<State>(database, std::move(hooks))) {
+  database.take_over_checkpoints();
   state_->thread = std::thread([state = state_.get()] { state->work(); });
 }
 
@@ -108,6 +114,7 @@ void GroupWriter::State::work() {
       fail_all(batch, std::make_exception_ptr(StorageError(kNoMoreChanges)));
     }
     for (Job& job : batch) job.done(job.error);
+    if (usable && database.wal_pages() > kCheckpointPages) checkpoint();
   }
 }
 
@@ -129,6 +136,19 @@ void GroupWriter::State::commit(std::vector<Job>& batch) {
     return;
   }
   if (hooks.committed) hooks.committed();
+}
+
+/// Nothing that was acknowledged hangs on it: the log has all of it. But a log that cannot be
+/// written back grows for ever, on a disk that fails.
+void GroupWriter::State::checkpoint() {
+  try {
+    database.checkpoint();
+  } catch (const db::DatabaseError& error) {
+    log::error("the database cannot be written", {{"error", error.what()}});
+    if (error.is_full()) return;
+    const std::lock_guard lock(mutex);
+    failed = true;
+  }
 }
 
 void GroupWriter::State::run_in_savepoint(Job& job) {

@@ -58,12 +58,13 @@ void SqliteChange::end_attempt(TaskRow& row, const Outcome& outcome) {
   database_
       .prepare(
           "UPDATE attempts SET ended_ms = ?, outcome = ?, attempt = iif(?, attempt, 0), class = ?, "
-          "failure = ? WHERE task_seq = ? AND epoch = ?")
+          "failure = ?, expired = ? WHERE task_seq = ? AND epoch = ?")
       .bind(now_ms_)
       .bind(to_string(outcome.state))
       .bind(outcome.counts)
       .bind(failed ? std::optional(std::string(to_string(*outcome.failure_class))) : std::nullopt)
       .bind(failed ? std::optional(outcome.event_data.dump()) : std::nullopt)
+      .bind(outcome.expired)
       .bind(row.seq)
       .bind(row.epoch)
       .run();
@@ -163,6 +164,7 @@ void SqliteChange::expire(const std::string& task_id, const std::string& token) 
                                 {"reason", "the lease was not renewed"},
                                 {"runner_id", row.runner_id}})};
   outcome.failure_class = kClass;
+  outcome.expired = true;
   if (row.cancel_requested) {
     outcome.state = TaskState::kCancelled;
     outcome.event_type = event_for(TaskState::kCancelled);

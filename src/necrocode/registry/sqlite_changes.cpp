@@ -98,8 +98,8 @@ int SqliteChange::attempt_of(const TaskRow& row, const LeaseToken& token) {
 
 bool SqliteChange::is_told_again(const TaskRow& row, TaskState status, const LeaseToken& token) {
   if (row.state != status || !is_final(status) || token.value.empty()) return false;
-  db::Statement& query =
-      database_.prepare("SELECT epoch FROM attempts WHERE task_seq = ? AND token = ?");
+  db::Statement& query = database_.prepare(
+      "SELECT epoch FROM attempts WHERE task_seq = ? AND token = ? AND NOT expired");
   if (!query.bind(row.seq).bind(token.value).step()) return false;
   const bool last = query.integer(0) == row.epoch;
   query.reset();

@@ -92,7 +92,8 @@ class SqliteChange final : public TaskChanges {
     TaskState state;
     std::string event_type;
     Json event_data = Json::object();
-    bool counts = true;  ///< in `attempt`, and against max_attempts
+    bool counts = true;    ///< in `attempt`, and against max_attempts
+    bool expired = false;  ///< nobody told it: the lease was not renewed
     std::optional<FailureClass> failure_class{};
     std::chrono::milliseconds wait{0};  ///< of a task that is ready again
   };
