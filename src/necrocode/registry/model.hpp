@@ -101,7 +101,9 @@ struct Task {
   std::string runner_id;     ///< of the lease, when running
   bool cancel_requested = false;
   std::string blocked_reason;  ///< why a blocked task waits, "" otherwise
-  Json failure;  ///< {"class","reason","retry_at"} of the last failed attempt, or null
+  /// {"class","reason","retry_at"} of the last attempt that failed, until the task is done; null
+  /// when that one told none.
+  Json failure;
   std::optional<SystemTime> not_before;  ///< of a ready task that waits: no claim before then
   SystemTime created_at;
   SystemTime updated_at;
@@ -118,7 +120,9 @@ struct Failure {
   Json to_json() const;
 };
 
-/// What is known of one attempt: a lease's time, and what its holder told at the end or on the way.
+/// What is known of one attempt: a lease's time, and what its holder told at the end or on the way
+/// (its completion's `usage`, `branch` and `commit`; a SlotAllocated event's `slot_id` and `branch`
+/// under its token). A run without a lease is one too, of no runner.
 struct AttemptRecord {
   int attempt = 0;  ///< as people count; 0: handed back, and so none
   std::string runner_id;
@@ -183,7 +187,7 @@ struct Explanation {
   std::string task_id;
   TaskState state = TaskState::kBlocked;
   bool claimable = false;           ///< the next claimant with its skill and provider may get it
-  std::vector<WaitReason> reasons;  ///< empty when it is claimable, running or done
+  std::vector<WaitReason> reasons;  ///< empty when it is claimable or running
   Json to_json() const;
   static Explanation from_json(const Json& json);
 };

@@ -156,6 +156,13 @@ class TaskChanges {
   /// TaskContextValidationError also for a dependency that does not exist or closes a cycle
   /// (named).
   /// True when the taskset is new.
+  ///
+  /// What is submitted as done is so before the others' dependencies are looked at, whatever the
+  /// order of the tasks. A dependency once met stays met until the task's dependencies or their
+  /// policies change; then all of them are looked at anew, and a parent that has failed acts at
+  /// once. A not_before is looked at when the task becomes ready, and when it is changed; from then
+  /// on the monotonic clock counts. What a running task holds (its touches, its skill) is what its
+  /// fields say now.
   virtual bool submit(const Submission& submission) = 0;
   /// Conflict for an illegal transition or without the lease's token; LostUpdate. The final state
   /// told again by the last holder changes nothing.
@@ -194,15 +201,19 @@ class TaskChanges {
   virtual Task cancel(const std::string& task_id, const std::string& reason,
                       const VersionCondition& expected = {}) = 0;
   /// Gives a failed or cancelled task new attempts: it is ready, or blocked while dependencies are
-  /// open. Nothing else brings a cancelled one back. LostUpdate; Conflict for a running or done
-  /// task.
+  /// open, also where a parent that has failed would cancel it: it then waits for that one's retry.
+  /// It waits for no not_before. Nothing else brings a cancelled one back. LostUpdate; Conflict for
+  /// a running or done task.
   virtual Task retry(const std::string& task_id, const VersionCondition& expected = {}) = 0;
-  /// LostUpdate. A lease does not matter: none of it is the runner's.
+  /// LostUpdate. A lease does not matter: none of it is the runner's. Nothing happens when all of
+  /// it is so already.
   virtual Task patch(const std::string& task_id, const TaskPatch& patch) = 0;
   /// Tasks that need this provider wait until then and use up no attempt. Then one of them is given
   /// out as a probe: when it ends otherwise than by quota, all go on; else the provider stays
-  /// parked until the failure's retry_at. A later call replaces an earlier one. At most
-  /// limits::kParkTimeMax from now.
+  /// parked until the failure's retry_at (without one that lies ahead for a minute). A probe that
+  /// proves nothing (handed back, its lease ended, cancelled, class infrastructure) is followed by
+  /// another at once. A later call replaces an earlier one, and forgets its probe. A time that has
+  /// passed lets it be probed at once, one beyond limits::kParkTimeMax from now counts as that.
   virtual ParkedProvider park(const std::string& provider, SystemTime until,
                               const std::string& reason) = 0;
   /// NotFound for one that is not parked.
