@@ -55,6 +55,7 @@ void SqliteChange::finish(TaskRow& row, Outcome outcome) {
 
 void SqliteChange::end_attempt(TaskRow& row, const Outcome& outcome) {
   const bool failed = outcome.failure_class.has_value();
+  const bool told = failed && outcome.event_data.size() > 0;
   database_
       .prepare(
           "UPDATE attempts SET ended_ms = ?, outcome = ?, attempt = iif(?, attempt, 0), class = ?, "
@@ -63,7 +64,7 @@ void SqliteChange::end_attempt(TaskRow& row, const Outcome& outcome) {
       .bind(to_string(outcome.state))
       .bind(outcome.counts)
       .bind(failed ? std::optional(std::string(to_string(*outcome.failure_class))) : std::nullopt)
-      .bind(failed ? std::optional(outcome.event_data.dump()) : std::nullopt)
+      .bind(told ? std::optional(outcome.event_data.dump()) : std::nullopt)
       .bind(outcome.expired)
       .bind(row.seq)
       .bind(row.epoch)
@@ -83,7 +84,7 @@ int SqliteChange::attempts_used(const TaskRow& row, FailureClass failure_class) 
 
 /// Into the record of the attempt under way, and the taskset's account.
 void SqliteChange::keep_usage(const TaskRow& row, const Json& metadata) {
-  if (row.lease_token.empty()) return;
+  if (row.state != TaskState::kRunning) return;
   const std::int64_t usd_micros = micros_of(metadata["usage"]["cost_usd"]);
   const std::int64_t tokens =
       std::max<std::int64_t>(0, metadata["usage"]["total_tokens"].as_int().value_or(0));
@@ -165,13 +166,13 @@ void SqliteChange::expire(const std::string& task_id, const std::string& token) 
                                 {"runner_id", row.runner_id}})};
   outcome.failure_class = kClass;
   outcome.expired = true;
+  row.failure = outcome.event_data.dump();
   if (row.cancel_requested) {
     outcome.state = TaskState::kCancelled;
     outcome.event_type = event_for(TaskState::kCancelled);
   } else if (attempts_used(row, kClass) + 1 >= max_attempts(Json::parse(row.fields), kClass)) {
     outcome.state = TaskState::kFailed;
     outcome.event_type = event_for(TaskState::kFailed);
-    row.failure = outcome.event_data.dump();
   }
   finish(row, std::move(outcome));
 }

@@ -298,13 +298,22 @@ void SqliteChange::apply_status(TaskRow& row, TaskState status) {
   if (status == TaskState::kRunning) {  // an existing client, without a lease
     ++row.epoch;
     ++row.attempt;
+    database_
+        .prepare(
+            "INSERT INTO attempts (task_seq, epoch, attempt, token, runner_id, skills, lease_ms, "
+            "started_ms) VALUES (?, ?, ?, '', '', '[]', 0, ?)")
+        .bind(row.seq)
+        .bind(row.epoch)
+        .bind(row.attempt)
+        .bind(now_ms_)
+        .run();
   }
   std::string type = event_for(status);
   if (is_final(row.state)) {  // failed, or by retry() alone: cancelled
     type = "TaskRetried";
     row.retry_epoch = row.epoch;
     row.not_before_ms = 0;
-    status = resting_state(row);
+    status = row.open_dependencies > 0 ? TaskState::kBlocked : TaskState::kReady;
   }
   move(row, status, type, data);
 }
@@ -319,13 +328,13 @@ void SqliteChange::fail_or_retry(TaskRow& row, const std::optional<Failure>& fai
   const auto wait = wait_before_retry(Json::parse(row.fields), failure_class,
                                       attempts_used(row, failure_class) + 1,
                                       failure ? failure->retry_at : std::nullopt, now_);
+  outcome.wait = wait.value_or(outcome.wait);
   if (wait && row.cancel_requested) {
     outcome.state = TaskState::kCancelled;
     outcome.event_type = event_for(TaskState::kCancelled);
   } else if (wait) {
     outcome.state = TaskState::kReady;
     outcome.event_type = "TaskRetried";
-    outcome.wait = *wait;
   }
   finish(row, std::move(outcome));
 }

@@ -32,6 +32,7 @@ struct SqliteChange::Submitting {
   std::int64_t spec_id = 0;
   bool changed = false;
   std::vector<Entry> entries;    ///< as submission.tasks
+  std::vector<TaskRow> ended;    ///< whose dependents are to be told
   std::vector<TaskRow> unnamed;  ///< to be removed
   std::unordered_set<std::int64_t> unnamed_seqs;
   /// The tasks that dependencies name; nothing where there is none.
@@ -62,14 +63,16 @@ bool SqliteChange::submit(const Submission& submission) {
   remove_unnamed(submitting);
   submitting.finish();
   refuse_cycles(submitting);
-  std::vector<TaskRow> cancelled;
+
   for (const Submitting::Entry& entry : submitting.entries) {
     if (!entry.created && !entry.dependencies_changed) continue;
     TaskRow row = settle_dependencies(entry.seq, entry.created);
-    if (entry.created && row.state == TaskState::kCancelled) cancelled.push_back(std::move(row));
+    if (entry.created && row.state == TaskState::kCancelled)
+      submitting.ended.push_back(std::move(row));
   }
-  // Once all of them are settled: a parent may stand after its child.
-  for (const TaskRow& row : cancelled) tell_dependents(row);
+  // Once all of them are settled: a parent may stand after its child, and who waited for it may
+  // have been removed, or wait for others now.
+  for (const TaskRow& row : submitting.ended) tell_dependents(row);
   if (limits_changed) meet_done_parents(submitting.spec_id);
   unsettled_[submitting.spec_id];
   if (submitting.changed) {
@@ -220,6 +223,10 @@ void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRo
     } else if (before["not_before"] != task.fields["not_before"]) {
       row.not_before_ms = not_before_ms(task);
     }
+    if (row.state == TaskState::kRunning) {  // what it held may be free now
+      release_held(row);
+      effects_.news.became_claimable = true;
+    }
     save(row, row.state);
     record(row, "TaskUpdated", Json::object({{"fields", true}}));
     if (merged) tell_merged(row);
@@ -228,8 +235,9 @@ void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRo
   if (!ends) return;
   submitting.changed = true;
   row.failure.clear();
-  move(row, TaskState::kDone, event_for(TaskState::kDone),
-       Json::object({{"reason", "submitted as done"}}));
+  transition(row, TaskState::kDone, event_for(TaskState::kDone),
+             Json::object({{"reason", "submitted as done"}}));
+  submitting.ended.push_back(std::move(row));
 }
 
 /// The submitted fields, and the columns that follow from them.
@@ -425,10 +433,12 @@ TaskRow SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
   const bool waits = row.state == TaskState::kReady || row.state == TaskState::kBlocked;
   const TaskState wanted = waits ? resting_state(row) : row.state;
   if (created) {
-    const TaskState previous = std::exchange(row.state, wanted);
-    if (row.state == TaskState::kReady) enter_ready(row);
-    save(row, previous);
-    record(row, "TaskCreated", Json::object({{"state", to_string(row.state)}}));
+    const bool doomed = wanted == TaskState::kCancelled;
+    const TaskState first = doomed ? TaskState::kBlocked : wanted;
+    transition(row, first, "TaskCreated", Json::object({{"state", to_string(first)}}));
+    if (doomed) {
+      transition(row, wanted, event_for(wanted), Json::object({{"after", *dooming_parent(row)}}));
+    }
   } else if (waits && wanted == TaskState::kCancelled) {
     move(row, wanted, event_for(wanted), Json::object({{"after", *dooming_parent(row)}}));
   } else if (row.state == TaskState::kReady && wanted == TaskState::kBlocked) {
