@@ -80,7 +80,7 @@ bool ModelChanges::is_told_again(const ModelTask& task, TaskState status,
                                  const LeaseToken& token) const {
   if (task.state != status || !is_final(status) || token.value.empty()) return false;
   return std::any_of(task.attempts.begin(), task.attempts.end(), [&](const ModelAttempt& attempt) {
-    return attempt.token == token.value && attempt.epoch == task.epoch;
+    return attempt.token == token.value && attempt.epoch == task.epoch && !attempt.expired;
   });
 }
 
@@ -251,6 +251,9 @@ void ModelChanges::expire(ModelTask& task) {
   }
   end.event_type = end.state == TaskState::kReady ? "TaskRetried" : event_for(end.state);
   task.failure = end.failure;
+  for (ModelAttempt& attempt : task.attempts) {
+    if (attempt.epoch == task.epoch) attempt.expired = true;
+  }
   end_run(task, end);
 }
 

@@ -26,6 +26,7 @@ struct ModelAttempt {
   std::string token;
   ClaimRequest terms;
   std::string next_token;  ///< of the lease that its completion claimed
+  bool expired = false;    ///< its end was told by nobody
 };
 
 struct ModelTask {

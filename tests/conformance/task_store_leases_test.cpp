@@ -64,6 +64,16 @@ TEST_P(TaskStoreLeases, UnrenewedLeaseMakesTheTaskReadyThenFailsItAfterItsAttemp
   EXPECT_EQ(state("app:1"), TaskState::kReady);
 }
 
+TEST_P(TaskStoreLeases, ClaimantWhoseLeaseEndedWithTheTaskFailedHasToldNothing) {
+  submit(submission("app", {task_spec("1", {}, Json::object({{"max_attempts", 1}}))}));
+  const ClaimedTask late = claim_one();
+  clock.advance(seconds(60));
+  store->do_due();
+  EXPECT_EQ(state("app:1"), TaskState::kFailed);
+  EXPECT_THROW(complete(late, TaskState::kFailed), Conflict);
+  EXPECT_THROW(set_status("app:1", TaskState::kFailed, late.lease_token.value), Conflict);
+}
+
 TEST_P(TaskStoreLeases, HeartbeatsKeepALeaseWhateverTheWallClockDoes) {
   submit(submission("app", {task_spec("1")}));
   const ClaimedTask claimed = claim_one();
