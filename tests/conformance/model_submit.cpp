@@ -98,16 +98,15 @@ void ModelChanges::put_task(Submitting& submitting, std::size_t index) {
     if (task->fields == given.fields) return;
     submitting.changed = true;
     const Json before = std::exchange(task->fields, given.fields);
-    if (before["metadata"] != given.fields["metadata"]) {
-      merge_metadata(*task, given.fields["metadata"]);
-    }
+    const bool merged = before["metadata"] != given.fields["metadata"] &&
+                        merge_metadata(*task, given.fields["metadata"]);
     if (before["not_before"] != given.fields["not_before"]) {
       task->not_before = not_before;
       enter(*task, task->state);
     }
     changed(*task);
     record(*task, "TaskUpdated", Json::object({{"fields", true}}));
-    tell_if_merged(*task);
+    if (merged) tell_if_merged(*task);
     return;
   }
   submitting.changed = true;

@@ -169,13 +169,16 @@ TEST_F(RegistryFaults, LogHasNoRoomThenTheChangeIsRefusedAndTheNextOneTaken) {
   }
 }
 
-/// What has been copied to the database itself is still in the log.
-TEST_F(RegistryFaults, SyncOfTheDatabaseFailsThenNothingFalseIsSaid) {
+/// What has been copied to the database itself is still in the log, which cannot shrink any more.
+TEST_F(RegistryFaults, SyncOfTheDatabaseFailsThenNothingFalseIsSaidAndItStops) {
   begin_anew();
   ASSERT_TRUE(serve_with("fdatasync:error=EIO:when=1+", "registry.sqlite"));
-  const Acknowledged told = work([](const Acknowledged&) { return false; });
+  const Acknowledged told = work(kUntilRefused);
   EXPECT_GT(told.events.size(), 0U);
   EXPECT_THAT(read_file(trace(), 64 * limits::kMiB), testing::HasSubstr("INJECTED"));
+  EXPECT_THAT(told.refused, Not(IsEmpty()));
+  expect_stopped();
+  expect_all_there(told);
   expect_all_there_after_restart(told);
 }
 

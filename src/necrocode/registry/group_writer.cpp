@@ -13,8 +13,8 @@ namespace {
 
 /// In one commit at most: bounds how long the first change waits for the last.
 constexpr std::size_t kChangesPerCommit = 512;
-/// Of 4 KiB, in the log: then they are written to the database. A larger log syncs it less often.
-constexpr int kCheckpointPages = 4000;
+/// Of 4 KiB, in the log: then they are written to the database.
+constexpr int kCheckpointPages = 1000;
 constexpr const char* kNoMoreChanges =
     "the database takes no more changes since an earlier failure";
 

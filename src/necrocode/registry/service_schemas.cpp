@@ -75,7 +75,8 @@ void define_schemas(net::Api& api) {
   api.define("ParkedProvider", object({{"name", text()}, {"until", time()}, {"reason", text()}},
                                       {{"probe", text()}}));
   api.define("ParkedProviders", object({{"items", list(ref("ParkedProvider"))}}));
-  api.define("Failure", object({{"class", text()}, {"reason", text()}}, {{"retry_at", time()}}));
+  api.define("Failure", object({{"class", text()}, {"reason", text()}},
+                               {{"retry_at", time()}, {"runner_id", text()}}));
   api.define("ArtifactReference", object({{"type", text()},
                                           {"uri", text()},
                                           {"size_bytes", or_null(integer())},

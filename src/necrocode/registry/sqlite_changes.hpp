@@ -206,7 +206,7 @@ class SqliteChange final : public TaskChanges {
   void remove_unnamed(Submitting& submitting);
   void refuse_cycles(const Submitting& submitting);
   void refuse_cycle(const std::vector<std::int64_t>& path, std::size_t index);
-  TaskRow settle_dependencies(std::int64_t seq, bool created);
+  void settle_dependencies(Submitting& submitting, std::int64_t seq, bool created);
   void meet_done_parents(std::int64_t spec_id);
   std::vector<std::int64_t> parents_of(std::int64_t seq);
   std::map<std::int64_t, DependencyPolicy> edges_of(std::int64_t seq);

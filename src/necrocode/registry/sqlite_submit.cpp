@@ -63,12 +63,9 @@ bool SqliteChange::submit(const Submission& submission) {
   remove_unnamed(submitting);
   submitting.finish();
   refuse_cycles(submitting);
-
   for (const Submitting::Entry& entry : submitting.entries) {
     if (!entry.created && !entry.dependencies_changed) continue;
-    TaskRow row = settle_dependencies(entry.seq, entry.created);
-    if (entry.created && row.state == TaskState::kCancelled)
-      submitting.ended.push_back(std::move(row));
+    settle_dependencies(submitting, entry.seq, entry.created);
   }
   // Once all of them are settled: a parent may stand after its child, and who waited for it may
   // have been removed, or wait for others now.
@@ -422,7 +419,7 @@ void SqliteChange::refuse_cycle(const std::vector<std::int64_t>& path, std::size
   throw TaskContextValidationError("invalid taskset", std::move(info));
 }
 
-TaskRow SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
+void SqliteChange::settle_dependencies(Submitting& submitting, std::int64_t seq, bool created) {
   db::Statement& query =
       database_.prepare("SELECT count(*) FROM dependencies WHERE child = ? AND met = 0");
   query.bind(seq).step();
@@ -440,7 +437,7 @@ TaskRow SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
       transition(row, wanted, event_for(wanted), Json::object({{"after", *dooming_parent(row)}}));
     }
   } else if (waits && wanted == TaskState::kCancelled) {
-    move(row, wanted, event_for(wanted), Json::object({{"after", *dooming_parent(row)}}));
+    transition(row, wanted, event_for(wanted), Json::object({{"after", *dooming_parent(row)}}));
   } else if (row.state == TaskState::kReady && wanted == TaskState::kBlocked) {
     move(row, wanted, "TaskUpdated", Json::object({{"to", "blocked"}}));
   } else if (row.state == TaskState::kBlocked && wanted == TaskState::kReady && before > 0) {
@@ -448,7 +445,7 @@ TaskRow SqliteChange::settle_dependencies(std::int64_t seq, bool created) {
   } else {
     save(row, row.state);
   }
-  return row;
+  if (waits && row.state == TaskState::kCancelled) submitting.ended.push_back(std::move(row));
 }
 
 // For a taskset that no longer waits for merges.
