@@ -148,15 +148,16 @@ void ModelTaskStore::restart() {
   const std::lock_guard lock(mutex_);
   const SteadyTime steady = clock_.steady_now();
   const auto left = [&](SystemTime until) {
-    return std::clamp<SystemTime::duration>(until - clock_.system_now(),
-                                            SystemTime::duration::zero(), limits::kParkTimeMax);
+    return std::max<SystemTime::duration>(until - clock_.system_now(),
+                                          SystemTime::duration::zero());
   };
   for (auto& [seq, task] : state_.tasks) {
     task.lease_ends = steady + task.lease;
     if (task.wait_ends) task.wait_ends = steady + left(*task.not_before);
   }
   for (auto& [name, provider] : state_.providers) {
-    provider.ends = steady + left(provider.parked.until);
+    provider.ends =
+        steady + std::min<SystemTime::duration>(left(provider.parked.until), limits::kParkTimeMax);
   }
 }
 

@@ -254,8 +254,9 @@ struct SqliteTaskStore::State {
     db::Statement& providers =
         database->prepare("SELECT name, until_ms FROM providers WHERE due = 0");
     while (providers.step()) {
-      effects.provider_waits.push_back(
-          {providers.text(0), providers.integer(1), rest(providers.integer(1))});
+      const auto left =
+          std::min<std::chrono::milliseconds>(rest(providers.integer(1)), limits::kParkTimeMax);
+      effects.provider_waits.push_back({providers.text(0), providers.integer(1), left});
     }
     due.apply(effects, clock.steady_now());
   }
