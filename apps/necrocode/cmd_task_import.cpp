@@ -328,7 +328,8 @@ class Ticker {
       return;
     }
     for (const registry::BoxChange& change : result.changes) {
-      print_line("[" + std::string(1, change.to) + "] " + change.number + " " + change.title);
+      print_line("[" + std::string(1, change.to) + "] " + change.number + " " +
+                 presentable(change.title));
     }
   }
 

@@ -96,7 +96,8 @@ std::vector<WaitReason> ModelState::holders_of(const ModelTask& task) const {
     if (other.state != TaskState::kRunning || other.text("repo_url") != task.text("repo_url")) {
       continue;
     }
-    if (touches_overlap(task.texts("touches"), other.texts("touches"))) {
+    TouchesBudget enough;
+    if (touches_overlap(task.texts("touches"), other.texts("touches"), enough)) {
       holders.push_back({"touches", other.id + " runs and touches the same files", other.id});
     }
   }

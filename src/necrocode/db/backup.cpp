@@ -171,6 +171,16 @@ bool is_same_file(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, error);
 }
 
+/// The database's file, or one that its name stands before: its log, its lock.
+bool belongs_to(const fs::path& database, const fs::path& path) {
+  if (is_same_file(database, path)) return true;
+  std::error_code error;  // absent: another folder
+  return path.filename().string().starts_with(database.filename().string() + "-") ||
+                 path.filename() == database.filename().string() + ".lock"
+             ? fs::equivalent(folder_of(database), folder_of(path), error)
+             : false;
+}
+
 /// Brings all of an unserved database into its one file. False when it is too damaged for that.
 bool fold(const fs::path& path) {
   try {
@@ -243,8 +253,8 @@ DatabaseFacts verify_database(const fs::path& path, const DatabaseKind& kind) {
 DatabaseFacts backup_database(const fs::path& from, const fs::path& to, const DatabaseKind& kind,
                               bool overwrite) {
   require_regular_or_absent(to);
-  if (is_same_file(from, to)) {
-    throw ResourceConflictError(to.string() + " is the database itself");
+  if (belongs_to(from, to)) {
+    throw ResourceConflictError(to.string() + " is the database itself, or belongs to it");
   }
   if (!overwrite && fs::exists(to)) throw ResourceConflictError(to.string() + " is there already");
   Draft draft(to);

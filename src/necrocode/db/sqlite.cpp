@@ -30,6 +30,9 @@ namespace {
 bool DatabaseError::is_constraint() const {
   return (info().status & 0xff) == SQLITE_CONSTRAINT;
 }
+bool DatabaseError::is_too_big() const {
+  return (info().status & 0xff) == SQLITE_TOOBIG;
+}
 bool DatabaseError::is_full() const {
   return (info().status & 0xff) == SQLITE_FULL;
 }

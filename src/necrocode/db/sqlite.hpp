@@ -20,6 +20,7 @@ class DatabaseError : public StorageError {
   using StorageError::StorageError;
   bool is_constraint() const;  ///< a UNIQUE, CHECK or FOREIGN KEY rule
   bool is_full() const;        ///< no space
+  bool is_too_big() const;     ///< a value longer than SQLite takes
 };
 
 class Database;

@@ -6,8 +6,19 @@
 
 namespace necrocode::net {
 namespace {
-constexpr const char* kOfAnother = "the Idempotency-Key was used for another request";
+/// Header fields that a request means something else by.
+std::string conditions_of(const Request& request) {
+  std::string conditions;
+  for (const char* name : {"If-Match", "X-Lease-Token"}) {
+    if (const auto value = request.headers.get(name)) {
+      conditions += '\n' + std::string(name) + ": " + std::string(*value);
+    }
+  }
+  return conditions;
 }
+
+constexpr const char* kOfAnother = "the Idempotency-Key was used for another request";
+}  // namespace
 
 std::optional<IdempotencyKey> read_idempotency_key(const Request& request) {
   const std::size_t count = request.headers.count("Idempotency-Key");
@@ -23,7 +34,7 @@ std::optional<IdempotencyKey> read_idempotency_key(const Request& request) {
   }
   // A key belongs to its route: who numbers the calls of each route anew has other requests.
   return IdempotencyKey{request.method + ' ' + request.route + '\n' + std::string(key),
-                        sha256_hex(request.target + '\n' + request.body)};
+                        sha256_hex(request.target + conditions_of(request) + '\n' + request.body)};
 }
 
 bool is_kept(int status) {

@@ -14,8 +14,8 @@ namespace necrocode::net {
 /// What tells one request from another.
 struct IdempotencyKey {
   std::string name;  ///< method, route and the caller's key: what it is found by
-  /// SHA-256 of target and body: what it must be the same by. Empty while a streamed body is not
-  /// yet known.
+  /// SHA-256 of target, If-Match, X-Lease-Token and body: what it must be the same by. Empty while
+  /// a streamed body is not yet known.
   std::string fingerprint;
 };
 

@@ -20,7 +20,7 @@ struct Policy {
 constexpr std::array<Policy, 5> kPolicies = {{{"agent", 1, 5s},
                                               {"tests", 1, 5s},
                                               {"infrastructure", 3, 5s},
-                                              {"quota", 0, 0s},
+                                              {"quota", 0, 1s},
                                               {"conflict", 3, 30s}}};
 constexpr milliseconds kLongestWait = 5min;
 

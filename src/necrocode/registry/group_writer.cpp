@@ -25,7 +25,7 @@ struct Job {
 };
 
 bool ends_the_commit(const db::DatabaseError& error) {
-  return !error.is_constraint();
+  return !error.is_constraint() && !error.is_too_big();
 }
 
 }  // namespace

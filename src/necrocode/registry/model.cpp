@@ -175,7 +175,13 @@ TaskSpec TaskSpec::from_json(JsonFields& reader) {
   read_dependency_policies(reader, task);
   task.required_skill = reader.string("required_skill", limits::kNameBytes).value_or("");
   task.provider = reader.string("provider", limits::kNameBytes).value_or("");
+  if (!task.provider.empty() && !is_plain_name(task.provider)) {
+    reader.fail("provider", "must be [A-Za-z0-9][A-Za-z0-9._-]{0,99}");
+  }
   task.touches = reader.strings("touches", limits::kTouches, limits::kPathBytes);
+  if (std::find(task.touches.begin(), task.touches.end(), "") != task.touches.end()) {
+    reader.fail("touches", "must have no empty glob; ** is every file");
+  }
   task.not_before = reader.time("not_before");
   task.done = reader.boolean("done").value_or(false);
   task.repo_url = reader.string("repo_url", limits::kPathBytes).value_or("");

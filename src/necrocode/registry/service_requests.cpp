@@ -4,6 +4,8 @@
 #include <cmath>
 #include <set>
 
+#include "necrocode/base/text.hpp"
+
 namespace necrocode::registry {
 namespace {
 
@@ -43,6 +45,9 @@ ArtifactRef read_artifact(JsonFields& fields, SystemTime now) {
   ArtifactRef artifact;
   artifact.type = fields.required_string("type", limits::kNameBytes);
   artifact.uri = fields.required_string("uri", limits::kPathBytes);
+  for (const auto& [name, text] : {std::pair("type", artifact.type), {"uri", artifact.uri}}) {
+    if (printable(text) != text) fields.fail(name, "must have no control characters");
+  }
   artifact.size_bytes = fields.integer("size_bytes", 0);
   artifact.metadata = free_object(fields, "metadata", limits::kMetadataBytes);
   artifact.created_at = fields.time("created_at").value_or(now);
@@ -187,6 +192,9 @@ ClaimRequest read_claim(JsonFields& fields) {
   request.max = static_cast<int>(fields.integer("max", 1, limits::kClaimMax).value_or(1));
   request.task_id = fields.string("task_id", 2 * limits::kNameBytes + 1);
   request.provider = fields.string("provider", limits::kNameBytes).value_or("");
+  if (!request.provider.empty() && !is_plain_name(request.provider)) {
+    fields.fail("provider", "must be [A-Za-z0-9][A-Za-z0-9._-]{0,99}");
+  }
   return request;
 }
 

@@ -10,8 +10,9 @@ namespace {
 
 /// How long a provider stays parked whose probe met the quota again and does not say until when.
 constexpr auto kParkAgain = std::chrono::seconds(60);
-/// Above this a cost is no cost.
+/// Above this a cost is no cost; of one attempt.
 constexpr double kUsdMax = 1e9;
+constexpr std::int64_t kTokensMax = 1'000'000'000'000;
 
 std::int64_t micros_of(const Json& usd) {
   const auto value = usd.as_double();
@@ -86,8 +87,8 @@ int SqliteChange::attempts_used(const TaskRow& row, FailureClass failure_class) 
 void SqliteChange::keep_usage(const TaskRow& row, const Json& metadata) {
   if (row.state != TaskState::kRunning) return;
   const std::int64_t usd_micros = micros_of(metadata["usage"]["cost_usd"]);
-  const std::int64_t tokens =
-      std::max<std::int64_t>(0, metadata["usage"]["total_tokens"].as_int().value_or(0));
+  const std::int64_t tokens = std::clamp<std::int64_t>(
+      metadata["usage"]["total_tokens"].as_int().value_or(0), 0, kTokensMax);
   const std::string branch = metadata["branch"].string_or("");
   const std::string commit = metadata["commit"].string_or("");
   if (usd_micros == 0 && tokens == 0 && branch.empty() && commit.empty()) return;

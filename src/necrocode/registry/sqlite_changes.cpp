@@ -269,7 +269,10 @@ Task SqliteChange::set_status(const std::string& task_id, const StatusChange& ch
     require_lease(row, change.lease_token);
   }
   require_version(row, change.expected);
-  if (row.state != change.status) require_transition(row, change.status);
+  if (row.state != change.status) {
+    require_transition(row, change.status);
+    keep_usage(row, change.metadata);
+  }
   const bool metadata_changed = merge_metadata(row, change.metadata);
   if (row.state != change.status) {
     apply_status(row, change.status);

@@ -19,6 +19,7 @@ namespace necrocode::registry {
 /// To be applied after the commit, and only then.
 struct Effects {
   struct Lease {
+    std::int64_t seq = 0;
     std::string token;
     std::string task_id;
     std::chrono::milliseconds duration{0};

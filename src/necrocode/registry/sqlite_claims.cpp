@@ -93,10 +93,12 @@ ClaimOutcome SqliteChange::claim_or_refuse(const ClaimRequest& request) {
 std::vector<ClaimedTask> SqliteChange::claim(const ClaimRequest& request) {
   std::vector<ClaimedTask> claimed;
   const int max = request.task_id ? 1 : request.max;
-  while (static_cast<int>(claimed.size()) < max) {
+  std::size_t bytes = 0;
+  while (static_cast<int>(claimed.size()) < max && bytes < limits::kPageBytes) {
     std::optional<TaskRow> row =
         request.task_id ? named_claimable(request) : next_claimable(request);
     if (!row) break;
+    if (max > 1) bytes += stored_bytes(database_, *row);
     claimed.push_back(start_lease(std::move(*row), request));
   }
   return claimed;
@@ -325,7 +327,7 @@ ClaimedTask SqliteChange::hold_lease(const TaskRow& row) {
   claimed.lease_token.value = row.lease_token;
   claimed.lease = std::chrono::milliseconds(row.lease_ms);
   claimed.expires_at = now_ + claimed.lease;
-  effects_.leases_started.push_back({row.lease_token, row.id, claimed.lease});
+  effects_.leases_started.push_back({row.seq, row.lease_token, row.id, claimed.lease});
   if (row.cancel_requested) effects_.cancel_requested.push_back(row.lease_token);
   return claimed;
 }
@@ -357,7 +359,7 @@ ClaimRequest SqliteChange::terms_of(const TaskRow& row, const LeaseToken& token)
       "SELECT runner_id, skills, lease_ms, claimant_provider FROM attempts "
       "WHERE task_seq = ? AND token = ?");
   ClaimRequest terms;
-  if (!query.bind(row.seq).bind(token.value).step()) {
+  if (token.value.empty() || !query.bind(row.seq).bind(token.value).step()) {
     refuse_change(row, "claim_next: true needs a lease; give the claim's body instead");
   }
   terms.runner_id.value = query.text(0);

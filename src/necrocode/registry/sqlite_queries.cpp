@@ -48,7 +48,9 @@ struct Order {
 };
 constexpr Order kOrders[] = {
     {"number", "s.name, t.number_key, t.seq", "(s.name, t.number_key, t.seq) > (?, ?, ?)", "ssi"},
-    {"priority", "t.priority DESC, t.seq", "(-t.priority, t.seq) > (?, ?)", "ii"},
+    // The first condition alone is what the index finds the place by.
+    {"priority", "t.priority DESC, t.seq", "t.priority <= ?1 AND (t.priority < ?1 OR t.seq > ?2)",
+     "ii"},
     {"age", "t.seq", "t.seq > ?", "i"}};
 
 const Order& order_for(const std::string& sort) {
@@ -118,7 +120,7 @@ std::string cursor_after(const Order& order, const TaskRow& row) {
     cursor.push_back(row.spec_name());
     cursor.push_back(natural_key(row.number()));
   } else if (order.name == "priority") {
-    cursor.push_back(-row.priority);
+    cursor.push_back(row.priority);
   }
   cursor.push_back(row.seq);
   return base64_encode(cursor.dump());
@@ -142,12 +144,6 @@ class PageLimit {
   int taken_ = 0;
   std::size_t bytes_ = 0;
 };
-
-/// What a task takes in a page, of the texts that callers can make large.
-std::size_t stored_bytes(db::Database& database, const TaskRow& row) {
-  return row.fields.size() + row.metadata.size() + row.failure.size() +
-         artifact_totals(database, row.seq).bytes;
-}
 
 std::string select_tasks() {
   return std::string("SELECT ") + kTaskColumns +

@@ -201,6 +201,9 @@ CREATE TABLE providers (
   probe INTEGER NOT NULL);
 )sql";
 
+/// Of a task's attempts the last ones are listed, of each the first artifacts.
+constexpr std::int64_t kAttemptsListed = 1000;
+constexpr std::size_t kArtifactsOfAttempt = 100;
 /// So many unfinished parents are named in a blocked task's reason.
 constexpr std::size_t kNamedParents = 3;
 /// So many candidates are named for an ambiguous bare id.
@@ -380,6 +383,11 @@ ArtifactTotals artifact_totals(db::Database& database, std::int64_t seq) {
   return totals;
 }
 
+std::size_t stored_bytes(db::Database& database, const TaskRow& row) {
+  return row.fields.size() + row.metadata.size() + row.failure.size() +
+         artifact_totals(database, row.seq).bytes;
+}
+
 std::vector<std::string> base_commits(db::Database& database, std::int64_t seq) {
   db::Statement& query = database.prepare(
       "SELECT p.metadata FROM dependencies d JOIN tasks p ON p.seq = d.parent "
@@ -402,7 +410,7 @@ std::vector<AttemptRecord> load_attempts(db::Database& database, std::int64_t se
       "WHERE task_seq = ?1 AND (?2 = 0 OR ended_ms IS NOT NULL) ORDER BY epoch DESC LIMIT ?3");
   const bool ended = wanted == AttemptsWanted::kToldToTheNext;
   query.bind(seq).bind(ended).bind(ended ? static_cast<std::int64_t>(limits::kAttemptsTold)
-                                         : std::int64_t{-1});
+                                         : kAttemptsListed);
   std::vector<AttemptRecord> records;
   while (query.step()) {
     AttemptRecord& record = records.emplace_back();
@@ -425,7 +433,9 @@ std::vector<AttemptRecord> load_attempts(db::Database& database, std::int64_t se
         std::find_if(records.begin(), records.end(), [&](const AttemptRecord& record) {
           return record.attempt == artifact.attempt && record.attempt > 0;
         });
-    if (found != records.end()) found->artifacts.push_back(std::move(artifact));
+    if (found != records.end() && found->artifacts.size() < kArtifactsOfAttempt) {
+      found->artifacts.push_back(std::move(artifact));
+    }
   }
   return records;
 }

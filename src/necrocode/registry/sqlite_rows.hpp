@@ -65,6 +65,8 @@ struct ArtifactTotals {
   std::size_t bytes = 0;  ///< of their texts
 };
 ArtifactTotals artifact_totals(db::Database& database, std::int64_t seq);
+/// What a task takes in an answer, of the texts that callers can make large.
+std::size_t stored_bytes(db::Database& database, const TaskRow& row);
 /// The `commit` of each done parent's metadata, in the parents' order of creation; none where the
 /// taskset waits until parents are merged.
 std::vector<std::string> base_commits(db::Database& database, std::int64_t seq);

@@ -22,6 +22,7 @@ namespace {
 class DueTimes {
  public:
   struct Lease {
+    std::int64_t seq = 0;
     std::string task_id;
     std::chrono::milliseconds duration{0};
     bool cancel_requested = false;
@@ -38,7 +39,7 @@ class DueTimes {
   bool apply(const Effects& effects, SteadyTime now) {
     const std::lock_guard lock(mutex_);
     for (const Effects::Lease& lease : effects.leases_started) {
-      put(lease.token, {lease.task_id, lease.duration}, now);
+      put(lease.token, {lease.seq, lease.task_id, lease.duration}, now);
     }
     for (const std::string& token : effects.cancel_requested) {
       if (const auto found = leases_.find(token); found != leases_.end()) {
@@ -75,9 +76,12 @@ class DueTimes {
   Due due(SteadyTime now) const {
     const std::lock_guard lock(mutex_);
     Due all;
+    std::map<std::int64_t, LeaseRef> in_order;  // of the tasks' creation, whatever ends first
     for (auto end = ends_.begin(); end != ends_.end() && end->first <= now; ++end) {
-      all.leases.push_back({leases_.at(end->second).task_id, LeaseToken{end->second}});
+      const Lease& lease = leases_.at(end->second);
+      in_order.emplace(lease.seq, LeaseRef{lease.task_id, LeaseToken{end->second}});
     }
+    for (auto& [seq, lease] : in_order) all.leases.push_back(std::move(lease));
     for (auto it = tasks_.begin(); it != tasks_.end() && it->first <= now; ++it) {
       all.tasks.push_back(it->second);
     }
@@ -203,7 +207,7 @@ struct SqliteTaskStore::State {
       at_end = std::move(last.effects());
     };
     hooks.committed = [this] { apply(at_end); };
-    writer.emplace(*database, std::move(hooks));
+    writer = std::make_unique<GroupWriter>(*database, std::move(hooks));
   }
 
   const Clock& clock;
@@ -218,7 +222,8 @@ struct SqliteTaskStore::State {
   // Of the commit under way, on the writer's thread.
   SqliteChange::UnsettledSpecs unsettled;
   Effects at_end;
-  std::optional<GroupWriter> writer;  // last: ends before what its changes use
+  // Last: ends before what its changes use, and is there for them until then.
+  std::unique_ptr<GroupWriter> writer;
 
   SqliteChange new_change() { return {*database, clock.system_now(), options, unsettled}; }
 
@@ -230,12 +235,13 @@ struct SqliteTaskStore::State {
 
   void renew_live_leases() {
     db::Statement& query = database->prepare(
-        "SELECT lease_token, id, lease_ms, cancel_requested FROM tasks WHERE state = 2 "
+        "SELECT lease_token, id, lease_ms, cancel_requested, seq FROM tasks WHERE state = 2 "
         "AND lease_token IS NOT NULL");
     const SteadyTime now = clock.steady_now();
     while (query.step()) {
       const std::chrono::milliseconds duration(query.integer(2));
-      due.add(query.text(0), {query.text(1), duration, query.integer(3) != 0}, now);
+      due.add(query.text(0), {query.integer(4), query.text(1), duration, query.integer(3) != 0},
+              now);
     }
   }
 

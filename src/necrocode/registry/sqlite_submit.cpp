@@ -122,7 +122,7 @@ bool SqliteChange::open_taskset(Submitting& submitting) {
 bool SqliteChange::put_limits(Submitting& submitting) {
   const Submission& given = submitting.submission;
   std::optional<std::int64_t> usd_micros;
-  if (given.budget_usd) usd_micros = std::llround(*given.budget_usd * kMicros);
+  if (given.budget_usd) usd_micros = std::llround(std::ceil(*given.budget_usd * kMicros));
   std::optional<int> unblock_on;
   if (given.unblock_on) unblock_on = static_cast<int>(*given.unblock_on);
   // Only where one of them differs: the count of changed rows says so.
@@ -314,7 +314,7 @@ void SqliteChange::put_dependencies(Submitting& submitting, std::size_t index) {
         .prepare(
             "INSERT INTO dependencies (child, parent, policy, met) "
             "SELECT ?1, ?2, ?3, CASE p.state "
-            "WHEN 3 THEN n.unblock_on = 0 OR json_extract(p.metadata, '$.merged') IS 1 "
+            "WHEN 3 THEN n.unblock_on = 0 OR json_type(p.metadata, '$.merged') IS 'true' "
             "WHEN 4 THEN ?3 = 2 WHEN 5 THEN ?3 = 2 ELSE 0 END "
             "FROM tasks p, taskset_numbers n WHERE p.seq = ?2 AND n.spec_id = ?4")
         .bind(entry.seq)

@@ -34,12 +34,14 @@ std::string touches_text(const TaskSpec& task) {
 std::optional<std::int64_t> running_that_touches(db::Database& database, const TaskRow& row) {
   if (row.touches.empty()) return std::nullopt;
   const Touches own = read_touches(row.touches);
+  TouchesBudget budget;
   db::Statement& running = database.prepare(
       "SELECT seq, touches FROM tasks INDEXED BY tasks_touching "
       "WHERE state = 2 AND touches IS NOT NULL ORDER BY seq");
   while (running.step()) {
     const Touches other = read_touches(running.text(1));
-    if (own.repo_url != other.repo_url || !touches_overlap(own.globs, other.globs)) continue;
+    if (own.repo_url != other.repo_url || !touches_overlap(own.globs, other.globs, budget))
+      continue;
     const std::int64_t holder = running.integer(0);
     running.reset();
     return holder;

@@ -25,6 +25,19 @@ constexpr const char* kQueries[] = {
     "SELECT 'a lane is headed by what nobody can claim, in', s.name FROM lanes l "
     "JOIN tasksets s USING (spec_id) LEFT JOIN tasks t ON t.seq = l.head "
     "WHERE l.head IS NOT NULL AND (t.lane, t.state, t.hold) IS NOT (l.lane, 1, 0) LIMIT 3",
+    "SELECT 'a lane has a claimable task and no head, in', s.name FROM lanes l "
+    "JOIN taskset_numbers n USING (spec_id) JOIN tasksets s USING (spec_id) "
+    "WHERE l.head IS NULL AND (n.max_running = 0 OR n.running < n.max_running) "
+    "AND (n.budget_usd_micros = 0 OR n.spent_usd_micros < n.budget_usd_micros) "
+    "AND (n.budget_tokens = 0 OR n.spent_tokens < n.budget_tokens) AND EXISTS "
+    "(SELECT 1 FROM tasks t WHERE t.lane = l.lane AND t.state = 1 AND t.hold = 0) LIMIT 3",
+    "SELECT 'a lane does not know what runs, of', s.name FROM lanes l "
+    "JOIN taskset_numbers n USING (spec_id) JOIN tasksets s USING (spec_id) "
+    "WHERE l.share <> n.running LIMIT 3",
+    "SELECT 'a task is held for one that does not run:', t.id FROM tasks t "
+    "LEFT JOIN tasks h ON h.seq = t.hold WHERE t.hold > 0 AND h.state IS NOT 2 LIMIT 3",
+    "SELECT 'a provider is probed by a task that does not run:', p.name FROM providers p "
+    "LEFT JOIN tasks t ON t.seq = p.probe WHERE p.probe > 0 AND t.state IS NOT 2 LIMIT 3",
 };
 
 }  // namespace

@@ -11,7 +11,10 @@ namespace {
 /// row by row over the prefixes of both, as in an edit distance. `many(x)`: x stands for any number
 /// of symbols; `same(x, y)`: both can be one and the same symbol.
 template <class Sequence, class Many, class Same>
-bool can_be_equal(const Sequence& one, const Sequence& other, const Many& many, const Same& same) {
+bool can_be_equal(const Sequence& one, const Sequence& other, const Many& many, const Same& same,
+                  TouchesBudget& budget) {
+  budget.left -= static_cast<std::int64_t>(one.size() * other.size());
+  if (budget.left < 0) return true;
   std::vector<char> row(other.size() + 1, 0);
   row[0] = 1;
   for (std::size_t j = 0; j < other.size(); ++j) row[j + 1] = row[j] && many(other[j]);
@@ -31,12 +34,16 @@ bool can_be_equal(const Sequence& one, const Sequence& other, const Many& many, 
   return row[other.size()] != 0;
 }
 
-bool segments_overlap(std::string_view one, std::string_view other) {
+bool segments_overlap(std::string_view one, std::string_view other, TouchesBudget& budget) {
+  const auto is_literal = [](std::string_view text) {
+    return text.find_first_of("*?") == std::string_view::npos;
+  };
+  if (is_literal(one) && is_literal(other)) return one == other;
   const auto many = [](char c) { return c == '*'; };
   const auto same = [&](char a, char b) {
     return a == b || a == '?' || b == '?' || many(a) || many(b);
   };
-  return can_be_equal(one, other, many, same);
+  return can_be_equal(one, other, many, same, budget);
 }
 
 /// True for a last segment that is more likely a folder's name than a file's.
@@ -57,21 +64,42 @@ std::vector<std::string_view> segments_of(std::string_view glob) {
   return segments;
 }
 
+bool overlap(const std::vector<std::string_view>& one, const std::vector<std::string_view>& other,
+             TouchesBudget& budget) {
+  const auto many = [](std::string_view segment) { return segment == "**"; };
+  // Most differ in the first segment that neither leaves open.
+  for (std::size_t i = 0; i < std::min(one.size(), other.size()); ++i) {
+    if (many(one[i]) || many(other[i])) break;
+    if (!segments_overlap(one[i], other[i], budget)) return false;
+  }
+  const auto same = [&](std::string_view a, std::string_view b) {
+    return many(a) || many(b) || segments_overlap(a, b, budget);
+  };
+  return can_be_equal(one, other, many, same, budget);
+}
+
+std::vector<std::vector<std::string_view>> all_segments_of(const std::vector<std::string>& globs) {
+  std::vector<std::vector<std::string_view>> all;
+  for (const std::string& glob : globs) all.push_back(segments_of(glob));
+  return all;
+}
+
 }  // namespace
 
 bool globs_overlap(std::string_view one, std::string_view other) {
-  const auto many = [](std::string_view segment) { return segment == "**"; };
-  const auto same = [&](std::string_view a, std::string_view b) {
-    return many(a) || many(b) || segments_overlap(a, b);
-  };
-  return can_be_equal(segments_of(one), segments_of(other), many, same);
+  TouchesBudget enough{INT64_MAX};
+  return overlap(segments_of(one), segments_of(other), enough);
 }
 
-bool touches_overlap(const std::vector<std::string>& one, const std::vector<std::string>& other) {
-  return std::any_of(one.begin(), one.end(), [&](const std::string& a) {
-    return std::any_of(other.begin(), other.end(),
-                       [&](const std::string& b) { return globs_overlap(a, b); });
-  });
+bool touches_overlap(const std::vector<std::string>& one, const std::vector<std::string>& other,
+                     TouchesBudget& budget) {
+  const auto others = all_segments_of(other);
+  for (const auto& a : all_segments_of(one)) {
+    for (const auto& b : others) {
+      if (--budget.left < 0 || overlap(a, b, budget)) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace necrocode::registry
