@@ -343,15 +343,17 @@ TaskGraph ModelTaskStore::graph(const std::string& spec) {
   };
   for (const ModelTask* task : by_number(state_, spec)) {
     graph.nodes.push_back(node_of(*task, false));
-    std::map<std::pair<Place, std::int64_t>, const ModelTask*> parents;
+    std::map<std::pair<Place, std::int64_t>, std::pair<const ModelTask*, DependencyPolicy>> parents;
     for (const ModelEdge& edge : task->edges) {
       const ModelTask& parent = state_.tasks.at(edge.parent);
-      parents[{natural_order(parent.number), parent.seq}] = &parent;
+      parents[{natural_order(parent.number), parent.seq}] = {&parent, edge.policy};
     }
-    for (const auto& [place, parent] : parents) {
-      graph.edges.emplace_back(parent->id, task->id);
-      const bool known = std::any_of(external.begin(), external.end(),
-                                     [&](const auto& node) { return node.id == parent->id; });
+    for (const auto& [place, found] : parents) {
+      const auto& [parent, policy] = found;
+      graph.edges.push_back({parent->id, task->id, policy});
+      const bool known =
+          std::any_of(external.begin(), external.end(),
+                      [&, id = parent->id](const auto& node) { return node.id == id; });
       if (parent->spec != spec && !known) external.push_back(node_of(*parent, true));
     }
   }

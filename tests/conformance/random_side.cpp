@@ -595,7 +595,9 @@ Json RandomSide::everything() {
       nodes.push_back(node.id + " " + node.title + " " + std::string(to_string(node.state)) +
                       (node.external ? " external" : ""));
     }
-    for (const auto& [parent, child] : graph.edges) nodes.push_back(parent + " → " + child);
+    for (const TaskGraph::Edge& edge : graph.edges) {
+      nodes.push_back(edge.parent + " → " + edge.child + " " + std::string(to_string(edge.policy)));
+    }
     json.set("graph " + taskset.spec_name, std::move(nodes));
   }
   json.set("tasksets", std::move(tasksets));

@@ -178,14 +178,21 @@ TEST_P(TaskStoreQueries, CountsAreWhatIsThere) {
 
 TEST_P(TaskStoreQueries, GraphNamesTheTasksOfOtherTasksetsThatItNeeds) {
   submit(submission("base", {task_spec("1")}));
-  submit(submission("app", {task_spec("2", {"base:1"}), task_spec("10", {"2", "base:1"})}));
+  TaskSpec last = task_spec("10", {"2", "base:1"});
+  last.dependency_policies["base:1"] = DependencyPolicy::kRun;
+  submit(submission("app", {task_spec("2", {"base:1"}), last}));
   const TaskGraph graph = store->graph("app");
   std::vector<std::string> nodes;
   for (const TaskGraph::Node& node : graph.nodes) {
     nodes.push_back(node.id + (node.external ? " elsewhere" : ""));
   }
   EXPECT_THAT(nodes, ElementsAre("app:2", "app:10", "base:1 elsewhere"));
-  EXPECT_THAT(graph.edges, SizeIs(3));
+  std::vector<std::string> edges;
+  for (const TaskGraph::Edge& edge : graph.edges) {
+    edges.push_back(edge.parent + " > " + edge.child + ", " + std::string(to_string(edge.policy)));
+  }
+  EXPECT_THAT(
+      edges, ElementsAre("base:1 > app:2, block", "base:1 > app:10, run", "app:2 > app:10, block"));
   EXPECT_THROW(store->graph("none"), NotFound);
 }
 

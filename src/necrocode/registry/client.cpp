@@ -180,9 +180,10 @@ registry::Taskset TaskRegistryClient::submit(const Json& taskset, const CallCont
 }
 
 registry::Taskset TaskRegistryClient::get_taskset(const std::string& spec,
-                                                  const CallContext& context) {
-  const ServiceCall call =
-      call_for("get_taskset", spec, "GET", "/tasksets/" + percent_encode(spec));
+                                                  const CallContext& context,
+                                                  registry::TasksetPart part) {
+  ServiceCall call = call_for("get_taskset", spec, "GET", "/tasksets/" + percent_encode(spec));
+  if (part == registry::TasksetPart::kHead) call.headers.set("Prefer", "return=minimal");
   return with_all_tasks(registry::Taskset::from_json(caller_.call_json(call, context)), context);
 }
 

@@ -60,8 +60,9 @@ class TaskRegistryClient {
   /// With `kHead` the answer has no tasks, which a large one should not.
   registry::Taskset submit(const Json& taskset, const CallContext& context = {},
                            registry::TasksetPart part = registry::TasksetPart::kWhole);
-  /// The taskset with its tasks.
-  registry::Taskset get_taskset(const std::string& spec, const CallContext& context = {});
+  /// The taskset with its tasks, or without them.
+  registry::Taskset get_taskset(const std::string& spec, const CallContext& context = {},
+                                registry::TasksetPart part = registry::TasksetPart::kWhole);
   /// All of them, page by page.
   std::vector<registry::Taskset> list_tasksets(const CallContext& context = {});
   /// Leases up to `request.max` ready tasks, highest priority first. Empty when there is no work

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "necrocode/base/text.hpp"
 
@@ -11,7 +12,7 @@ namespace {
 constexpr std::size_t kTitleBytes = 60;
 
 std::string label_of(const TaskGraph::Node& node) {
-  std::string label = node.id;
+  std::string label = node.id + " (" + std::string(to_string(node.state)) + ")";
   if (!node.title.empty()) label += " " + shorten(printable(node.title), kTitleBytes);
   return label;
 }
@@ -32,6 +33,22 @@ const char* colour_of(TaskState state) {
       return "#e6e6e6";
   }
   return "#ffffff";
+}
+
+/// What the dependent does when its parent fails.
+std::string on_failure(const TaskGraph::Edge& edge) {
+  return "on failure: " + std::string(to_string(edge.policy));
+}
+
+/// Those that hold who waits for them.
+std::set<std::string> ended_badly(const TaskGraph& graph) {
+  std::set<std::string> ids;
+  for (const TaskGraph::Node& node : graph.nodes) {
+    if (node.state == TaskState::kFailed || node.state == TaskState::kCancelled) {
+      ids.insert(node.id);
+    }
+  }
+  return ids;
 }
 
 /// Mermaid takes entities only.
@@ -55,10 +72,10 @@ std::vector<std::vector<std::string>> graph_levels(const TaskGraph& graph) {
   for (const TaskGraph::Node& node : graph.nodes) {
     if (!node.external) open[node.id] = 0;
   }
-  for (const auto& [parent, child] : graph.edges) {
-    if (open.count(parent) == 0 || open.count(child) == 0) continue;
-    ++open[child];
-    children.emplace(parent, child);
+  for (const TaskGraph::Edge& edge : graph.edges) {
+    if (open.count(edge.parent) == 0 || open.count(edge.child) == 0) continue;
+    ++open[edge.child];
+    children.emplace(edge.parent, edge.child);
   }
   // The nodes' order (by number) is kept within a level.
   std::map<std::string, std::size_t> position;
@@ -93,8 +110,10 @@ Json graph_json(const TaskGraph& graph) {
     nodes.push_back(std::move(json));
   }
   Json edges = Json::array();
-  for (const auto& [parent, child] : graph.edges) {
-    edges.push_back(Json::object({{"from", parent}, {"to", child}}));
+  for (const TaskGraph::Edge& edge : graph.edges) {
+    Json json = Json::object({{"from", edge.parent}, {"to", edge.child}});
+    if (edge.policy != DependencyPolicy::kBlock) json.set("on_failure", to_string(edge.policy));
+    edges.push_back(std::move(json));
   }
   Json levels = Json::array();
   for (const auto& level : graph_levels(graph)) levels.push_back(Json(level));
@@ -105,6 +124,7 @@ Json graph_json(const TaskGraph& graph) {
 }
 
 std::string graph_dot(const TaskGraph& graph) {
+  const std::set<std::string> holding = ended_badly(graph);
   const auto quoted = [](const std::string& text) {
     return "\"" + replace_all(replace_all(text, "\\", "\\\\"), "\"", "\\\"") + "\"";
   };
@@ -114,8 +134,14 @@ std::string graph_dot(const TaskGraph& graph) {
     out += "  " + quoted(node.id) + " [label=" + quoted(label_of(node)) + ", style=\"filled" +
            (node.external ? ",dashed" : "") + "\", fillcolor=\"" + colour_of(node.state) + "\"];\n";
   }
-  for (const auto& [parent, child] : graph.edges) {
-    out += "  " + quoted(parent) + " -> " + quoted(child) + ";\n";
+  for (const TaskGraph::Edge& edge : graph.edges) {
+    out += "  " + quoted(edge.parent) + " -> " + quoted(edge.child);
+    if (edge.policy != DependencyPolicy::kBlock) {
+      out += " [style=dashed, label=" + quoted(on_failure(edge)) + "]";
+    } else if (holding.contains(edge.parent)) {
+      out += " [color=red]";
+    }
+    out += ";\n";
   }
   return out + "}\n";
 }
@@ -129,8 +155,10 @@ std::string graph_mermaid(const TaskGraph& graph) {
     out += "  " + name + "[\"" + mermaid_text(label_of(node)) + "\"]\n";
     out += "  style " + name + " fill:" + colour_of(node.state) + "\n";
   }
-  for (const auto& [parent, child] : graph.edges) {
-    out += "  " + names[parent] + " --> " + names[child] + "\n";
+  for (const TaskGraph::Edge& edge : graph.edges) {
+    const bool blocks = edge.policy == DependencyPolicy::kBlock;
+    const std::string arrow = blocks ? " --> " : " -.->|" + on_failure(edge) + "| ";
+    out += "  " + names[edge.parent] + arrow + names[edge.child] + "\n";
   }
   return out;
 }

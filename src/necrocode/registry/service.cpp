@@ -68,6 +68,11 @@ bool wants_feed(const Request& request) {
   return false;
 }
 
+/// RFC 7240: the answer without its list.
+bool wants_minimal(const Request& request) {
+  return iequals(request.headers.get_or("Prefer", ""), "return=minimal");
+}
+
 VersionCondition read_if_match(const Request& request) {
   const auto field = request.headers.get("If-Match");
   if (!field) return {};
@@ -267,7 +272,7 @@ Response RegistryService::State::get_tasks(const Request& request) {
 // The taskset may be large: only the status is kept, and the body is how it stands now.
 Response RegistryService::State::post_taskset(const Request& request) {
   const Submission submission = net::read_body(request, "taskset", read_submission);
-  const bool minimal = iequals(request.headers.get_or("Prefer", ""), "return=minimal");
+  const bool minimal = wants_minimal(request);
   TaskChanges* inside = nullptr;
   const auto transact = [&](const std::function<void(net::IdempotencyStore&)>& work) {
     store->transact([&](TaskChanges& changes) {
@@ -297,7 +302,12 @@ Response RegistryService::State::get_tasksets(const Request& request) {
 }
 
 Response RegistryService::State::get_taskset(const Request& request) {
-  return Response::json(200, store->taskset(request.param("spec"), TasksetPart::kWhole).to_json());
+  const bool minimal = wants_minimal(request);
+  const Taskset taskset =
+      store->taskset(request.param("spec"), minimal ? TasksetPart::kHead : TasksetPart::kWhole);
+  Response answer = Response::json(200, taskset.to_json());
+  if (minimal) answer.headers.set("Preference-Applied", "return=minimal");
+  return answer;
 }
 
 Response RegistryService::State::get_graph(const Request& request) {
@@ -610,6 +620,7 @@ void RegistryService::add_routes(net::Api& api) {
                               .path = "/tasksets/{spec}",
                               .id = "getTaskset",
                               .summary = "A taskset with its tasks",
+                              .headers = {"Prefer"},
                               .answers = {{200, ref("Taskset")}},
                               .errors = {404}});
   route(&State::get_graph, {.method = "GET",

@@ -75,6 +75,7 @@ void define_schemas(net::Api& api) {
   api.define("ParkedProvider", object({{"name", text()}, {"until", time()}, {"reason", text()}},
                                       {{"probe", text()}}));
   api.define("ParkedProviders", object({{"items", list(ref("ParkedProvider"))}}));
+  // `runner_id`: of a lease that was not renewed, whose runner tells nothing itself.
   api.define("Failure", object({{"class", text()}, {"reason", text()}},
                                {{"retry_at", time()}, {"runner_id", text()}}));
   api.define("ArtifactReference", object({{"type", text()},
@@ -117,12 +118,13 @@ void define_schemas(net::Api& api) {
   Json properties = taskset["properties"];
   properties.set("tasks", list(ref("Task"))).set("next_cursor", text());
   api.define("Taskset", taskset.set("properties", std::move(properties)));
-  api.define("TaskGraph",
-             object({{"spec_name", text()},
-                     {"nodes", list(object({{"id", text()}, {"title", text()}, {"state", state()}},
-                                           {{"external", boolean()}}))},
-                     {"edges", list(object({{"from", text()}, {"to", text()}}))},
-                     {"levels", list(list(text()))}}));
+  api.define(
+      "TaskGraph",
+      object({{"spec_name", text()},
+              {"nodes", list(object({{"id", text()}, {"title", text()}, {"state", state()}},
+                                    {{"external", boolean()}}))},
+              {"edges", list(object({{"from", text()}, {"to", text()}}, {{"on_failure", text()}}))},
+              {"levels", list(list(text()))}}));
 }
 
 }  // namespace necrocode::registry

@@ -317,14 +317,15 @@ TaskGraph query_graph(db::Database& database, const std::string& spec) {
   }
   db::Statement edges(database,
                       "SELECT p.id, c.id, p.spec_id, p.state, "
-                      "coalesce(json_extract(f.fields, '$.title'), '') "
+                      "coalesce(json_extract(f.fields, '$.title'), ''), d.policy "
                       "FROM tasks c JOIN dependencies d ON d.child = c.seq "
                       "JOIN tasks p ON p.seq = d.parent JOIN task_fields f ON f.seq = p.seq "
                       "WHERE c.spec_id = ? ORDER BY c.number_key, c.seq, p.number_key, p.seq");
   edges.bind(spec_id);
   std::set<std::string> external;
   while (edges.step()) {
-    graph.edges.emplace_back(edges.text(0), edges.text(1));
+    graph.edges.push_back(
+        {edges.text(0), edges.text(1), static_cast<DependencyPolicy>(edges.integer(5))});
     if (edges.integer(2) != spec_id && external.insert(edges.text(0)).second) {
       graph.nodes.push_back(
           {edges.text(0), edges.text(4), static_cast<TaskState>(edges.integer(3)), true});

@@ -141,9 +141,14 @@ struct TaskGraph {
     TaskState state = TaskState::kBlocked;
     bool external = false;  ///< of another taskset
   };
+  struct Edge {
+    std::string parent;
+    std::string child;
+    DependencyPolicy policy = DependencyPolicy::kBlock;
+  };
   std::string spec_name;
   std::vector<Node> nodes;
-  std::vector<std::pair<std::string, std::string>> edges;  ///< parent, child
+  std::vector<Edge> edges;
 };
 
 /// The changes that can be made within one transaction, with the events they cause. A task id may
