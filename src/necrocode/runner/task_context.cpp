@@ -15,11 +15,32 @@ namespace {
 constexpr int kSecondsMax = 7 * 86'400;
 
 // Fields that a claimed task or a taskset carries beside a task context; they are not unknown.
-constexpr std::string_view kKnownElsewhere[] = {
-    "id",        "number",           "state",          "status",       "attempt",
-    "artifacts", "created_at",       "labels",         "version",      "updated_at",
-    "priority",  "lease_token",      "expires_at",     "runner_id",    "skills",
-    "touches",   "cancel_requested", "blocked_reason", "max_attempts", "not_before"};
+constexpr std::string_view kKnownElsewhere[] = {"id",
+                                                "number",
+                                                "state",
+                                                "status",
+                                                "attempt",
+                                                "artifacts",
+                                                "created_at",
+                                                "labels",
+                                                "version",
+                                                "updated_at",
+                                                "priority",
+                                                "lease_token",
+                                                "expires_at",
+                                                "runner_id",
+                                                "skills",
+                                                "touches",
+                                                "cancel_requested",
+                                                "blocked_reason",
+                                                "max_attempts",
+                                                "not_before",
+                                                "provider",
+                                                "lease_seconds",
+                                                "failure",
+                                                "attempts",
+                                                "previous_attempts",
+                                                "on_dependency_failure"};
 
 // Ids may hold what a branch name may not ("..", '.' or ".lock" at the end) and be long: then dots
 // become '-' and the name is cut, with part of the id's digest, so that two ids keep two branches.

@@ -5,8 +5,11 @@
 #include <set>
 
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/limits.hpp"
+#include "necrocode/base/time_format.hpp"
 #include "necrocode/git/repository.hpp"
+#include "necrocode/registry/model.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -118,6 +121,33 @@ TEST(TaskContext, UnknownKeysThenWarned) {
   const TaskContext task = read_task_context(json, {});
   ASSERT_EQ(task.warnings.size(), 1U);
   EXPECT_THAT(task.warnings[0], HasSubstr("tittle"));
+}
+
+// As a claim answers, with all that it may hold.
+TEST(TaskContext, ClaimedTaskThenNoWarning) {
+  const Json submitted = Json::parse(R"({"id":"2","title":"T","description":"D",
+      "acceptance_criteria":["c"],"dependencies":["1"],"on_dependency_failure":{"1":"run"},
+      "required_skill":"cpp","provider":"openai","touches":["src/**"],
+      "not_before":"2026-01-31T12:00:00Z","repo_url":"file:///r","slot_path":"/slot",
+      "slot_id":"r-1.1","branch_name":"feature/x","base_branch":"main","test_commands":["true"],
+      "fail_fast":true,"timeout_seconds":60,"test_timeout_seconds":60,"related_files":["a"],
+      "readonly_files":["b"],"max_tokens":100,"executor":"llm","metadata":{"k":1},
+      "labels":["l"],"priority":3,"max_attempts":{"tests":2}})");
+  JsonFields fields(submitted);
+  registry::ClaimedTask claimed;
+  claimed.task.fields = registry::TaskSpec::from_json(fields).fields;
+  EXPECT_EQ(claimed.task.fields.size(), submitted.size() - 1) << "a field is not kept";
+  claimed.task.id = "app:2";
+  claimed.task.spec_name = "app";
+  claimed.task.number = "2";
+  claimed.task.base_commits = {std::string(40, 'a')};
+  claimed.task.runner_id = "r";
+  claimed.task.blocked_reason = "b";
+  claimed.task.failure = registry::Failure{"tests", "red", {}}.to_json();
+  claimed.task.not_before = from_unix_ms(1);
+  claimed.previous_attempts.emplace_back();
+  claimed.lease_token.value = "t";
+  EXPECT_THAT(read_task_context(claimed.to_json(), {}).warnings, testing::IsEmpty());
 }
 
 TEST(TaskContext, SlotPathThenNoRepositoryIsNeeded) {
