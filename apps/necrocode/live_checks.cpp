@@ -1,5 +1,6 @@
 #include "live_checks.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -55,6 +56,26 @@ void require_health(const net::HealthStatus& health) {
   if (!health.healthy) throw Unavailable(health.detail);
 }
 
+/// Of a provider that no task needs, so that nothing waits for it.
+void check_parking(Checks& checks, TaskRegistryClient& registry, const std::string& provider) {
+  std::optional<registry::ParkedProvider> parked;
+  using Context = const CallContext&;
+  checks.run("park", [&](Context context) {
+    parked = registry.park(provider, real_clock().system_now() + kCallTime, "verified", context);
+  });
+  checks.run("parked_providers", [&](Context context) {
+    checks.need(parked);
+    const auto all = registry.parked_providers(context);
+    checks.expect(
+        std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.name == provider; }),
+        "the parked provider is not told");
+  });
+  checks.run("unpark", [&](Context context) {
+    checks.need(parked);
+    registry.unpark(provider, context);
+  });
+}
+
 void check_registry(Checks& checks, TaskRegistryClient registry) {
   checks.begin_service("task-registry");
   const std::string spec = "necrocode-verify-" + random_hex(4);
@@ -91,6 +112,17 @@ void check_registry(Checks& checks, TaskRegistryClient registry) {
   checks.run("graph", [&](Context context) {
     checks.need(taskset);
     registry.graph(spec, "json", context);
+  });
+  checks.run("explain", [&](Context context) {
+    checks.need(taskset);
+    const registry::Explanation told = registry.explain(second, context);
+    checks.expect(told.reasons.size() == 1 && told.reasons.front().task_id == first,
+                  "the dependency is not told");
+  });
+  checks.run("patch", [&](Context context) {
+    checks.need(taskset);
+    const registry::Task patched = registry.patch(second, Json::object({{"priority", 1}}), context);
+    checks.expect(patched.fields["priority"] == Json(1), "the priority is not changed");
   });
   checks.run("claim", [&](Context context) {
     checks.need(taskset);
@@ -139,6 +171,10 @@ void check_registry(Checks& checks, TaskRegistryClient registry) {
     checks.expect(registry.get_task(second, context).state == registry::TaskState::kReady,
                   "the dependent task is not ready");
   });
+  checks.run("attempts", [&](Context context) {
+    checks.need(claim);
+    checks.expect(registry.attempts(first, context).size() == 1, "it has other attempts");
+  });
   checks.run("cancel", [&](Context context) {
     checks.need(taskset);
     registry.cancel(second, "verified", context);
@@ -148,6 +184,7 @@ void check_registry(Checks& checks, TaskRegistryClient registry) {
     registry.retry(second, context);
     registry.cancel(second, "verified", context);
   });
+  check_parking(checks, registry, spec);
 }
 
 /// A repository to make slots of: on this host, since the pool lends folders of it.

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "necrocode/artifacts/client.hpp"
+#include "necrocode/base/time_format.hpp"
 #include "necrocode/outbox/outbox.hpp"
 #include "necrocode/pool/client.hpp"
 #include "necrocode/registry/client.hpp"
@@ -62,6 +63,12 @@ const std::map<std::string, Call>& calls() {
       {"registry heartbeats", [](Clients& c) { c.registry.heartbeats(leases); }},
       {"registry cancel", [](Clients& c) { c.registry.cancel("a:1"); }},
       {"registry retry", [](Clients& c) { c.registry.retry("a:1"); }},
+      {"registry patch", [](Clients& c) { c.registry.patch("a:1", Json::object()); }},
+      {"registry park", [](Clients& c) { c.registry.park("p", from_unix_ms(0)); }},
+      {"registry unpark", [](Clients& c) { c.registry.unpark("p"); }},
+      {"registry explain", [](Clients& c) { c.registry.explain("a:1"); }},
+      {"registry attempts", [](Clients& c) { c.registry.attempts("a:1"); }},
+      {"registry parked_providers", [](Clients& c) { c.registry.parked_providers(); }},
       {"registry get_task", [](Clients& c) { c.registry.get_task("a:1"); }},
       {"registry list", [](Clients& c) { c.registry.list(); }},
       {"registry events", [](Clients& c) { c.registry.events({.task_id = "a:1"}); }},

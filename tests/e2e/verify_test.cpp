@@ -42,7 +42,7 @@ TEST_F(Services, VerifyLiveCallsEachOperationOfEachService) {
   }
   EXPECT_THAT(operations, testing::ElementsAre(
                               testing::Pair("artifact-store", 9), testing::Pair("llm", 1),
-                              testing::Pair("repo-pool", 10), testing::Pair("task-registry", 18)));
+                              testing::Pair("repo-pool", 10), testing::Pair("task-registry", 24)));
   EXPECT_EQ(leased_slots(), 0);
 }
 
@@ -56,7 +56,7 @@ TEST_F(Services, VerifyLiveOfAServiceThatIsGoneSaysWhichOperationsFail) {
             1);
   const Json report = Json::parse(output);
   EXPECT_EQ(report["ok"], Json(false));
-  ASSERT_EQ(report["operations"].size(), 18U);
+  ASSERT_EQ(report["operations"].size(), 24U);
   EXPECT_EQ(report["operations"].items()[1]["operation"], Json("submit"));
   EXPECT_EQ(report["operations"].items()[2]["detail"], Json("not tried: what it needs has failed"));
 }
