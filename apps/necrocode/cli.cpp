@@ -83,6 +83,11 @@ Cli& Cli::positional(const std::string& name, std::string& value, const std::str
   state_->app->add_option(name, value, help)->required();
   return *this;
 }
+Cli& Cli::optional_positional(const std::string& name, std::string& value,
+                              const std::string& help) {
+  state_->app->add_option(name, value, help);
+  return *this;
+}
 
 Cli& Cli::input_file(const std::string& name, std::string& value, const std::string& help) {
   const auto problem = [](const std::string& file) -> std::string {

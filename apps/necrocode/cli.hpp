@@ -23,6 +23,7 @@ class Cli {
               const std::string& help);
   Cli& options(const std::string& names, std::vector<std::string>& values, const std::string& help);
   Cli& positional(const std::string& name, std::string& value, const std::string& help);
+  Cli& optional_positional(const std::string& name, std::string& value, const std::string& help);
   /// A positional that names a file to read: one that cannot be is a wrong command line.
   Cli& input_file(const std::string& name, std::string& value, const std::string& help);
   /// What the command does; its result is the exit code.

@@ -10,7 +10,12 @@ void declare_serve(Cli& cli);
 void declare_run(Cli& cli);
 void declare_worker(Cli& cli);
 void declare_task(Cli& cli);
-void declare_task_files(Cli& task);  ///< below `task`
+// Below `task`:
+void declare_task_files(Cli& task);
+void declare_task_lists(Cli& task);
+void declare_task_pages(Cli& task);
+void declare_task_watch(Cli& task);
+void declare_task_providers(Cli& task);
 void declare_pool(Cli& cli);
 void declare_artifact(Cli& cli);
 void declare_llm(Cli& cli);

@@ -136,8 +136,8 @@ void print_json_line(const Json& record) {
   print_line(record.dump());
 }
 
-void print_table(const std::vector<std::string>& header,
-                 const std::vector<std::vector<std::string>>& rows) {
+std::vector<std::string> table_lines(const std::vector<std::string>& header,
+                                     const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::vector<std::string>> all{header};
   for (const auto& row : rows) {
     all.emplace_back();
@@ -147,14 +147,32 @@ void print_table(const std::vector<std::string>& header,
   for (const auto& row : all) {
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width(row[i]));
   }
+  std::vector<std::string> lines;
   for (const auto& row : all) {
-    std::string line;
+    std::string& line = lines.emplace_back();
     for (std::size_t i = 0; i < row.size(); ++i) {
       line += row[i];
       if (i + 1 < row.size()) line.append(widths[i] - width(row[i]) + 2, ' ');
     }
-    print_line(&row == &all.front() ? styled("dim", line) : line);
   }
+  return lines;
+}
+
+void print_table(const std::vector<std::string>& header,
+                 const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::string> lines = table_lines(header, rows);
+  lines.front() = styled("dim", lines.front());
+  for (const std::string& line : lines) print_line(line);
+}
+
+std::string cut_to_width(std::string_view text, std::size_t columns) {
+  if (width(text) <= columns) return std::string(text);
+  std::size_t end = 0;
+  for (std::size_t count = 0; end < text.size(); ++end) {
+    const bool starts = (static_cast<unsigned char>(text[end]) & 0xC0) != 0x80;
+    if (starts && ++count == std::max<std::size_t>(columns, 1)) break;
+  }
+  return std::string(text.substr(0, end)) + "…";
 }
 
 bool is_terminal(int fd) {

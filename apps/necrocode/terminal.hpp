@@ -53,7 +53,11 @@ class RunOutput {
   void guarded(const std::function<void()>& print);
 };
 
-/// Columns as wide as their content; cells made safe for a terminal.
+/// Columns as wide as their content; cells made safe for a terminal. The header comes first.
+std::vector<std::string> table_lines(const std::vector<std::string>& header,
+                                     const std::vector<std::vector<std::string>>& rows);
+/// At most so many characters, the last one "…" when some are left out.
+std::string cut_to_width(std::string_view text, std::size_t columns);
 void print_table(const std::vector<std::string>& header,
                  const std::vector<std::vector<std::string>>& rows);
 
