@@ -174,7 +174,10 @@ Task ModelChanges::set_status(const std::string& task_id, const StatusChange& ch
   if (is_told_again(task, change.status, change.lease_token)) return state_.told(task);
   require_lease(task, change.lease_token);
   require_version(task, change.expected);
-  if (task.state != change.status) require_transition(task, change.status);
+  if (task.state != change.status) {
+    require_transition(task, change.status);
+    if (task.state == TaskState::kRunning) spend(task, change.metadata);
+  }
   const bool merged = merge_metadata(task, change.metadata);
   if (task.state != change.status) {
     apply_status(task, change.status);
@@ -257,11 +260,12 @@ void ModelChanges::expire(ModelTask& task) {
   end_run(task, end);
 }
 
-void ModelChanges::spend(ModelTask& task, const Completion& completion) {
-  const Json& usage = completion.metadata["usage"];
+void ModelChanges::spend(ModelTask& task, const Json& metadata) {
+  const Json& usage = metadata["usage"];
   const double usd = usage["cost_usd"].as_double().value_or(0);
   const std::int64_t micros = usd > 0 ? std::llround(usd * 1e6) : 0;
-  const auto tokens = std::max<std::int64_t>(0, usage["total_tokens"].as_int().value_or(0));
+  const auto tokens =
+      std::clamp<std::int64_t>(usage["total_tokens"].as_int().value_or(0), 0, 1'000'000'000'000);
   ModelTaskset& taskset = state_.tasksets.at(task.spec);
   taskset.spent_micros += micros;
   taskset.spent_tokens += tokens;
@@ -270,8 +274,8 @@ void ModelChanges::spend(ModelTask& task, const Completion& completion) {
     AttemptRecord& record = attempt.record;
     record.cost_usd = static_cast<double>(micros) / 1e6;
     record.tokens = tokens;
-    record.branch = completion.metadata["branch"].string_or(record.branch);
-    record.commit = completion.metadata["commit"].string_or(record.commit);
+    record.branch = metadata["branch"].string_or(record.branch);
+    record.commit = metadata["commit"].string_or(record.commit);
   }
 }
 
@@ -295,7 +299,7 @@ Completed ModelChanges::complete(const std::string& task_id, const Completion& c
   require_room_for_artifacts(task);
   merge_metadata(task, completion.metadata);
   const bool ran = task.state == TaskState::kRunning;
-  if (ran) spend(task, completion);
+  if (ran) spend(task, completion.metadata);
   if (ran && completion.status == TaskState::kFailed) {
     fail(task, completion.failure);
   } else {

@@ -74,7 +74,7 @@ class ModelChanges final : public TaskChanges {
   void require_transition(const ModelTask& task, TaskState to) const;
   bool is_told_again(const ModelTask& task, TaskState status, const LeaseToken& token) const;
   void expire(ModelTask& task);
-  void spend(ModelTask& task, const Completion& completion);
+  void spend(ModelTask& task, const Json& metadata);
 
   // model_moves.cpp
   void changed(ModelTask& task);

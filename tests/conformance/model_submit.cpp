@@ -80,7 +80,7 @@ void ModelChanges::put_taskset(Submitting& submitting) {
   if (submission.metadata) taskset.metadata = *submission.metadata;
   TasksetLimits& limits = taskset.limits;
   limits.max_running = submission.max_running.value_or(limits.max_running);
-  if (submission.budget_usd) limits.budget_usd = std::round(*submission.budget_usd * 1e6) / 1e6;
+  if (submission.budget_usd) limits.budget_usd = std::ceil(*submission.budget_usd * 1e6) / 1e6;
   limits.budget_tokens = submission.budget_tokens.value_or(limits.budget_tokens);
   limits.unblock_on = submission.unblock_on.value_or(limits.unblock_on);
   submitting.changed =

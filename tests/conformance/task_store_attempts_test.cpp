@@ -81,6 +81,15 @@ TEST_P(TaskStoreAttempts, QuotaUsesUpNoAttemptAndIsFinalWithoutATime) {
   EXPECT_EQ(fail(claim_one(), "quota").state, TaskState::kFailed);
 }
 
+TEST_P(TaskStoreAttempts, QuotaWhoseTimeIsPastWaitsLongerEachTime) {
+  submit(submission("app", {task_spec("1")}));
+  for (const auto wait : {1s, 2s, 4s}) {
+    const Task waiting = fail(claim_one(), "quota", clock.system_now() - 1h);
+    EXPECT_EQ(waiting.not_before, clock.system_now() + wait);
+    advance(wait);
+  }
+}
+
 TEST_P(TaskStoreAttempts, RetryGivesNewAttempts) {
   submit(submission("app", {task_spec("1", {}, attempts_of(2))}));
   fail(claim_one(), "tests");

@@ -74,6 +74,19 @@ TEST_P(TaskStoreLeases, ClaimantWhoseLeaseEndedWithTheTaskFailedHasToldNothing) 
   EXPECT_THROW(set_status("app:1", TaskState::kFailed, late.lease_token.value), Conflict);
 }
 
+TEST_P(TaskStoreLeases, NextClaimOnTheTermsOfNoLeaseIsRefused) {
+  submit(submission("app", {task_spec("1"), task_spec("2")}));
+  set_status("app:1", TaskState::kRunning);
+  NextClaim next;
+  next.wanted = true;
+  EXPECT_THROW(store->change([&](TaskChanges& changes) {
+    return changes.complete("app:1", Completion{}, next);
+  }),
+               Conflict);
+  EXPECT_EQ(state("app:1"), TaskState::kRunning);
+  EXPECT_EQ(state("app:2"), TaskState::kReady);
+}
+
 TEST_P(TaskStoreLeases, HeartbeatsKeepALeaseWhateverTheWallClockDoes) {
   submit(submission("app", {task_spec("1")}));
   const ClaimedTask claimed = claim_one();

@@ -72,6 +72,21 @@ TEST_P(TaskStorePolicy, EdgeToAParentThatHasFailedActsAtOnce) {
   EXPECT_EQ(state("app:5"), TaskState::kCancelled);  // existed, and was ready
 }
 
+// Whichever of them stands first: a child is told once all of the submission is settled.
+TEST_P(TaskStorePolicy, ChildOfWhatTheSameSubmissionCancelsIsToldOnce) {
+  submit(submission("app", {task_spec("f"), task_spec("p")}));
+  set_status("app:f", TaskState::kRunning);
+  set_status("app:f", TaskState::kFailed);
+  submit(submission(
+      "app", {task_spec("f"), task_spec("c", {"p"}, policy("run")),
+              task_spec("d", {"p"}, policy("cancel")), task_spec("p", {"f"}, policy("cancel"))}));
+  EXPECT_EQ(state("app:p"), TaskState::kCancelled);
+  EXPECT_EQ(state("app:c"), TaskState::kReady);
+  EXPECT_EQ(state("app:d"), TaskState::kCancelled);
+  EXPECT_THAT(event_types("app:c"), ElementsAre("TaskCreated", "TaskReady"));
+  EXPECT_THAT(event_types("app:d"), ElementsAre("TaskCreated", "TaskCancelled"));
+}
+
 TEST_P(TaskStorePolicy, ChangedPolicyIsLookedAtAnew) {
   submit(submission("app", {task_spec("1"), task_spec("2", {"1"})}));
   cancel("app:1", "");

@@ -62,7 +62,8 @@ std::optional<milliseconds> wait_before_retry(const Json& fields, FailureClass f
   if (retry_at) {
     const auto hint = std::chrono::ceil<milliseconds>(
         std::min<SystemTime::duration>(*retry_at - now, limits::kParkTimeMax));
-    wait = std::max(wait, hint);
+    // A quota's own word is all there is to wait for, unless it is past.
+    wait = counted || hint.count() <= 0 ? std::max(wait, hint) : hint;
   }
   return wait;
 }

@@ -607,7 +607,7 @@ void RegistryService::add_routes(net::Api& api) {
                                .id = "submitTaskset",
                                .summary = "Create or update the tasks of one spec, all or none",
                                .headers = {"Idempotency-Key", "Prefer"},
-                               .body = describe_fields(read_submission),
+                               .body = submission_schema(),
                                .answers = {{200, ref("Taskset")}, {201, ref("Taskset")}},
                                .errors = {409}});
   route(&State::get_tasksets, {.method = "GET",

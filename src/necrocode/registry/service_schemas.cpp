@@ -3,6 +3,7 @@
 #include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/json_schema.hpp"
 #include "necrocode/registry/model.hpp"
+#include "necrocode/registry/service_requests.hpp"
 
 namespace necrocode::registry {
 namespace {
@@ -13,6 +14,18 @@ Json state() {
   std::vector<std::string> names;
   for (const TaskState state : kTaskStates) names.emplace_back(to_string(state));
   return choice(names);
+}
+
+Json any_of(Json::Array schemas) {
+  return Json::object({{"anyOf", Json(std::move(schemas))}});
+}
+
+/// Members that are one type or another, which no reader can tell.
+Json spoken_otherwise() {
+  const Json policy = choice({"block", "cancel", "run"});
+  const Json attempts = integer();
+  return Json::object({{"on_dependency_failure", any_of({policy, map(policy)})},
+                       {"max_attempts", any_of({attempts, map(attempts)})}});
 }
 
 /// What the registry knows of it, and what it was submitted with, as it was sent.
@@ -41,10 +54,23 @@ Json task() {
   for (const auto& [name, schema] : submitted["properties"].members()) {
     if (!properties.find(name)) properties.set(name, schema);
   }
+  for (const auto& [name, schema] : spoken_otherwise().members()) properties.set(name, schema);
   return json.set("properties", std::move(properties));
 }
 
 }  // namespace
+
+Json submission_schema() {
+  Json submission = describe_fields(read_submission);
+  Json properties = submission["properties"];
+  Json tasks = properties["tasks"];
+  Json element = tasks["items"];
+  Json fields = element["properties"];
+  for (const auto& [name, schema] : spoken_otherwise().members()) fields.set(name, schema);
+  tasks.set("items", element.set("properties", std::move(fields)));
+  properties.set("tasks", std::move(tasks));
+  return submission.set("properties", std::move(properties));
+}
 
 void define_schemas(net::Api& api) {
   api.define("Task", task());

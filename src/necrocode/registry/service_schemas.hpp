@@ -6,6 +6,8 @@
 
 namespace necrocode::registry {
 
+/// Of the body of POST /tasksets.
+Json submission_schema();
 void define_schemas(net::Api& api);
 
 }  // namespace necrocode::registry

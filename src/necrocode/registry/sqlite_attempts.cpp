@@ -128,8 +128,9 @@ void SqliteChange::end_probe(const TaskRow& row, const Outcome& outcome) {
     if (provider.probe != row.seq) continue;
     const auto failure_class = outcome.failure_class;
     if (failure_class == FailureClass::kQuota) {
-      const auto wait = outcome.wait.count() > 0 ? outcome.wait : kParkAgain;
-      park(provider.name, now_ + wait, outcome.event_data["reason"].string_or(""));
+      const SystemTime until = outcome.retry_at.value_or(now_);
+      park(provider.name, until > now_ ? until : now_ + kParkAgain,
+           outcome.event_data["reason"].string_or(""));
     } else if (outcome.state == TaskState::kDone ||
                (failure_class && failure_class != FailureClass::kInfrastructure)) {
       unpark(provider.name);

@@ -331,13 +331,14 @@ void SqliteChange::fail_or_retry(TaskRow& row, const std::optional<Failure>& fai
   const auto wait = wait_before_retry(Json::parse(row.fields), failure_class,
                                       attempts_used(row, failure_class) + 1,
                                       failure ? failure->retry_at : std::nullopt, now_);
-  outcome.wait = wait.value_or(outcome.wait);
+  if (failure) outcome.retry_at = failure->retry_at;
   if (wait && row.cancel_requested) {
     outcome.state = TaskState::kCancelled;
     outcome.event_type = event_for(TaskState::kCancelled);
   } else if (wait) {
     outcome.state = TaskState::kReady;
     outcome.event_type = "TaskRetried";
+    outcome.wait = *wait;
   }
   finish(row, std::move(outcome));
 }

@@ -96,7 +96,8 @@ class SqliteChange final : public TaskChanges {
     bool counts = true;    ///< in `attempt`, and against max_attempts
     bool expired = false;  ///< nobody told it: the lease was not renewed
     std::optional<FailureClass> failure_class{};
-    std::chrono::milliseconds wait{0};  ///< of a task that is ready again
+    std::chrono::milliseconds wait{0};     ///< of a task that is ready again
+    std::optional<SystemTime> retry_at{};  ///< as the failure said it
   };
   struct Provider {
     std::string name;

@@ -39,23 +39,28 @@ class Where {
   throw TaskContextValidationError("invalid query", std::move(info));
 }
 
-/// An order of tasks: what it sorts by, and how a cursor continues after a row.
+/// An order of tasks: what it sorts by, and how a cursor continues after a row. Each of `after`'s
+/// first conditions is one that an index finds the place by.
 struct Order {
   std::string_view name;
   const char* order_by;
-  const char* after;         ///< with one parameter for each of:
-  std::string_view columns;  ///< their types: s a string, i an integer
+  const char* after;
+  std::string_view uses;     ///< which of the cursor's values its parameters are
+  std::string_view columns;  ///< the cursor's types: s a string, i an integer
 };
-constexpr Order kOrders[] = {
-    {"number", "s.name, t.number_key, t.seq", "(s.name, t.number_key, t.seq) > (?, ?, ?)", "ssi"},
-    // The first condition alone is what the index finds the place by.
-    {"priority", "t.priority DESC, t.seq", "t.priority <= ?1 AND (t.priority < ?1 OR t.seq > ?2)",
-     "ii"},
-    {"age", "t.seq", "t.seq > ?", "i"}};
+constexpr Order kOrders[] = {{"number", "s.name, t.number_key, t.seq",
+                              "(s.name, t.number_key, t.seq) > (?, ?, ?)", "012", "ssi"},
+                             {"priority", "t.priority DESC, t.seq",
+                              "t.priority <= ? AND (t.priority < ? OR t.seq > ?)", "001", "ii"},
+                             {"age", "t.seq", "t.seq > ?", "0", "i"}};
+/// By number within one spec, with the same cursors.
+constexpr Order kNumberInSpec = {"number", "t.number_key, t.seq", "(t.number_key, t.seq) > (?, ?)",
+                                 "12", "ssi"};
 
-const Order& order_for(const std::string& sort) {
+const Order& order_for(const TaskQuery& query) {
+  if (query.sort == kNumberInSpec.name && !query.spec.empty()) return kNumberInSpec;
   for (const Order& order : kOrders) {
-    if (order.name == sort) return order;
+    if (order.name == query.sort) return order;
   }
   refuse("sort", "must be number, priority or age");
 }
@@ -73,7 +78,10 @@ Json::Array read_cursor(const Order& order, const std::string& cursor) {
   const auto text = base64_decode(cursor);
   const Json::Array values = Json::try_parse(text.value_or("")).value_or(Json()).items();
   if (!is_cursor_of(order, values)) refuse("cursor", "is not one that this query gave");
-  return Json::Array(values.begin() + 1, values.end());
+  Json::Array used;
+  for (const char place : order.uses)
+    used.push_back(values[static_cast<std::size_t>(place - '0') + 1]);
+  return used;
 }
 
 /// `%` and `_` in what people search for mean themselves.
@@ -187,7 +195,7 @@ std::int64_t spec_id_of(db::Database& database, const std::string& spec) {
 }  // namespace
 
 TaskPage query_tasks(db::Database& database, const TaskQuery& query) {
-  const Order& order = order_for(query.sort);
+  const Order& order = order_for(query);
   Where where = conditions_of(query);
   if (!query.cursor.empty()) where.add(order.after, read_cursor(order, query.cursor));
   // Not cached: there are as many texts as there are combinations of filters.

@@ -67,7 +67,7 @@ TEST(AttemptPolicy, RetryAtIsALowerBoundWithinTheLongestWait) {
 
 TEST(AttemptPolicy, QuotaIsNeverUsedUpAndFinalWithoutATime) {
   EXPECT_EQ(wait(FailureClass::kQuota, 1000, Json(1), kNow + 90s), Wait{90s});
-  EXPECT_EQ(wait(FailureClass::kQuota, 1, Json(), kNow - 1s), Wait{0ms});
+  EXPECT_EQ(wait(FailureClass::kQuota, 1, Json(), kNow - 1s), Wait{1s});
   EXPECT_EQ(wait(FailureClass::kQuota, 1), Wait{});
 }
 

@@ -47,10 +47,35 @@ TEST(Touches, TwoStarsAreAnyNumberOfSegments) {
 }
 
 TEST(Touches, AnyOfTheOneWithAnyOfTheOther) {
-  EXPECT_TRUE(touches_overlap({"docs", "src/a.cpp"}, {"lib", "src/*"}));
-  EXPECT_FALSE(touches_overlap({"docs"}, {"lib", "src"}));
-  EXPECT_FALSE(touches_overlap({}, {"src"}));
-  EXPECT_FALSE(touches_overlap({"src"}, {}));
+  const auto overlap = [](const std::vector<std::string>& one,
+                          const std::vector<std::string>& other) {
+    TouchesBudget budget;
+    return touches_overlap(one, other, budget);
+  };
+  EXPECT_TRUE(overlap({"docs", "src/a.cpp"}, {"lib", "src/*"}));
+  EXPECT_FALSE(overlap({"docs"}, {"lib", "src"}));
+  EXPECT_FALSE(overlap({}, {"src"}));
+  EXPECT_FALSE(overlap({"src"}, {}));
+}
+
+TEST(Touches, MoreWorkThanTheBudgetThenTheyCountAsOverlapping) {
+  const auto globs = [](const std::string& end) {
+    std::string folders;
+    for (int i = 0; i < 500; ++i) folders += "**/*a*b*/";
+    return std::vector<std::string>(1000, folders + end);
+  };
+  TouchesBudget budget;
+  EXPECT_TRUE(touches_overlap(globs("x.c"), globs("y.c"), budget));
+  EXPECT_LE(budget.left, 0);
+  // Files that are named cost next to nothing.
+  std::vector<std::string> one;
+  std::vector<std::string> other;
+  for (int i = 0; i < 1000; ++i) {
+    one.push_back("src/a" + std::to_string(i) + ".c");
+    other.push_back("src/b" + std::to_string(i) + ".c");
+  }
+  TouchesBudget of_files;
+  EXPECT_FALSE(touches_overlap(one, other, of_files));
 }
 
 /// The plainest matcher of one path: by recursion, over whole globs with folders written out.
