@@ -33,8 +33,8 @@ int max_attempts(const Json& fields, FailureClass failure_class);
 /// `used`: attempts that ended by this class since the last retry, this one included; `retry_at`:
 /// what the failure says, a lower bound, at most limits::kParkTimeMax from `now`. The wait doubles
 /// with each attempt, from 5 s (infrastructure, tests, agent) or 30 s (conflict) up to 5 min. A
-/// quota failure waits for its retry_at, or when that is past for 1 s, doubled likewise; without one
-/// it is final, since nobody knows what for.
+/// quota failure waits for its retry_at, or when that is past for 1 s, doubled likewise; without
+/// one it is final, since nobody knows what for.
 std::optional<std::chrono::milliseconds> wait_before_retry(const Json& fields,
                                                            FailureClass failure_class, int used,
                                                            std::optional<SystemTime> retry_at,

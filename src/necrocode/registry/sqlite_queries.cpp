@@ -78,10 +78,7 @@ Json::Array read_cursor(const Order& order, const std::string& cursor) {
   const auto text = base64_decode(cursor);
   const Json::Array values = Json::try_parse(text.value_or("")).value_or(Json()).items();
   if (!is_cursor_of(order, values)) refuse("cursor", "is not one that this query gave");
-  Json::Array used;
-  for (const char place : order.uses)
-    used.push_back(values[static_cast<std::size_t>(place - '0') + 1]);
-  return used;
+  return Json::Array(values.begin() + 1, values.end());
 }
 
 /// `%` and `_` in what people search for mean themselves.
@@ -132,6 +129,19 @@ std::string cursor_after(const Order& order, const TaskRow& row) {
   }
   cursor.push_back(row.seq);
   return base64_encode(cursor.dump());
+}
+
+/// Adds the condition that the cursor stands for; false when nothing comes after it.
+bool go_on_after(const TaskQuery& query, const Order& order, Where& where) {
+  const Json::Array values = read_cursor(order, query.cursor);
+  if (&order == &kNumberInSpec) {  // one of all specs' pages stands before or after this spec
+    const std::string spec = values.front().string_or("");
+    if (spec != query.spec) return spec < query.spec;
+  }
+  Json::Array used;
+  for (const char place : order.uses) used.push_back(values[static_cast<std::size_t>(place - '0')]);
+  where.add(order.after, std::move(used));
+  return true;
 }
 
 /// Ends a page in time: after its items, or before one that would make it too large to be read.
@@ -197,7 +207,7 @@ std::int64_t spec_id_of(db::Database& database, const std::string& spec) {
 TaskPage query_tasks(db::Database& database, const TaskQuery& query) {
   const Order& order = order_for(query);
   Where where = conditions_of(query);
-  if (!query.cursor.empty()) where.add(order.after, read_cursor(order, query.cursor));
+  if (!query.cursor.empty() && !go_on_after(query, order, where)) return {};
   // Not cached: there are as many texts as there are combinations of filters.
   db::Statement statement(database, select_tasks() + where.text() + " ORDER BY " + order.order_by +
                                         " LIMIT " + std::to_string(query.limit + 1));

@@ -75,7 +75,7 @@ TEST_F(MigrationTest, AttemptsMadeBeforeStillCount) {
 }
 
 TEST_F(MigrationTest, OldRegistryIsKeptBesideAndTheNewOneIsSound) {
-  { const OpenStore store(path_, clock_); }
+  std::make_unique<OpenStore>(path_, clock_).reset();
   const std::filesystem::path kept = path_.string() + ".v3-backup";
   EXPECT_EQ(db::verify_database(kept, {.schema_max = 3}).schema_version, 3);
   db::Database database(path_);
