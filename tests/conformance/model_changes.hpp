@@ -87,6 +87,8 @@ class ModelChanges final : public TaskChanges {
   bool is_met(const ModelTask& child, const ModelEdge& edge) const;
   /// A blocked or ready child one of whose parents has failed, where that cancels it: then true.
   bool cancel_if_doomed(ModelTask& child);
+  /// The same, and its children are not told yet.
+  bool doom(ModelTask& child);
   /// Sets the state; a task that becomes ready waits for its not_before from now on.
   void enter(ModelTask& task, TaskState state);
 

@@ -113,6 +113,12 @@ void ModelChanges::tell_children(const ModelTask& parent) {
 }
 
 bool ModelChanges::cancel_if_doomed(ModelTask& child) {
+  const bool doomed = doom(child);
+  if (doomed) tell_children(child);
+  return doomed;
+}
+
+bool ModelChanges::doom(ModelTask& child) {
   if (child.state != TaskState::kBlocked && child.state != TaskState::kReady) return false;
   std::vector<ModelEdge> edges = child.edges;
   std::sort(edges.begin(), edges.end(),
@@ -121,7 +127,9 @@ bool ModelChanges::cancel_if_doomed(ModelTask& child) {
     const ModelTask& parent = state_.tasks.at(edge.parent);
     if (edge.met || edge.policy != DependencyPolicy::kCancel || !ended_badly(parent.state))
       continue;
-    move(child, TaskState::kCancelled, "TaskCancelled", Json::object({{"after", parent.id}}));
+    enter(child, TaskState::kCancelled);
+    changed(child);
+    record(child, "TaskCancelled", Json::object({{"after", parent.id}}));
     return true;
   }
   return false;

@@ -17,8 +17,8 @@ struct ModelChanges::Submitting {
   };
   const Submission& submission;
   std::vector<Entry> entries{};
-  std::set<std::int64_t> unnamed{};  ///< to be removed
-  std::vector<std::int64_t> done{};  ///< by this submission
+  std::set<std::int64_t> unnamed{};   ///< to be removed
+  std::vector<std::int64_t> ended{};  ///< by this submission
   bool created = false;
   bool changed = false;
   bool unblock_on_changed = false;
@@ -53,8 +53,14 @@ bool ModelChanges::submit(const Submission& submission) {
   refuse_cycles(submitting);
   // First what is done, so that the others find it so whatever the order they come in.
   for (std::size_t i = 0; i < submission.tasks.size(); ++i) settle_done(submitting, i);
+  for (const auto& entry : submitting.entries) {
+    if (!entry.created && !entry.edges_changed) continue;
+    ModelTask& task = state_.tasks.at(entry.seq);
+    for (ModelEdge& edge : task.edges) edge.met = is_met(task, edge);
+  }
+  // Then the states, and what they mean for others once all of them are known.
   for (std::size_t i = 0; i < submission.tasks.size(); ++i) settle(submitting, i);
-  for (const std::int64_t seq : submitting.done) tell_children(state_.tasks.at(seq));
+  for (const std::int64_t seq : submitting.ended) tell_children(state_.tasks.at(seq));
   if (submitting.unblock_on_changed) {
     for (const auto& [seq, task] : state_.tasks) tell_if_merged(task);
   }
@@ -106,7 +112,7 @@ void ModelChanges::put_task(Submitting& submitting, std::size_t index) {
     }
     changed(*task);
     record(*task, "TaskUpdated", Json::object({{"fields", true}}));
-    if (merged) tell_if_merged(*task);
+    if (merged && task->state == TaskState::kDone) submitting.ended.push_back(task->seq);
     return;
   }
   submitting.changed = true;
@@ -226,7 +232,7 @@ void ModelChanges::settle_done(Submitting& submitting, std::size_t index) {
   ModelTask& task = state_.tasks.at(entry.seq);
   if (task.state == TaskState::kRunning || task.state == TaskState::kDone) return;
   submitting.changed = true;
-  submitting.done.push_back(task.seq);
+  submitting.ended.push_back(task.seq);
   enter(task, TaskState::kDone);
   changed(task);
   if (entry.created) {
@@ -240,9 +246,11 @@ void ModelChanges::settle(Submitting& submitting, std::size_t index) {
   const Submitting::Entry& entry = submitting.entries[index];
   if (!entry.created && !entry.edges_changed) return;
   ModelTask& task = state_.tasks.at(entry.seq);
-  for (ModelEdge& edge : task.edges) edge.met = is_met(task, edge);
   const int open = task.open_edges();
-  if (!entry.created && cancel_if_doomed(task)) return;
+  if (!entry.created && doom(task)) {
+    submitting.ended.push_back(task.seq);
+    return;
+  }
   if (entry.created && task.state != TaskState::kDone) {
     const TaskState state = open > 0 ? TaskState::kBlocked : TaskState::kReady;
     move(task, state, "TaskCreated", Json::object({{"state", to_string(state)}}));
@@ -253,7 +261,7 @@ void ModelChanges::settle(Submitting& submitting, std::size_t index) {
   } else if (!entry.created) {
     changed(task);
   }
-  cancel_if_doomed(task);
+  if (doom(task)) submitting.ended.push_back(task.seq);
 }
 
 }  // namespace necrocode::registry

@@ -226,7 +226,7 @@ void SqliteChange::update_task(Submitting& submitting, std::size_t index, TaskRo
     }
     save(row, row.state);
     record(row, "TaskUpdated", Json::object({{"fields", true}}));
-    if (merged) tell_merged(row);
+    if (merged && row.state == TaskState::kDone) submitting.ended.push_back(row);
   }
   const bool ends = task.done && row.state != TaskState::kDone && row.state != TaskState::kRunning;
   if (!ends) return;
