@@ -227,8 +227,17 @@ TEST_P(TaskStoreLeases, LivesUntilItEnds) {
   EXPECT_FALSE(lives(claimed.lease_token.value));
 }
 
-TEST_P(TaskStoreLeases, SurviveAnotherOpeningAndAreRenewedOnce) {
-  if (!GetParam().persistent) GTEST_SKIP() << "it forgets";
+/// Of stores that know after another opening what they knew.
+using ReopenedLeases = TaskStoreSuite;
+std::vector<StoreFactory> persistent_factories() {
+  std::vector<StoreFactory> factories = store_factories();
+  std::erase_if(factories, [](const StoreFactory& factory) { return !factory.persistent; });
+  return factories;
+}
+INSTANTIATE_TEST_SUITE_P(Stores, ReopenedLeases, testing::ValuesIn(persistent_factories()),
+                         name_of_factory);
+
+TEST_P(ReopenedLeases, SurviveAndAreRenewedOnce) {
   submit(submission("app", {task_spec("1"), task_spec("2")}));
   const ClaimedTask claimed = claim_one();
   clock.advance(seconds(50));

@@ -131,6 +131,10 @@ TEST_F(DatabaseBackup, ExistingFileIsOverwrittenOnlyWhenToldSo) {
 
 TEST_F(DatabaseBackup, DatabaseItselfAndWhatIsNoFileAreNoTarget) {
   EXPECT_THROW(backup_database(path, path, kind, true), ResourceConflictError);
+  for (const char* suffix : {"-wal", "-shm", "-journal", ".lock"}) {
+    EXPECT_THROW(backup_database(path, path.string() + suffix, kind, true), ResourceConflictError)
+        << suffix;
+  }
   fs::create_hard_link(path, folder.path() / "same");
   EXPECT_THROW(backup_database(path, folder.path() / "same", kind, true), ResourceConflictError);
   EXPECT_THROW(backup_database(path, folder.path(), kind, true), ResourceConflictError);

@@ -199,6 +199,9 @@ TEST_F(ServiceTest, WrongRequestsAreRefusedWithEveryDefect) {
   }
   EXPECT_EQ(call("GET", "/tasks/" + std::string(300, 'x')).status, 422);
   EXPECT_EQ(call("POST", "/tasks/1/explain").status, 405);
+  EXPECT_EQ(call("POST", "/tasks/claim", R"({"provider":"open ai"})").status, 422);
+  EXPECT_EQ(call("POST", "/providers/open%20ai/park", R"({"until":4102444800})").status, 422);
+  EXPECT_EQ(call("POST", "/tasks/1/artifacts", R"({"type":"log","uri":"a\u0001b"})").status, 422);
   const RawAnswer answer = call(
       "POST", "/tasksets",
       R"({"spec_name":"a b","tasks":[{"id":"1","priority":true},{"id":"1","title":7},{"id":"x:2"},{}]})");
