@@ -31,7 +31,7 @@ class RegistryFaults : public RegistryProcess {
     return text ? static_cast<int>(parse_uint(text).value()) : 3;
   }
   void SetUp() override {
-    if (!can_trace()) GTEST_SKIP() << "strace is missing, or may not trace here";
+    if (!can_trace()) GTEST_SKIP() << "nothing may be traced here";
   }
   /// A folder with a registry of ready tasks, in which nothing has failed yet.
   void begin_anew() {

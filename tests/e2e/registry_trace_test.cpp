@@ -90,7 +90,7 @@ class RegistryTrace : public RegistryProcess {
 };
 
 TEST_F(RegistryTrace, AcknowledgementThenWhatItSaysWasSyncedBefore) {
-  if (!can_trace()) GTEST_SKIP() << "strace is missing, or may not trace here";
+  if (!can_trace()) GTEST_SKIP() << "nothing may be traced here";
   serve_registry(tracer({"-e",
                          "trace=fsync,fdatasync,pwrite64,pwritev,write,sendmsg,sendto,writev,"
                          "recvmsg,recvfrom,read,readv"}));
