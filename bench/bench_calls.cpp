@@ -21,8 +21,8 @@
 #include <thread>
 #include <vector>
 
+#include "allocator.hpp"
 #include "necrocode/base/errors.hpp"
-#include "necrocode/base/memory.hpp"
 #include "necrocode/llm/client.hpp"
 #include "necrocode/net/service_caller.hpp"
 
@@ -166,7 +166,7 @@ long drive(const std::function<void()>& call, long calls, long threads) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  necrocode::keep_freed_memory();  // as the shipped binary does
+  necrocode::app::give_back_freed_memory();  // as the shipped binary does
   if (argc == 3 && std::string(argv[1]) == "cancel") {
     const std::size_t waiters = std::strtoul(argv[2], nullptr, 10);
     std::printf("{\"waiters\":%zu,\"slowest_ms\":%.3f}\n", waiters, slowest_wake(waiters));

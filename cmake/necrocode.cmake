@@ -44,6 +44,10 @@ find_package(Threads REQUIRED)
 find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)
+if(NOT NECROCODE_SANITIZER)  # these bring their own allocator
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc>=5.3)
+endif()
 
 # necrocode_library(NAME SOURCES file... [PUBLIC target...] [PRIVATE target...])
 # PUBLIC: only what the folder's own headers name.

@@ -5,9 +5,9 @@
 #include <csignal>
 #include <exception>
 
+#include "allocator.hpp"
 #include "commands.hpp"
 #include "necrocode/base/exit_code.hpp"
-#include "necrocode/base/memory.hpp"
 #include "necrocode/process/supervisor.hpp"
 #include "terminal.hpp"
 
@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
   if (!fill_standard_descriptors()) return static_cast<int>(necrocode::ExitCode::kInternal);
   if (const int code = necrocode::process::supervisor_main(argc, argv); code >= 0) return code;
   necrocode::process::protect_own_memory();
-  necrocode::keep_freed_memory();
+  necrocode::app::give_back_freed_memory();
   std::signal(SIGPIPE, SIG_IGN);
   try {
     return run_command(argc, argv);

@@ -6,7 +6,6 @@
 #include "necrocode/artifacts/service.hpp"
 #include "necrocode/base/disk.hpp"
 #include "necrocode/base/json_schema.hpp"
-#include "necrocode/base/memory.hpp"
 #include "necrocode/net/api.hpp"
 #include "necrocode/net/http_metrics.hpp"
 #include "necrocode/net/http_server.hpp"
@@ -19,8 +18,6 @@
 namespace necrocode::app {
 namespace {
 
-/// Read into memory and out of it: much of that is free afterwards.
-constexpr std::uint64_t kLargeRequest = limits::kMiB;
 constexpr const char* kPoolFolder = "pools";
 constexpr const char* kArtifactFolder = "artifacts";
 
@@ -123,7 +120,6 @@ ServiceHost::ServiceHost(const git::Git& git, ServiceHostOptions options)
   state_->server.on_access(
       [count = net::HttpMetrics(state_->metrics)](const net::AccessRecord& record) mutable {
         count(record);
-        if (record.bytes_in > kLargeRequest) give_back_freed_memory();
         log::debug(
             "request",
             {{"method", record.method},
