@@ -138,9 +138,15 @@ Json RandomSide::answer(const Command& command) {
 Json RandomSide::change(const Command& command,
                         const std::function<Json(TaskChanges&)>& operation) {
   const auto versions = versions_;
+  const auto leases = leases_;
+  const auto token_names = token_names_;
   Json told;
   try {
     store_->transact([&](TaskChanges& changes) {
+      // It may be the second run, after the first was undone.
+      versions_ = versions;
+      leases_ = leases;
+      token_names_ = token_names;
       told = operation(changes);
       if (arg(command, "undo")) throw Undone();
     });

@@ -90,6 +90,20 @@ TEST_P(TaskStoreAttempts, QuotaWhoseTimeIsPastWaitsLongerEachTime) {
   }
 }
 
+TEST_P(TaskStoreAttempts, AWaitThatBeganLaterIsNotEndedByAnEarlierOneForTheSameTime) {
+  submit(submission("app", {task_spec("1")}));
+  const SystemTime then = clock.system_now() + 60s;
+  fail(claim_one(), "quota", then);
+  cancel("app:1", "");
+  retry("app:1");
+  clock.step_system(-60s);
+  EXPECT_EQ(fail(claim_one(), "quota", then).not_before, then);
+  advance(60s);
+  EXPECT_TRUE(task("app:1").not_before.has_value());
+  advance(60s);
+  EXPECT_FALSE(task("app:1").not_before.has_value());
+}
+
 TEST_P(TaskStoreAttempts, RetryGivesNewAttempts) {
   submit(submission("app", {task_spec("1", {}, attempts_of(2))}));
   fail(claim_one(), "tests");

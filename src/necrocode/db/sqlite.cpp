@@ -41,7 +41,12 @@ struct Statement::State {
   sqlite3* handle = nullptr;
   sqlite3_stmt* statement = nullptr;
   int next_parameter = 1;
+  bool used = false;  ///< since the last reset
 
+  int parameter() {
+    used = true;
+    return next_parameter++;
+  }
   void check(int code, std::string_view what) {
     if (code != SQLITE_OK) fail(handle, code, what);
   }
@@ -71,33 +76,34 @@ Statement::~Statement() {
 
 Statement& Statement::bind(std::string_view text) {
   // A null pointer would bind NULL.
-  state_->check(sqlite3_bind_text64(state_->statement, state_->next_parameter++,
+  state_->check(sqlite3_bind_text64(state_->statement, state_->parameter(),
                                     text.data() ? text.data() : "", text.size(), SQLITE_TRANSIENT,
                                     SQLITE_UTF8),
                 "bind");
   return *this;
 }
 Statement& Statement::bind(std::int64_t number) {
-  state_->check(sqlite3_bind_int64(state_->statement, state_->next_parameter++, number), "bind");
+  state_->check(sqlite3_bind_int64(state_->statement, state_->parameter(), number), "bind");
   return *this;
 }
 Statement& Statement::bind(double number) {
-  state_->check(sqlite3_bind_double(state_->statement, state_->next_parameter++, number), "bind");
+  state_->check(sqlite3_bind_double(state_->statement, state_->parameter(), number), "bind");
   return *this;
 }
 Statement& Statement::bind(std::nullopt_t) {
-  state_->check(sqlite3_bind_null(state_->statement, state_->next_parameter++), "bind");
+  state_->check(sqlite3_bind_null(state_->statement, state_->parameter()), "bind");
   return *this;
 }
 Statement& Statement::bind_blob(std::string_view bytes) {
   state_->check(
-      sqlite3_bind_blob64(state_->statement, state_->next_parameter++,
+      sqlite3_bind_blob64(state_->statement, state_->parameter(),
                           bytes.data() ? bytes.data() : "", bytes.size(), SQLITE_TRANSIENT),
       "bind");
   return *this;
 }
 
 bool Statement::step() {
+  state_->used = true;
   const int code = sqlite3_step(state_->statement);
   if (code == SQLITE_ROW) return true;
   if (code != SQLITE_DONE) {
@@ -119,6 +125,8 @@ void Statement::run() {
 }
 
 void Statement::reset() {
+  if (!state_->used) return;
+  state_->used = false;
   sqlite3_reset(state_->statement);
   sqlite3_clear_bindings(state_->statement);
   state_->next_parameter = 1;
@@ -228,6 +236,9 @@ std::int64_t Database::last_insert_id() const {
 }
 std::int64_t Database::changes() const {
   return sqlite3_changes64(state_->handle);
+}
+std::int64_t Database::total_changes() const {
+  return sqlite3_total_changes64(state_->handle);
 }
 
 void Database::migrate(const std::vector<std::string_view>& migrations,

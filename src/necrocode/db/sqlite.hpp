@@ -92,6 +92,8 @@ class Database {
   void checkpoint();
   std::int64_t last_insert_id() const;
   std::int64_t changes() const;
+  /// Rows changed by this connection since it was opened, undone ones too.
+  std::int64_t total_changes() const;
 
   /// Brings the schema to migrations.size() (PRAGMA user_version), each step in a transaction of
   /// its own. A newer schema than known throws DatabaseError naming both versions; nothing is

@@ -70,7 +70,7 @@ Response answer_once(const Request& request, const Transact& transact,
   const auto key = read_idempotency_key(request);
   std::optional<Response> answer;
   const auto once = [&](IdempotencyStore& store) {
-    if (key) answer = find_kept(store, *key);
+    answer = key ? find_kept(store, *key) : std::nullopt;  // it may be a second run
     if (answer) return;
     answer = make();
     if (key) keep(store, *key, *answer);
@@ -103,7 +103,7 @@ struct Answering : std::enable_shared_from_this<Answering> {
   }
 
   void work(IdempotencyStore& store) {
-    if (key) answer = find_kept(store, *key);
+    answer = key ? find_kept(store, *key) : std::nullopt;  // it may be a second run
     if (answer) return;
     answer = make(request);
     if (key) keep(store, *key, *answer);

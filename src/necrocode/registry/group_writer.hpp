@@ -14,7 +14,9 @@ class GroupWriter {
  public:
   /// What belongs to a commit as a whole, on the writer's thread.
   struct Hooks {
-    std::function<void()> begun;      ///< before the first change
+    std::function<void()> begun;      ///< before the first change, each time they are run
+    std::function<void()> saved;      ///< before a change that may be undone for itself
+    std::function<void()> undone;     ///< after that
     std::function<void()> ending;     ///< after the last; may change more, and throw
     std::function<void()> committed;  ///< after the sync, before any `done`; must not throw
   };
@@ -25,9 +27,10 @@ class GroupWriter {
   GroupWriter(const GroupWriter&) = delete;
   GroupWriter& operator=(const GroupWriter&) = delete;
 
-  /// Runs `change` on the writer's thread within a savepoint, and calls `done` there after the
-  /// sync, once, with nothing or with what was thrown; neither may call the writer's run(), and
-  /// `done` must not throw. What `change` throws undoes it alone. A full disk is the DatabaseError
+  /// Runs `change` on the writer's thread, and calls `done` there after the sync, once, with nothing
+  /// or with what was thrown; neither may call the writer's run(), and `done` must not throw. What
+  /// `change` throws undoes it alone. It may be run twice, and all that it did the first time is
+  /// undone then: so it leaves nothing that its second run trips over. A full disk is the DatabaseError
   /// of every change of that commit and leaves the writer usable; any other failure of the database
   /// ends it: all later calls get a StorageError. The callers bound how many wait.
   void run_later(std::function<void()> change, std::function<void(std::exception_ptr)> done);

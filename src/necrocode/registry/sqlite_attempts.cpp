@@ -103,9 +103,13 @@ void SqliteChange::keep_usage(const TaskRow& row, const Json& metadata) {
       .bind(row.seq)
       .bind(row.epoch)
       .run();
-  Unsettled& unsettled = unsettled_[row.spec_id];
-  unsettled.spent_usd_micros += usd_micros;
-  unsettled.spent_tokens += tokens;
+  SpecInCommit& spec = specs_[row.spec_id];
+  spec.spent_usd_micros += usd_micros;
+  spec.spent_tokens += tokens;
+  spec.lanes_stale = true;
+  if (!spec.numbers) return;
+  spec.numbers->spent_usd_micros += usd_micros;
+  spec.numbers->spent_tokens += tokens;
 }
 
 /// Where the attempt works, which its runner knows only after the claim.
@@ -153,7 +157,7 @@ void SqliteChange::release_held(const TaskRow& row) {
       database_.prepare("UPDATE tasks SET hold = 0 WHERE hold = ? AND hold > 0 RETURNING spec_id");
   release.bind(row.seq);
   while (release.step()) {
-    unsettled_[release.integer(0)];
+    specs_[release.integer(0)].lanes_stale = true;
     effects_.news.became_claimable = true;
   }
 }
@@ -189,7 +193,7 @@ void SqliteChange::end_wait(const Effects::TaskWait& wait) {
   if (row.hold != kWaiting || row.not_before_ms != wait.not_before_ms) return;
   row.hold = 0;
   save(row, row.state);
-  unsettled_[row.spec_id];
+  specs_[row.spec_id].lanes_stale = true;
   effects_.news.became_claimable = true;
 }
 

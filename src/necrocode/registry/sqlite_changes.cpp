@@ -69,13 +69,13 @@ std::string event_for(TaskState state) {
 }
 
 SqliteChange::SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options,
-                           UnsettledSpecs unsettled)
+                           SpecsInCommit& specs)
     : database_(database),
       now_(now),
       now_ms_(to_unix_ms(now)),
       options_(options),
       answers_(database, now),
-      unsettled_(std::move(unsettled)) {}
+      specs_(specs) {}
 
 void SqliteChange::require_lease(const TaskRow& row, const LeaseToken& token) const {
   if (row.lease_token == token.value) return;
@@ -157,7 +157,10 @@ void SqliteChange::save(TaskRow& row, TaskState previous) {
 }
 
 void SqliteChange::count(std::int64_t spec_id, TaskState state, int change) {
-  unsettled_[spec_id].counts[static_cast<std::size_t>(state)] += change;
+  SpecInCommit& spec = specs_[spec_id];
+  spec.counts[static_cast<std::size_t>(state)] += change;
+  spec.lanes_stale = true;
+  if (spec.numbers && state == TaskState::kRunning) spec.numbers->running += change;
 }
 
 bool SqliteChange::merge_metadata(TaskRow& row, const Json& metadata) const {
@@ -432,7 +435,7 @@ Task SqliteChange::patch(const std::string& task_id, const TaskPatch& patch) {
         .bind(row.priority)
         .bind(row.seq)
         .run();
-    unsettled_[row.spec_id];
+    specs_[row.spec_id].lanes_stale = true;
   }
   save(row, row.state);
   record(row, "TaskUpdated", Json::object({{"fields", fields_changed}}));

@@ -45,17 +45,30 @@ struct Effects {
 
 class SqliteChange final : public TaskChanges {
  public:
-  /// What tasks have changed that the numbers and lanes of their spec do not show yet.
-  struct Unsettled {
-    std::array<int, kTaskStates.size()> counts{};
+  /// Of a taskset's numbers what decides whether more of its tasks may run.
+  struct Numbers {
+    std::int64_t running = 0;
+    std::int64_t max_running = 0;  ///< 0: no limit; so each of these
+    std::int64_t spent_usd_micros = 0;
+    std::int64_t budget_usd_micros = 0;
+    std::int64_t spent_tokens = 0;
+    std::int64_t budget_tokens = 0;
+    bool is_full() const;
+  };
+  /// What a commit knows of a taskset. Its numbers are written once, at the end; until then the
+  /// table says what was before it.
+  struct SpecInCommit {
+    std::array<int, kTaskStates.size()> counts{};  ///< not yet in the table, as what was spent
     std::int64_t spent_usd_micros = 0;
     std::int64_t spent_tokens = 0;
+    bool lanes_stale = false;          ///< they do not show yet what its tasks are
+    std::optional<Numbers> numbers{};  ///< with what is not yet in the table; nothing: not asked for
   };
-  using UnsettledSpecs = std::map<std::int64_t, Unsettled>;  ///< by spec_id
+  using SpecsInCommit = std::map<std::int64_t, SpecInCommit>;  ///< by spec_id
 
-  /// `unsettled`: left by the changes before it in the same commit.
+  /// `specs`: shared by the changes of one commit.
   SqliteChange(db::Database& database, SystemTime now, const StoreOptions& options,
-               UnsettledSpecs unsettled);
+               SpecsInCommit& specs);
 
   bool submit(const Submission& submission) override;
   Task set_status(const std::string& task_id, const StatusChange& change) override;
@@ -81,10 +94,8 @@ class SqliteChange final : public TaskChanges {
   void end_wait(const Effects::ProviderWait& wait);
   bool purge(const Retention& retention);
 
-  /// Brings the numbers and lanes of tasksets up to date with their tasks: before a claim, and by
-  /// whoever ends the commit.
-  void settle();
-  const UnsettledSpecs& unsettled() const { return unsettled_; }
+  /// Brings the numbers and lanes of all tasksets up to date with their tasks. No change after it.
+  void end_commit();
   Effects& effects() { return effects_; }
 
  private:
@@ -169,6 +180,11 @@ class SqliteChange final : public TaskChanges {
   std::vector<ClaimedTask> claim(const ClaimRequest& request);
   ClaimOutcome claim_or_refuse(const ClaimRequest& request);
   void give_back(const LeaseRef& lease);
+  /// Brings the lanes up to date with their tasks: before a claim.
+  void settle_lanes();
+  void write_lanes(std::int64_t spec_id, SpecInCommit& spec);
+  /// Into the table, and asks for them. Nothing: the taskset has been removed.
+  const Numbers* write_numbers(std::int64_t spec_id, SpecInCommit& spec);
   std::optional<TaskRow> next_claimable(const ClaimRequest& request);
   std::optional<TaskRow> named_claimable(const ClaimRequest& request);
   std::optional<LaneHead> best_lane(const ClaimRequest& request);
@@ -223,7 +239,7 @@ class SqliteChange final : public TaskChanges {
   std::int64_t now_ms_;
   const StoreOptions& options_;
   SqliteAnswers answers_;
-  UnsettledSpecs unsettled_;
+  SpecsInCommit& specs_;
   std::optional<std::vector<Provider>> providers_;
   Effects effects_;
 };

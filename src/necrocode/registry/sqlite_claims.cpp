@@ -17,33 +17,60 @@ bool same_filter(const ClaimRequest& a, const ClaimRequest& b) {
 
 }  // namespace
 
-void SqliteChange::settle() {
-  for (const auto& [spec_id, unsettled] : std::exchange(unsettled_, {})) {
-    db::Statement& update = database_.prepare(
-        "UPDATE taskset_numbers SET blocked = blocked + ?, ready = ready + ?, "
-        "running = running + ?, done = done + ?, failed = failed + ?, cancelled = cancelled + ?, "
-        "spent_usd_micros = spent_usd_micros + ?, spent_tokens = spent_tokens + ? "
-        "WHERE spec_id = ? RETURNING running, max_running > 0 AND running >= max_running OR "
-        "budget_usd_micros > 0 AND spent_usd_micros >= budget_usd_micros OR "
-        "budget_tokens > 0 AND spent_tokens >= budget_tokens, max_running > 0");
-    for (const int change : unsettled.counts) update.bind(change);
-    update.bind(unsettled.spent_usd_micros).bind(unsettled.spent_tokens).bind(spec_id);
-    if (!update.step()) continue;  // removed in the same change
-    const std::int64_t running = update.integer(0);
-    const bool full = update.integer(1) != 0;
-    const bool limited = update.integer(2) != 0;
-    update.reset();
-    database_
-        .prepare(
-            "UPDATE lanes SET share = ?1, (priority, head) = (SELECT priority, seq FROM tasks "
-            "INDEXED BY tasks_ready WHERE lane = lanes.lane AND state = 1 AND hold = 0 AND NOT ?2 "
-            "ORDER BY priority DESC, seq LIMIT 1) WHERE spec_id = ?3")
-        .bind(running)
-        .bind(full)
-        .bind(spec_id)
-        .run();
-    if (limited && !full) effects_.news.became_claimable = true;
+bool SqliteChange::Numbers::is_full() const {
+  const auto reached = [](std::int64_t limit, std::int64_t value) {
+    return limit > 0 && value >= limit;
+  };
+  return reached(max_running, running) || reached(budget_usd_micros, spent_usd_micros) ||
+         reached(budget_tokens, spent_tokens);
+}
+
+void SqliteChange::end_commit() {
+  settle_lanes();
+  for (auto& [spec_id, spec] : specs_) write_numbers(spec_id, spec);
+}
+
+void SqliteChange::settle_lanes() {
+  for (auto& [spec_id, spec] : specs_) {
+    if (spec.lanes_stale) write_lanes(spec_id, spec);
   }
+}
+
+void SqliteChange::write_lanes(std::int64_t spec_id, SpecInCommit& spec) {
+  spec.lanes_stale = false;
+  const Numbers* numbers = spec.numbers ? &*spec.numbers : write_numbers(spec_id, spec);
+  if (!numbers) return;
+  const bool full = numbers->is_full();
+  database_
+      .prepare(
+          "UPDATE lanes SET share = ?1, (priority, head) = (SELECT priority, seq FROM tasks "
+          "INDEXED BY tasks_ready WHERE lane = lanes.lane AND state = 1 AND hold = 0 AND NOT ?2 "
+          "ORDER BY priority DESC, seq LIMIT 1) WHERE spec_id = ?3")
+      .bind(numbers->running)
+      .bind(full)
+      .bind(spec_id)
+      .run();
+  if (numbers->max_running > 0 && !full) effects_.news.became_claimable = true;
+}
+
+const SqliteChange::Numbers* SqliteChange::write_numbers(std::int64_t spec_id, SpecInCommit& spec) {
+  const bool written = spec.numbers && spec.spent_usd_micros == 0 && spec.spent_tokens == 0 &&
+                       std::all_of(spec.counts.begin(), spec.counts.end(),
+                                   [](int change) { return change == 0; });
+  if (written) return &*spec.numbers;
+  db::Statement& update = database_.prepare(
+      "UPDATE taskset_numbers SET blocked = blocked + ?, ready = ready + ?, "
+      "running = running + ?, done = done + ?, failed = failed + ?, cancelled = cancelled + ?, "
+      "spent_usd_micros = spent_usd_micros + ?, spent_tokens = spent_tokens + ? "
+      "WHERE spec_id = ? RETURNING running, max_running, spent_usd_micros, budget_usd_micros, "
+      "spent_tokens, budget_tokens");
+  for (int& change : spec.counts) update.bind(std::exchange(change, 0));
+  update.bind(std::exchange(spec.spent_usd_micros, 0)).bind(std::exchange(spec.spent_tokens, 0));
+  if (!update.bind(spec_id).step()) return nullptr;
+  spec.numbers = {update.integer(0), update.integer(1), update.integer(2),
+                  update.integer(3), update.integer(4), update.integer(5)};
+  update.reset();
+  return &*spec.numbers;
 }
 
 std::int64_t SqliteChange::lane_of(std::int64_t spec_id, const std::string& skill,
@@ -107,7 +134,7 @@ std::vector<ClaimedTask> SqliteChange::claim(const ClaimRequest& request) {
 /// Each turn gives a task or takes one out of its lane, so this ends.
 std::optional<TaskRow> SqliteChange::next_claimable(const ClaimRequest& request) {
   while (true) {
-    settle();
+    settle_lanes();
     const std::optional<LaneHead> best = best_lane(request);
     if (!best) return std::nullopt;
     TaskRow row = load_row(database_, best->seq);
@@ -118,7 +145,6 @@ std::optional<TaskRow> SqliteChange::next_claimable(const ClaimRequest& request)
 std::optional<TaskRow> SqliteChange::named_claimable(const ClaimRequest& request) {
   TaskRow row = load_row(database_, *request.task_id);
   if (row.state != TaskState::kReady || row.hold != 0) return std::nullopt;
-  settle();
   if (spec_is_full(row.spec_id) || skill_is_full(row.skill)) return std::nullopt;
   if (!provider_allows(row.provider.empty() ? request.provider : row.provider)) return std::nullopt;
   if (hold_for_touches(row)) return std::nullopt;
@@ -207,21 +233,16 @@ bool SqliteChange::skill_is_full(const std::string& skill) {
 }
 
 bool SqliteChange::spec_is_full(std::int64_t spec_id) {
-  db::Statement& query = database_.prepare(
-      "SELECT 1 FROM taskset_numbers WHERE spec_id = ? AND ("
-      "max_running > 0 AND running >= max_running OR "
-      "budget_usd_micros > 0 AND spent_usd_micros >= budget_usd_micros OR "
-      "budget_tokens > 0 AND spent_tokens >= budget_tokens)");
-  const bool full = query.bind(spec_id).step();
-  query.reset();
-  return full;
+  SpecInCommit& spec = specs_[spec_id];
+  const Numbers* numbers = spec.numbers ? &*spec.numbers : write_numbers(spec_id, spec);
+  return !numbers || numbers->is_full();
 }
 
 bool SqliteChange::hold_for_touches(const TaskRow& row) {
   const std::optional<std::int64_t> holder = running_that_touches(database_, row);
   if (!holder) return false;
   database_.prepare("UPDATE tasks SET hold = ? WHERE seq = ?").bind(*holder).bind(row.seq).run();
-  unsettled_[row.spec_id];
+  specs_[row.spec_id].lanes_stale = true;
   return true;
 }
 

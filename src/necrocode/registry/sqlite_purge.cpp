@@ -51,7 +51,7 @@ bool SqliteChange::purge_tasksets(std::int64_t before_ms) {
     if (room == 0) continue;
     database_.prepare("DELETE FROM events WHERE spec_id = ?").bind(spec_id).run();
     database_.prepare("DELETE FROM tasksets WHERE spec_id = ?").bind(spec_id).run();
-    unsettled_.erase(spec_id);
+    specs_.erase(spec_id);
   }
   return room == 0 || static_cast<std::int64_t>(specs.size()) == kTasksetsAtOnce;
 }

@@ -3,140 +3,18 @@
 #include <algorithm>
 #include <mutex>
 #include <semaphore>
-#include <set>
-#include <unordered_map>
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/db/backup.hpp"
 #include "necrocode/db/lock.hpp"
+#include "necrocode/registry/due_times.hpp"
 #include "necrocode/registry/group_writer.hpp"
 #include "necrocode/registry/sqlite_changes.hpp"
 #include "necrocode/registry/sqlite_queries.hpp"
 
 namespace necrocode::registry {
 namespace {
-
-/// What is due when, by the monotonic clock: the ends of leases and of waits. The database says
-/// what they are, this says when; so no step of the wall clock moves any of it.
-class DueTimes {
- public:
-  struct Lease {
-    std::int64_t seq = 0;
-    std::string task_id;
-    std::chrono::milliseconds duration{0};
-    bool cancel_requested = false;
-    SteadyTime ends{};
-  };
-  struct Due {
-    std::vector<LeaseRef> leases;
-    std::vector<Effects::TaskWait> tasks;
-    std::vector<Effects::ProviderWait> providers;
-    bool empty() const { return leases.empty() && tasks.empty() && providers.empty(); }
-  };
-
-  /// True when something is due before the time that plan() told.
-  bool apply(const Effects& effects, SteadyTime now) {
-    const std::lock_guard lock(mutex_);
-    for (const Effects::Lease& lease : effects.leases_started) {
-      put(lease.token, {lease.seq, lease.task_id, lease.duration}, now);
-    }
-    for (const std::string& token : effects.cancel_requested) {
-      if (const auto found = leases_.find(token); found != leases_.end()) {
-        found->second.cancel_requested = true;
-      }
-    }
-    for (const std::string& token : effects.leases_ended) remove(token);
-    for (const Effects::TaskWait& wait : effects.task_waits) {
-      tasks_.emplace(now + wait.duration, wait);
-    }
-    for (const Effects::ProviderWait& wait : effects.provider_waits) {
-      providers_.emplace(now + wait.duration, wait);
-    }
-    const SteadyTime next = earliest();
-    return next < std::exchange(planned_, std::min(planned_, next));
-  }
-
-  void add(const std::string& token, Lease lease, SteadyTime now) {
-    const std::lock_guard lock(mutex_);
-    put(token, std::move(lease), now);
-  }
-
-  /// The lease after its renewal; nothing when it has ended. `task_id` may be bare.
-  std::optional<Lease> renew(const std::string& token, const std::string& task_id, SteadyTime now) {
-    const std::lock_guard lock(mutex_);
-    const auto found = leases_.find(token);
-    if (found == leases_.end() || found->second.ends <= now) return std::nullopt;
-    const Lease lease = found->second;
-    if (lease.task_id != task_id && !lease.task_id.ends_with(":" + task_id)) return std::nullopt;
-    put(token, lease, now);
-    return lease;
-  }
-
-  Due due(SteadyTime now) const {
-    const std::lock_guard lock(mutex_);
-    Due all;
-    std::map<std::int64_t, LeaseRef> in_order;  // of the tasks' creation, whatever ends first
-    for (auto end = ends_.begin(); end != ends_.end() && end->first <= now; ++end) {
-      const Lease& lease = leases_.at(end->second);
-      in_order.emplace(lease.seq, LeaseRef{lease.task_id, LeaseToken{end->second}});
-    }
-    for (auto& [seq, lease] : in_order) all.leases.push_back(std::move(lease));
-    for (auto it = tasks_.begin(); it != tasks_.end() && it->first <= now; ++it) {
-      all.tasks.push_back(it->second);
-    }
-    for (auto it = providers_.begin(); it != providers_.end() && it->first <= now; ++it) {
-      all.providers.push_back(it->second);
-    }
-    return all;
-  }
-
-  /// Waits that are over, once that is on disk.
-  void remove_waits(SteadyTime until) {
-    const std::lock_guard lock(mutex_);
-    tasks_.erase(tasks_.begin(), tasks_.upper_bound(until));
-    providers_.erase(providers_.begin(), providers_.upper_bound(until));
-  }
-
-  /// When something is due next, which is what the caller acts on; nothing: never, as things are.
-  std::optional<SteadyTime> plan() {
-    const std::lock_guard lock(mutex_);
-    planned_ = earliest();
-    return planned_ == SteadyTime::max() ? std::nullopt : std::optional(planned_);
-  }
-
- private:
-  // Under the mutex.
-  SteadyTime earliest() const {
-    SteadyTime first = SteadyTime::max();
-    const auto offer = [&first](const auto& times) {
-      if (!times.empty()) first = std::min(first, times.begin()->first);
-    };
-    offer(ends_);
-    offer(tasks_);
-    offer(providers_);
-    return first;
-  }
-  void put(const std::string& token, Lease lease, SteadyTime now) {
-    remove(token);
-    lease.ends = now + lease.duration;
-    ends_.emplace(lease.ends, token);
-    leases_.insert_or_assign(token, std::move(lease));
-  }
-  void remove(const std::string& token) {
-    const auto found = leases_.find(token);
-    if (found == leases_.end()) return;
-    ends_.erase({found->second.ends, token});
-    leases_.erase(found);
-  }
-
-  mutable std::mutex mutex_;
-  std::unordered_map<std::string, Lease> leases_;      // by token
-  std::set<std::pair<SteadyTime, std::string>> ends_;  // of each of them
-  std::multimap<SteadyTime, Effects::TaskWait> tasks_;
-  std::multimap<SteadyTime, Effects::ProviderWait> providers_;
-  SteadyTime planned_ = SteadyTime::min();  // nobody waits for anything yet
-};
 
 /// Connections for reading, made when needed, one caller at a time each.
 class Readers {
@@ -200,10 +78,12 @@ struct SqliteTaskStore::State {
     renew_live_leases();
     take_up_waits();
     GroupWriter::Hooks hooks;
-    hooks.begun = [this] { unsettled.clear(); };
+    hooks.begun = [this] { specs.clear(); };
+    hooks.saved = [this] { saved_specs = specs; };
+    hooks.undone = [this] { specs = saved_specs; };
     hooks.ending = [this] {
       SqliteChange last = new_change();
-      last.settle();
+      last.end_commit();
       at_end = std::move(last.effects());
     };
     hooks.committed = [this] { apply(at_end); };
@@ -220,12 +100,13 @@ struct SqliteTaskStore::State {
   std::mutex listener_mutex;
   std::vector<std::function<void(const CommitNews&)>> listeners;
   // Of the commit under way, on the writer's thread.
-  SqliteChange::UnsettledSpecs unsettled;
+  SqliteChange::SpecsInCommit specs;
+  SqliteChange::SpecsInCommit saved_specs;
   Effects at_end;
   // Last: ends before what its changes use, and is there for them until then.
   std::unique_ptr<GroupWriter> writer;
 
-  SqliteChange new_change() { return {*database, clock.system_now(), options, unsettled}; }
+  SqliteChange new_change() { return {*database, clock.system_now(), options, specs}; }
 
   static std::unique_ptr<db::Database> migrated(const std::filesystem::path& path) {
     auto database = std::make_unique<db::Database>(path);
@@ -276,7 +157,6 @@ struct SqliteTaskStore::State {
         [this, whole, work = std::move(work)] {
           whole->emplace(new_change());
           work(**whole);
-          unsettled = (*whole)->unsettled();
         },
         [this, whole, done = std::move(done)](const std::exception_ptr& error) {
           if (!error) apply((*whole)->effects());

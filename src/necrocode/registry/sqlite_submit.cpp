@@ -71,7 +71,7 @@ bool SqliteChange::submit(const Submission& submission) {
   // have been removed, or wait for others now.
   for (const TaskRow& row : submitting.ended) tell_dependents(row);
   if (limits_changed) meet_done_parents(submitting.spec_id);
-  unsettled_[submitting.spec_id];
+  specs_[submitting.spec_id].lanes_stale = true;
   if (submitting.changed) {
     database_.prepare("UPDATE tasksets SET version = version + 1, updated_ms = ? WHERE spec_id = ?")
         .bind(now_ms_)
@@ -140,8 +140,10 @@ bool SqliteChange::put_limits(Submitting& submitting) {
       .bind(submitting.spec_id)
       .run();
   const bool changed = database_.changes() > 0;
-  // A waiting claim may find a task now.
-  if (changed) effects_.news.became_claimable = true;
+  if (changed) {
+    specs_[submitting.spec_id].numbers.reset();
+    effects_.news.became_claimable = true;  // a waiting claim may find a task now
+  }
   return changed;
 }
 

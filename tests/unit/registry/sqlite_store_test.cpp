@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <latch>
 
 #include "store_fixture.hpp"
 
@@ -27,6 +28,45 @@ TEST_F(StoreTest, LiveLeasesSurviveARestartAndAreRenewedOnce) {
   ASSERT_TRUE(told.answer.has_value());
   EXPECT_TRUE(told.answer->cancel_requested);
   EXPECT_EQ(complete(claimed).state, TaskState::kDone);
+  EXPECT_EQ(claim_one().task.id, "app:2");
+}
+
+TEST_F(StoreTest, OfAChangeThatFailsAfterItHasWrittenNothingStaysAndItsNeighboursAreMadeOnce) {
+  store->submit(submission("app", {task_spec("1"), task_spec("2"), task_spec("3")}));
+  std::latch all_asked(1);
+  std::latch all_answered(4);
+  std::vector<std::string> failures(4);
+  const auto ask = [&](std::size_t index, std::function<void(TaskChanges&)> work) {
+    store->transact_later(std::move(work), [&, index](const std::exception_ptr& error) {
+      try {
+        if (error) std::rethrow_exception(error);
+      } catch (const std::exception& thrown) {
+        failures[index] = thrown.what();
+      }
+      all_answered.count_down();
+    });
+  };
+  const auto start = [](TaskChanges& changes, const std::string& id) {
+    StatusChange change;
+    change.status = TaskState::kRunning;
+    changes.set_status(id, change);
+  };
+  // While the first one waits the others gather: they are one commit.
+  ask(0, [&](TaskChanges&) { all_asked.wait(); });
+  ask(1, [&](TaskChanges& changes) { start(changes, "app:1"); });
+  ask(2, [&](TaskChanges& changes) {
+    start(changes, "app:2");
+    throw std::runtime_error("after all");
+  });
+  ask(3, [&](TaskChanges& changes) { start(changes, "app:3"); });
+  all_asked.count_down();
+  all_answered.wait();
+  EXPECT_THAT(failures, testing::ElementsAre("", "", "after all", ""));
+  EXPECT_EQ(state("app:1"), TaskState::kRunning);
+  EXPECT_EQ(state("app:2"), TaskState::kReady);
+  EXPECT_EQ(state("app:3"), TaskState::kRunning);
+  EXPECT_THAT(event_types("app:3"), testing::ElementsAre("TaskCreated", "TaskStarted"));
+  EXPECT_EQ(store->counts()[TaskState::kRunning], 2);
   EXPECT_EQ(claim_one().task.id, "app:2");
 }
 
