@@ -428,10 +428,9 @@ void ModelChanges::purge(const Retention& retention) {
                 [&](const auto& entry) { return kept.count(entry.second.spec) == 0; });
   std::erase_if(state_.tasksets, [&](const auto& entry) { return kept.count(entry.first) == 0; });
   if (!retention.events) return;
-  const auto young = std::find_if(state_.events.begin(), state_.events.end(), [&](const auto& e) {
-    return !is_old(e.event.recorded_at, *retention.events);
+  std::erase_if(state_.events, [&](const ModelEvent& event) {
+    return is_old(event.event.recorded_at, *retention.events);
   });
-  state_.events.erase(state_.events.begin(), young);
 }
 
 }  // namespace necrocode::registry

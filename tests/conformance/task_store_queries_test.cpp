@@ -267,5 +267,22 @@ TEST_P(TaskStoreQueries, PurgeRemovesOldEventsAndTheirIdsNeverComeAgain) {
   EXPECT_EQ(state("app:1"), TaskState::kCancelled);  // history alone is gone
 }
 
+TEST_P(TaskStoreQueries, PurgeOfEventsGoesOnBehindThoseOfALaterTime) {
+  clock.step_system(2h);
+  submit(submission("app", {task_spec("1")}));
+  clock.step_system(-2h);
+  cancel("app:1", "");
+  clock.advance(60s);
+  Retention retention;
+  retention.events = 30s;
+  while (store->purge(retention)) {
+  }
+  EXPECT_THAT(event_types("app:1"), ElementsAre("TaskCreated"));
+  clock.advance(2h);
+  while (store->purge(retention)) {
+  }
+  EXPECT_THAT(event_types("app:1"), IsEmpty());
+}
+
 }  // namespace
 }  // namespace necrocode::registry

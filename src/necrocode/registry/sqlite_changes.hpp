@@ -232,6 +232,7 @@ class SqliteChange final : public TaskChanges {
   // Retention (sqlite_purge.cpp).
   bool purge_tasksets(std::int64_t before_ms);
   void purge_task(std::int64_t spec_id, std::int64_t seq);
+  std::int64_t purge_events_of(std::int64_t spec_id, std::int64_t max);
   bool purge_events(std::int64_t before_ms);
 
   db::Database& database_;

@@ -341,7 +341,9 @@ ClaimedTask SqliteChange::start_lease(TaskRow row, const ClaimRequest& request) 
 ClaimedTask SqliteChange::hold_lease(const TaskRow& row) {
   ClaimedTask claimed;
   claimed.task = to_task(database_, row);
-  claimed.task.base_commits = base_commits(database_, row.seq);
+  if (!claimed.task.dependencies.empty()) {
+    claimed.task.base_commits = base_commits(database_, row.seq);
+  }
   if (row.epoch > 1) {
     claimed.previous_attempts = load_attempts(database_, row.seq, AttemptsWanted::kToldToTheNext);
   }

@@ -48,8 +48,8 @@ bool SqliteChange::purge_tasksets(std::int64_t before_ms) {
     const std::vector<std::int64_t> tasks = integers(some);
     for (const std::int64_t seq : tasks) purge_task(spec_id, seq);
     room -= static_cast<std::int64_t>(tasks.size());
+    room -= purge_events_of(spec_id, room);
     if (room == 0) continue;
-    database_.prepare("DELETE FROM events WHERE spec_id = ?").bind(spec_id).run();
     database_.prepare("DELETE FROM tasksets WHERE spec_id = ?").bind(spec_id).run();
     specs_.erase(spec_id);
   }
@@ -72,21 +72,29 @@ void SqliteChange::purge_task(std::int64_t spec_id, std::int64_t seq) {
   count(spec_id, state, -1);
 }
 
+/// Those of tasks that were removed before; how many.
+std::int64_t SqliteChange::purge_events_of(std::int64_t spec_id, std::int64_t max) {
+  database_
+      .prepare(
+          "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE spec_id = ? "
+          "ORDER BY id LIMIT ?)")
+      .bind(spec_id)
+      .bind(max)
+      .run();
+  return database_.changes();
+}
+
+/// A clock that was set back leaves events of a later time before others: those stay, until it has
+/// come.
 bool SqliteChange::purge_events(std::int64_t before_ms) {
-  db::Statement& oldest =
-      database_.prepare("SELECT id, recorded_ms FROM events ORDER BY id LIMIT ?");
-  oldest.bind(kPurgedAtOnce);
-  std::int64_t last = 0;
-  std::int64_t old = 0;
-  while (oldest.step()) {
-    if (oldest.integer(1) >= before_ms) break;
-    last = oldest.integer(0);
-    ++old;
-  }
-  oldest.reset();
-  if (old == 0) return false;
-  database_.prepare("DELETE FROM events WHERE id <= ?").bind(last).run();
-  return old == kPurgedAtOnce;
+  database_
+      .prepare(
+          "DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT ?) "
+          "AND recorded_ms < ?")
+      .bind(kPurgedAtOnce)
+      .bind(before_ms)
+      .run();
+  return database_.changes() > 0;
 }
 
 }  // namespace necrocode::registry
