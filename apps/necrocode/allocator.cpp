@@ -6,8 +6,7 @@
 // Read by jemalloc before main(). Two arenas: what one thread allocates is mostly freed by another,
 // and each further arena keeps what its largest request took.
 // NOLINTNEXTLINE: the name and the type are jemalloc's
-const char* malloc_conf =
-    "narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0,max_background_threads:1";
+const char* malloc_conf = "narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0,max_background_threads:1";
 #endif
 
 namespace necrocode::app {

@@ -428,9 +428,13 @@ void ModelChanges::purge(const Retention& retention) {
                 [&](const auto& entry) { return kept.count(entry.second.spec) == 0; });
   std::erase_if(state_.tasksets, [&](const auto& entry) { return kept.count(entry.first) == 0; });
   if (!retention.events) return;
-  std::erase_if(state_.events, [&](const ModelEvent& event) {
-    return is_old(event.event.recorded_at, *retention.events);
+  const auto young = std::find_if(state_.events.begin(), state_.events.end(), [&](const auto& e) {
+    return !is_old(e.event.recorded_at, *retention.events) && e.event.recorded_at <= now_;
   });
+  state_.events.erase(
+      std::remove_if(state_.events.begin(), young,
+                     [&](const auto& e) { return is_old(e.event.recorded_at, *retention.events); }),
+      young);
 }
 
 }  // namespace necrocode::registry

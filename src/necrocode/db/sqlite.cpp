@@ -76,10 +76,10 @@ Statement::~Statement() {
 
 Statement& Statement::bind(std::string_view text) {
   // A null pointer would bind NULL.
-  state_->check(sqlite3_bind_text64(state_->statement, state_->parameter(),
-                                    text.data() ? text.data() : "", text.size(), SQLITE_TRANSIENT,
-                                    SQLITE_UTF8),
-                "bind");
+  state_->check(
+      sqlite3_bind_text64(state_->statement, state_->parameter(), text.data() ? text.data() : "",
+                          text.size(), SQLITE_TRANSIENT, SQLITE_UTF8),
+      "bind");
   return *this;
 }
 Statement& Statement::bind(std::int64_t number) {
@@ -96,8 +96,8 @@ Statement& Statement::bind(std::nullopt_t) {
 }
 Statement& Statement::bind_blob(std::string_view bytes) {
   state_->check(
-      sqlite3_bind_blob64(state_->statement, state_->parameter(),
-                          bytes.data() ? bytes.data() : "", bytes.size(), SQLITE_TRANSIENT),
+      sqlite3_bind_blob64(state_->statement, state_->parameter(), bytes.data() ? bytes.data() : "",
+                          bytes.size(), SQLITE_TRANSIENT),
       "bind");
   return *this;
 }

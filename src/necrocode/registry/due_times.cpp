@@ -49,8 +49,8 @@ DueTimes::Due DueTimes::due(SteadyTime now) const {
   });
   for (auto& [seq, lease] : in_order) all.leases.push_back(std::move(lease));
   tasks_.for_each_until(now, [&](auto, const auto& wait) { all.tasks.push_back(wait); });
-  providers_.for_each_until(
-      now, [&](const auto&, const auto& wait) { all.providers.push_back(wait); });
+  providers_.for_each_until(now,
+                            [&](const auto&, const auto& wait) { all.providers.push_back(wait); });
   return all;
 }
 

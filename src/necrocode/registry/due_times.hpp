@@ -1,5 +1,5 @@
-// DueTimes: when leases and waits end, by the monotonic clock. The database says what they are, this
-// says when; so no step of the wall clock moves any of it. Private to the SQLite store.
+// DueTimes: when leases and waits end, by the monotonic clock. The database says what they are,
+// this says when; so no step of the wall clock moves any of it. Private to the SQLite store.
 #pragma once
 
 #include <chrono>

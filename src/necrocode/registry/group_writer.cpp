@@ -40,6 +40,7 @@ struct GroupWriter::State {
   std::deque<Job> queue;
   bool stopping = false;
   bool failed = false;
+  bool begun = false;  ///< of the commit under way: its transaction stands
   std::thread thread;
 
   void work();
@@ -124,11 +125,14 @@ void GroupWriter::State::work() {
 
 /// Most changes that fail do so before they write anything, and a savepoint for each costs a tenth
 /// of all: so they are run without first, and once more, apart, when one of them has to be undone.
+/// A database that cannot be begun with has lost nothing: somebody may hold its lock.
 void GroupWriter::State::commit(std::vector<Job>& batch) {
   try {
-    if (!commit_all(batch)) commit_apart(batch);
+    const bool made = commit_all(batch);
+    if (!made && batch.size() == 1) return;  // there was nothing else to keep
+    if (!made) commit_apart(batch);
   } catch (const db::DatabaseError& error) {
-    if (!error.is_full()) {
+    if (begun && !error.is_full()) {
       const std::lock_guard lock(mutex);
       failed = true;
     }
@@ -140,7 +144,9 @@ void GroupWriter::State::commit(std::vector<Job>& batch) {
 
 /// False, and nothing has happened, when one would have to be undone.
 bool GroupWriter::State::commit_all(std::vector<Job>& batch) {
+  begun = false;
   db::Transaction transaction(database);
+  begun = true;
   if (hooks.begun) hooks.begun();
   for (Job& job : batch) {
     const std::int64_t before = database.total_changes();
@@ -152,7 +158,9 @@ bool GroupWriter::State::commit_all(std::vector<Job>& batch) {
 }
 
 void GroupWriter::State::commit_apart(std::vector<Job>& batch) {
+  begun = false;
   db::Transaction transaction(database);
+  begun = true;
   if (hooks.begun) hooks.begun();
   for (Job& job : batch) run_in_savepoint(job);
   end(transaction);
@@ -199,10 +207,9 @@ void GroupWriter::State::run_in_savepoint(Job& job) {
   database.prepare("RELEASE change").run();
 }
 
+/// Also those that had an error of their own: it may rest on a change that is undone now.
 void GroupWriter::State::fail_all(std::vector<Job>& batch, const std::exception_ptr& error) {
-  for (Job& job : batch) {
-    if (!job.error) job.error = error;
-  }
+  for (Job& job : batch) job.error = error;
 }
 
 }  // namespace necrocode::registry

@@ -27,12 +27,13 @@ class GroupWriter {
   GroupWriter(const GroupWriter&) = delete;
   GroupWriter& operator=(const GroupWriter&) = delete;
 
-  /// Runs `change` on the writer's thread, and calls `done` there after the sync, once, with nothing
-  /// or with what was thrown; neither may call the writer's run(), and `done` must not throw. What
-  /// `change` throws undoes it alone. It may be run twice, and all that it did the first time is
-  /// undone then: so it leaves nothing that its second run trips over. A full disk is the DatabaseError
-  /// of every change of that commit and leaves the writer usable; any other failure of the database
-  /// ends it: all later calls get a StorageError. The callers bound how many wait.
+  /// Runs `change` on the writer's thread, and calls `done` there after the sync, once, with
+  /// nothing or with what was thrown; neither may call the writer's run(), and `done` must not
+  /// throw. What `change` throws undoes it alone. It may be run twice, when what it did first has
+  /// been undone: so it leaves nothing that its second run trips over. A full disk is the
+  /// DatabaseError of every change of that commit and leaves the writer usable, as a database does
+  /// that another program has locked; any other failure of the database ends it: all later calls
+  /// get a StorageError. The callers bound how many wait.
   void run_later(std::function<void()> change, std::function<void(std::exception_ptr)> done);
   /// The same, waiting: throws what `change` throws.
   void run(std::function<void()> change);

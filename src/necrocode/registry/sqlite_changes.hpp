@@ -55,14 +55,14 @@ class SqliteChange final : public TaskChanges {
     std::int64_t budget_tokens = 0;
     bool is_full() const;
   };
-  /// What a commit knows of a taskset. Its numbers are written once, at the end; until then the
-  /// table says what was before it.
+  /// What a commit knows of a taskset. Its numbers are written when somebody first asks for them,
+  /// and at the end: in between the table may say neither the old nor the new.
   struct SpecInCommit {
     std::array<int, kTaskStates.size()> counts{};  ///< not yet in the table, as what was spent
     std::int64_t spent_usd_micros = 0;
     std::int64_t spent_tokens = 0;
     bool lanes_stale = false;          ///< they do not show yet what its tasks are
-    std::optional<Numbers> numbers{};  ///< with what is not yet in the table; nothing: not asked for
+    std::optional<Numbers> numbers{};  ///< with what is not yet in the table; once asked for
   };
   using SpecsInCommit = std::map<std::int64_t, SpecInCommit>;  ///< by spec_id
 
@@ -92,7 +92,9 @@ class SqliteChange final : public TaskChanges {
   void expire(const std::string& task_id, const std::string& token);
   void end_wait(const Effects::TaskWait& wait);
   void end_wait(const Effects::ProviderWait& wait);
-  bool purge(const Retention& retention);
+  /// True when more can be removed. `events_after`: how far the events have been looked through; 0
+  /// from the beginning.
+  bool purge(const Retention& retention, std::int64_t& events_after);
 
   /// Brings the numbers and lanes of all tasksets up to date with their tasks. No change after it.
   void end_commit();
@@ -233,7 +235,7 @@ class SqliteChange final : public TaskChanges {
   bool purge_tasksets(std::int64_t before_ms);
   void purge_task(std::int64_t spec_id, std::int64_t seq);
   std::int64_t purge_events_of(std::int64_t spec_id, std::int64_t max);
-  bool purge_events(std::int64_t before_ms);
+  bool purge_events(std::int64_t before_ms, std::int64_t& after);
 
   db::Database& database_;
   SystemTime now_;

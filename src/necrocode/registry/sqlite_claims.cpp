@@ -54,9 +54,9 @@ void SqliteChange::write_lanes(std::int64_t spec_id, SpecInCommit& spec) {
 }
 
 const SqliteChange::Numbers* SqliteChange::write_numbers(std::int64_t spec_id, SpecInCommit& spec) {
-  const bool written = spec.numbers && spec.spent_usd_micros == 0 && spec.spent_tokens == 0 &&
-                       std::all_of(spec.counts.begin(), spec.counts.end(),
-                                   [](int change) { return change == 0; });
+  const bool written =
+      spec.numbers && spec.spent_usd_micros == 0 && spec.spent_tokens == 0 &&
+      std::all_of(spec.counts.begin(), spec.counts.end(), [](int change) { return change == 0; });
   if (written) return &*spec.numbers;
   db::Statement& update = database_.prepare(
       "UPDATE taskset_numbers SET blocked = blocked + ?, ready = ready + ?, "
@@ -64,9 +64,12 @@ const SqliteChange::Numbers* SqliteChange::write_numbers(std::int64_t spec_id, S
       "spent_usd_micros = spent_usd_micros + ?, spent_tokens = spent_tokens + ? "
       "WHERE spec_id = ? RETURNING running, max_running, spent_usd_micros, budget_usd_micros, "
       "spent_tokens, budget_tokens");
-  for (int& change : spec.counts) update.bind(std::exchange(change, 0));
-  update.bind(std::exchange(spec.spent_usd_micros, 0)).bind(std::exchange(spec.spent_tokens, 0));
-  if (!update.bind(spec_id).step()) return nullptr;
+  for (const int change : spec.counts) update.bind(change);
+  update.bind(spec.spent_usd_micros).bind(spec.spent_tokens).bind(spec_id);
+  if (!update.step()) return nullptr;
+  spec.counts = {};
+  spec.spent_usd_micros = 0;
+  spec.spent_tokens = 0;
   spec.numbers = {update.integer(0), update.integer(1), update.integer(2),
                   update.integer(3), update.integer(4), update.integer(5)};
   update.reset();

@@ -1,6 +1,7 @@
 #include "necrocode/registry/sqlite_store.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <semaphore>
 
@@ -99,6 +100,7 @@ struct SqliteTaskStore::State {
   DueTimes due;
   std::mutex listener_mutex;
   std::vector<std::function<void(const CommitNews&)>> listeners;
+  std::atomic<std::int64_t> events_looked_through = 0;  ///< by the purge under way
   // Of the commit under way, on the writer's thread.
   SqliteChange::SpecsInCommit specs;
   SqliteChange::SpecsInCommit saved_specs;
@@ -249,7 +251,13 @@ std::optional<std::chrono::nanoseconds> SqliteTaskStore::do_due() {
 
 bool SqliteTaskStore::purge(const Retention& retention) {
   bool more = false;
-  state_->change([&](SqliteChange& change) { more = change.purge(retention); });
+  const std::int64_t from = state_->events_looked_through;
+  std::int64_t after = from;
+  state_->change([&](SqliteChange& change) {
+    after = from;
+    more = change.purge(retention, after);
+  });
+  state_->events_looked_through = after;
   return more;
 }
 

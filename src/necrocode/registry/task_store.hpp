@@ -234,9 +234,9 @@ class TaskStore {
   virtual ~TaskStore() = default;
 
   /// Runs `work` as one transaction, on a thread of the store's or the caller's; returns when it is
-  /// durable. What `work` throws undoes all of it and comes through. It must not call the store, nor
-  /// wait for anything. A store may have to undo it and run it again: it leaves nothing that its
-  /// second run trips over.
+  /// durable. What `work` throws undoes all of it and comes through. It must not call the store,
+  /// nor wait for anything. A store may have to undo it and run it again: it leaves nothing that
+  /// its second run trips over.
   virtual void transact(const std::function<void(TaskChanges&)>& work) = 0;
   /// The same without waiting: `done` is called once, on a thread of the store's, when the work is
   /// durable, or with what it threw. It must return soon and not call transact(). Many of these

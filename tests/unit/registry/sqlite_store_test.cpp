@@ -6,6 +6,7 @@
 #include <csignal>
 #include <latch>
 
+#include "necrocode/db/sqlite.hpp"
 #include "store_fixture.hpp"
 
 namespace necrocode::registry {
@@ -68,6 +69,35 @@ TEST_F(StoreTest, OfAChangeThatFailsAfterItHasWrittenNothingStaysAndItsNeighbour
   EXPECT_THAT(event_types("app:3"), testing::ElementsAre("TaskCreated", "TaskStarted"));
   EXPECT_EQ(store->counts()[TaskState::kRunning], 2);
   EXPECT_EQ(claim_one().task.id, "app:2");
+}
+
+TEST_F(StoreTest, PurgeOfATaskOfManyEventsIsManyTransactions) {
+  store->submit(submission("app", {task_spec("1")}));
+  store->transact([&](TaskChanges& changes) {
+    NewEvent event;
+    event.event_type = "Note";
+    event.timestamp = clock.system_now();
+    for (int i = 0; i < 3500; ++i) changes.add_event("app:1", event);
+  });
+  store->cancel("app:1", "");
+  clock.advance(std::chrono::hours(24));
+  Retention retention;
+  retention.tasksets = std::chrono::hours(1);
+  int transactions = 1;
+  while (store->purge(retention)) ++transactions;
+  EXPECT_GE(transactions, 4);
+  EXPECT_EQ(store->newest_event(), 0);
+  EXPECT_THROW(state("app:1"), NotFound);
+}
+
+TEST_F(StoreTest, ALockHeldByAnotherFailsTheChangesMeanwhileAndNoOthers) {
+  store->submit(submission("app", {task_spec("1")}));
+  {
+    db::Database other(folder.path() / "registry.db");
+    const db::Transaction held(other);
+    EXPECT_THROW(claim(), StorageError);  // after SQLite's time to wait, 5 s
+  }
+  EXPECT_EQ(claim_one().task.id, "app:1");
 }
 
 TEST_F(StoreTest, SecondProcessOnTheSameDatabaseIsRefused) {
