@@ -110,7 +110,8 @@ class ResourceConflictError : public RunnerError {
  public:
   using RunnerError::RunnerError;
 };
-/// A playbook is wrong, or one of its steps failed.
+/// A playbook is wrong, not there, or asks for what there is not. (A step that fails is a failed
+/// test.)
 class PlaybookExecutionError : public RunnerError {
  public:
   using RunnerError::RunnerError;

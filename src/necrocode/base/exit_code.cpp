@@ -27,7 +27,7 @@ ExitCode exit_code_for(const std::exception& error) {
     return dynamic_cast<const Type*>(&error) != nullptr;
   };
   if (is(static_cast<TaskContextValidationError*>(nullptr)) ||
-      is(static_cast<ConfigError*>(nullptr))) {
+      is(static_cast<ConfigError*>(nullptr)) || is(static_cast<PlaybookExecutionError*>(nullptr))) {
     return ExitCode::kUsage;
   }
   if (is(static_cast<SecurityError*>(nullptr))) return ExitCode::kSecurity;

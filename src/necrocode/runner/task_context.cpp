@@ -166,6 +166,7 @@ TaskContext read_task_context(const Json& json, const TaskDefaults& defaults) {
   for (const std::string& command : task.test_commands) {
     if (trim(command).empty()) fields.fail("test_commands", "must not hold an empty command");
   }
+  task.playbook_path = fields.string("playbook_path", limits::kPathBytes).value_or("");
   task.fail_fast = fields.boolean("fail_fast").value_or(true);
   task.timeout = std::chrono::seconds{
       fields.integer("timeout_seconds", 1, kSecondsMax).value_or(defaults.timeout.count())};

@@ -27,7 +27,8 @@ struct TaskContext {
   std::string base_branch;  ///< empty: the remote's HEAD
   std::vector<std::string> base_commits;  ///< what its dependencies pushed
   std::vector<std::string> test_commands;
-  bool fail_fast = true;  ///< the first failing test command ends the round
+  std::string playbook_path;  ///< used only from a trusted place (playbook_choice.hpp)
+  bool fail_fast = true;      ///< the first failing test command ends the round
   std::chrono::seconds timeout{1800};
   std::chrono::seconds test_timeout{600};
   std::vector<std::string> related_files;

@@ -1,0 +1,35 @@
+#include "necrocode/runner/transcript.hpp"
+
+#include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
+
+namespace necrocode::runner {
+namespace {
+
+constexpr std::size_t kTranscriptBytes = 16 * limits::kMiB;
+
+}  // namespace
+
+void Transcript::asked(std::string_view prompt) {
+  ++call_;
+  add("prompt", to_valid_utf8(masker_.mask(prompt)));
+}
+
+void Transcript::answered(const Json& answer) {
+  add("answer", answer);
+}
+
+void Transcript::failed(std::string_view reason) {
+  add("error", to_valid_utf8(masker_.mask(reason)));
+}
+
+void Transcript::add(std::string_view member, const Json& value) {
+  if (full_) return;
+  Json line = Json::object({{"call", call_}});
+  std::string text = masker_.mask(line.set(std::string(member), value).dump()) + "\n";
+  full_ = lines_.size() + text.size() > kTranscriptBytes;
+  if (full_) text = Json::object({{"call", call_}, {"left_out", true}}).dump() + "\n";
+  lines_ += text;
+}
+
+}  // namespace necrocode::runner
