@@ -17,8 +17,10 @@ struct RunArguments {
   std::string task_file;
   std::string repo;
   std::string executor = "llm";
+  std::string playbook;
   std::string out;
   bool dry_run = false;
+  bool plan = false;
   bool no_baseline = false;
   bool unsandboxed = false;
 };
@@ -134,10 +136,13 @@ void show_result(RunOutput& output, const runner::RunResult& result,
   if (result.push)
     print_line("branch    " + presentable(result.push->branch) + " at " + result.push->commit);
   if (result.tests) {
-    for (const auto& command : result.tests->commands)
-      print_line("test      " + presentable(command.command) + ": " + command.verdict());
+    for (const auto& command : result.tests->commands) {
+      const std::string again =
+          command.attempt > 1 ? " (attempt " + std::to_string(command.attempt) + ")" : "";
+      print_line("test      " + presentable(command.step) + ": " + command.verdict() + again);
+    }
   }
-  if (result.dry_run) return;
+  if (result.extent == runner::RunExtent::kPlan) return;
   print_line("model     " + std::to_string(result.model_calls) + " calls, " +
              std::to_string(result.usage.total_tokens) + " tokens, " +
              std::to_string(result.repairs) + " repairs");
@@ -160,7 +165,8 @@ void OneRun::set_options(const config::Config& config) {
   options_.max_repairs = config.max_repairs;
   options_.git_retries = config.git_retry_count;
   options_.baseline = !arguments_.no_baseline;
-  options_.dry_run = arguments_.dry_run;
+  if (arguments_.dry_run) options_.extent = runner::RunExtent::kWithoutPush;
+  if (arguments_.plan) options_.extent = runner::RunExtent::kPlan;
   options_.observer = [this](const runner::RunEvent& event) {
     show_event(output_, event, arguments_.common.json);
   };
@@ -209,6 +215,11 @@ runner::RunResult OneRun::execute(const CallContext& context) {
   }
   set_options(runtime.config());
   options_.spending = runtime.spending_limits();
+  options_.playbooks = runtime.playbooks();
+  if (!arguments_.playbook.empty()) {
+    options_.playbooks.file = arguments_.playbook;
+    runner::read_playbook_file(options_.playbooks.file);  // wrong: told before anything is begun
+  }
   RunnerParts parts(runtime, children, arguments_.unsandboxed);
   const runner::RunnerServices services = parts.services();
 
@@ -216,14 +227,14 @@ runner::RunResult OneRun::execute(const CallContext& context) {
   const auto known = find_task(services.registry, context);
   runner::TaskContext task =
       known ? agreed_context(file, *known, given) : runner::read_task_context(file, given);
-  if (!arguments_.dry_run) runtime.require_model_key();
+  if (options_.extent != runner::RunExtent::kPlan) runtime.require_model_key();
   if (options_.run_dir.empty()) {
     options_.run_dir = options_.data_dir / "runs" /
                        (std::string(task.task_id.spec()) + "-" +
                         std::string(task.task_id.number()) + "-" + random_hex(4));
   }
   std::optional<registry::ClaimedTask> claimed;
-  if (known && !arguments_.dry_run) {
+  if (known && options_.extent == runner::RunExtent::kWhole) {
     claimed = claim(*services.registry, *known, context);
     try {
       // It may have changed since we looked.
@@ -290,12 +301,16 @@ void declare_run(Cli& cli) {
               "repository to work on, instead of the file's repo_url; that of a task in the "
               "registry stays")
       .option("--executor", arguments.executor, "how the change is made: llm")
+      .option("--playbook", arguments.playbook,
+              "YAML file with the steps that prove the change, whatever the task names")
       .option(
           "--out", arguments.out,
           "folder for log, diff, test report and result.json (default: a new one below runs/ of "
           "the data folder)")
       .flag("--dry-run", arguments.dry_run,
-            "prepare the workspace and show the prompt; call no model, push nothing")
+            "everything but the push: nothing is told to a registry or artifact store")
+      .flag("--plan", arguments.plan,
+            "prepare the workspace and show the prompt; call no model, change nothing")
       .flag("--no-baseline", arguments.no_baseline, "do not run the tests before the change")
       .flag("--unsandboxed", arguments.unsandboxed, "run tests without isolation, on your own risk")
       .action([] { return run(arguments); });

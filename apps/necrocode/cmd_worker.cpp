@@ -18,6 +18,7 @@ struct WorkerArguments {
   bool no_baseline = false;
   bool unsandboxed = false;
   std::string health_listen;
+  std::string provider;
 };
 
 int run(const WorkerArguments& arguments) {
@@ -27,6 +28,9 @@ int run(const WorkerArguments& arguments) {
   // Without a registry or a model it can do nothing: that is said before anything starts.
   runtime.registry();
   require_folder("--data", runtime.config().data_dir / "runs");
+  if (!arguments.provider.empty() && !is_plain_name(arguments.provider)) {
+    throw ConfigError("--provider: a provider's name is [A-Za-z0-9][A-Za-z0-9._-]{0,99}");
+  }
   runtime.require_model_key();
   std::optional<WorkerStatus> status;
   if (!arguments.health_listen.empty()) {
@@ -49,6 +53,8 @@ int run(const WorkerArguments& arguments) {
   options.run.spending = runtime.spending_limits();
   options.run.git_retries = config.git_retry_count;
   options.run.baseline = !arguments.no_baseline;
+  options.run.playbooks = runtime.playbooks();
+  options.run.provider = arguments.provider.empty() ? runtime.llm_host() : arguments.provider;
   options.run.slot_lease = options.lease;
   RunOutput output;
   if (status) {
@@ -101,6 +107,10 @@ void declare_worker(Cli& cli) {
                "of the tasks that need a skill, claim only those that need this one (repeatable); "
                "tasks that need none are always claimed")
       .option("--lease-seconds", arguments.lease_seconds, 1, 3600, "lease of a task and its slot")
+      .option(
+          "--provider", arguments.provider,
+          "the registry's name of the model provider (default: the endpoint's host): only tasks "
+          "that need this one or none are claimed, and it is parked while its quota is used up")
       .option("--health-listen", arguments.health_listen,
               "HOST:PORT to answer GET /health and /metrics at; port 0 takes a free one")
       .flag("--no-baseline", arguments.no_baseline, "do not run the tests before the change")

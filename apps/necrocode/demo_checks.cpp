@@ -102,7 +102,8 @@ std::string test_fresh_clone(const DemoSubject& subject, const registry::Task& t
   runner::TestReport report;
   runner::TestRunner::Workspace workspace;
   workspace.root = root;
-  tests.run(workspace, context.test_commands, false, context.test_timeout, subject.context, report);
+  tests.run(workspace, runner::playbook_of(context.test_commands, false), {}, context.test_timeout,
+            subject.context, report);
   if (report.passed()) return {};
   return task.id + ": " +
          (report.commands.empty()
@@ -139,7 +140,7 @@ Finding artifacts_match(DemoSubject& subject) {
       }
       ++count;
     }
-    for (const char* type : {"diff", "log", "test"}) {
+    for (const char* type : {"diff", "log", "test", "transcript"}) {
       if (!types.contains(type)) finding.problems.push_back(task.id + " has no " + type);
     }
   }

@@ -311,10 +311,29 @@ llm::SpendingLimits Runtime::spending_limits() const {
   return limits;
 }
 
+runner::PlaybookPlaces Runtime::playbooks() const {
+  runner::PlaybookPlaces places;
+  places.directory = config().playbooks_directory;
+  places.fallback = config().default_playbook_path;
+  for (const Json& repository : config().playbooks_trusted_repositories.items()) {
+    places.trusted_repositories.push_back(repository.string_or(""));
+  }
+  return places;
+}
+
 // The default is OpenAI's; another vendor's dialect is spoken to that vendor.
 std::string Runtime::llm_endpoint() const {
   const bool by_default = loaded_.origin.at("llm.endpoint") == "default";
   return by_default ? default_endpoint(config().llm_provider) : config().llm_endpoint;
+}
+
+std::string Runtime::llm_host() const {
+  const std::string endpoint = llm_endpoint();
+  const std::size_t begin = endpoint.find("://");
+  if (begin == std::string::npos) return {};
+  const std::string host =
+      endpoint.substr(begin + 3, endpoint.find_first_of(":/", begin + 3) - begin - 3);
+  return is_plain_name(host) ? host : std::string();  // an IPv6 address is none
 }
 
 bool Runtime::has_model() const {

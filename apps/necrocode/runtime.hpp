@@ -125,10 +125,14 @@ class Runtime {
   ArtifactStoreClient artifacts() const;
   /// The configured one, else the provider's own.
   std::string llm_endpoint() const;
+  /// What the registry calls the provider, where nothing else is said: its host.
+  std::string llm_host() const;
   /// All of a process's model clients share their rates and what they know of the endpoints.
   LLMClient llm() const;
   /// What one run may spend on the model.
   llm::SpendingLimits spending_limits() const;
+  /// Where playbooks may come from.
+  runner::PlaybookPlaces playbooks() const;
   /// False when the endpoint is one that answers nobody without a key, and there is none.
   bool has_model() const;
   /// Throws ConfigError where has_model() is false.

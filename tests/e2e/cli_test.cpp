@@ -88,7 +88,7 @@ TEST_F(CommandLine, NonBlockingStdoutThenAllOfALongOutputArrives) {
       "exec python3 -c 'import os, sys; os.set_blocking(1, False); os.execv(sys.argv[1], "
       "sys.argv[1:])' \"$@\"";
   std::string output;
-  auto program = start_through(set_up, run_arguments(long_task, {"--dry-run", "--json"}));
+  auto program = start_through(set_up, run_arguments(long_task, {"--plan", "--json"}));
   EXPECT_EQ(program->wait(&output), 0) << stderr_text();
   EXPECT_THAT(output, HasSubstr("dddEND"));
   EXPECT_THAT(output, HasSubstr("\"type\":\"result\""));

@@ -19,7 +19,8 @@ TEST_F(Run, GoodAnswerIsPushedAndKept) {
   EXPECT_EQ(git({"-C", remote(), "show", branch + ":file.txt"}), "good");
   EXPECT_THAT(git({"-C", remote(), "log", "-1", "--format=%B", branch}),
               HasSubstr("Necrocode-Task: e2e:1"));
-  for (const char* file : {"run.log", "diff.patch", "tests.json", "result.json"})
+  for (const char* file :
+       {"run.log", "diff.patch", "tests.json", "transcript.jsonl", "result.json"})
     EXPECT_TRUE(fs::exists(path("out") / file)) << file;
   EXPECT_FALSE(fs::exists(path("out/workspace")));
 }
@@ -263,12 +264,40 @@ TEST_F(Run, KillLeavesNoProcess) {
   EXPECT_TRUE(eventually([&] { return processes_with(mark) == 0; }));
 }
 
-TEST_F(Run, DryRunCallsNoModelAndPushesNothing) {
+TEST_F(Run, DryRunDoesEverythingButThePush) {
   make_remote({{"README", "hello\n"}});
-  serve_model({});
+  serve_model({answer(change({{"file.txt", "bad\n"}})), answer(change({{"file.txt", "good\n"}}))});
   Json result;
   EXPECT_EQ(run_task(task(), {"--dry-run"}, &result), 0) << stderr_text();
   EXPECT_EQ(result["dry_run"], Json(true));
+  EXPECT_EQ(result["success"], Json(false));
+  EXPECT_EQ(result["outcome"], Json("done, not pushed"));
+  EXPECT_EQ(result["implementation"]["repairs"], Json(1));
+  EXPECT_THAT(read_file(path("out/diff.patch"), 10'000), HasSubstr("+good"));
+  EXPECT_EQ(remote_branches(), "main");
+  serve_model({answer(change({{"file.txt", "bad\n"}}), 0)});
+  EXPECT_EQ(run_task(task(), {"--dry-run"}), 1);
+}
+
+TEST_F(Run, DryRunInAClonePutsItBackAsItWas) {
+  make_remote({{"README", "hello\n"}});
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json in_slot = task();
+  in_slot.erase("repo_url");
+  in_slot.set("slot_path", path("clone").string());
+  const std::string before = git({"-C", path("clone").string(), "rev-parse", "HEAD"});
+  EXPECT_EQ(run_task(in_slot, {"--dry-run"}), 0) << stderr_text();
+  EXPECT_EQ(git({"-C", path("clone").string(), "rev-parse", "HEAD"}), before);
+  EXPECT_EQ(git({"-C", path("clone").string(), "status", "--porcelain"}), "");
+  EXPECT_EQ(remote_branches(), "main");
+}
+
+TEST_F(Run, PlanCallsNoModelAndPushesNothing) {
+  make_remote({{"README", "hello\n"}});
+  serve_model({});
+  Json result;
+  EXPECT_EQ(run_task(task(), {"--plan"}, &result), 0) << stderr_text();
+  EXPECT_EQ(result["plan"], Json(true));
   EXPECT_EQ(result["success"], Json(false));
   EXPECT_EQ(result["outcome"], Json("planned"));
   EXPECT_EQ(result["phase"], Json("prepare"));
@@ -276,11 +305,11 @@ TEST_F(Run, DryRunCallsNoModelAndPushesNothing) {
   EXPECT_EQ(remote_branches(), "main");
 }
 
-TEST_F(Run, DryRunWithoutJsonThenThePlanIsForPeople) {
+TEST_F(Run, PlanWithoutJsonThenForPeople) {
   make_remote({{"README", "hello\n"}});
   std::string output;
   // Neither a model nor its key is needed for a plan.
-  EXPECT_EQ(run({"run", write_task(task()), "--dry-run", "--data", path("data").string(), "--out",
+  EXPECT_EQ(run({"run", write_task(task()), "--plan", "--data", path("data").string(), "--out",
                  path("out").string()},
                 &output),
             0)

@@ -19,7 +19,7 @@ TEST_F(Services, WorkerFinishesATaskAndStopsOnSigterm) {
   const registry::Task done = registry_->get_task("e2e:1");
   EXPECT_EQ(git({"-C", remote(), "rev-parse", done.metadata["branch"].string_or("-")}),
             done.metadata["commit"].string_or(""));
-  EXPECT_EQ(done.artifacts.size(), 3U);
+  EXPECT_EQ(done.artifacts.size(), 4U);
   EXPECT_TRUE(eventually([&] { return leased_slots() == 0; }));
   one->signal(SIGTERM);
   EXPECT_EQ(one->wait(), 0);
@@ -37,8 +37,32 @@ TEST_F(Services, FailingTestsFailTheTaskReleaseTheSlotAndKeepTheArtifacts) {
   EXPECT_EQ(failed.state, registry::TaskState::kFailed);
   std::vector<std::string> types;
   for (const auto& artifact : failed.artifacts) types.push_back(artifact.type);
-  EXPECT_THAT(types, testing::UnorderedElementsAre("diff", "test", "log"));
+  EXPECT_THAT(types, testing::UnorderedElementsAre("diff", "test", "transcript", "log"));
   EXPECT_EQ(leased_slots(), 0);
+}
+
+TEST_F(Services, UsedUpQuotaThenTheProviderIsParkedAndNoOtherTaskTriesIt) {
+  Json no_more = raw_answer(429, R"({"error":{"message":"pay","code":"insufficient_quota"}})", 0);
+  Json answer_of = no_more["answer"];
+  answer_of.set("headers", Json::object({{"Retry-After", "3600"}}));
+  no_more.set("answer", answer_of);
+  serve_model({no_more});
+  submit(task());
+  Json second = task();
+  second.set("task_id", "e2e:2");
+  submit(second);
+  auto one = worker("worker", {"--provider", "acme"});
+  ASSERT_TRUE(one->read_until("\"type\":\"result\"").has_value()) << stderr_text();
+  const auto parked = registry_->parked_providers();
+  ASSERT_EQ(parked.size(), 1U);
+  EXPECT_EQ(parked[0].name, "acme");
+  const registry::Task waiting = registry_->get_task("e2e:1");
+  EXPECT_EQ(waiting.state, registry::TaskState::kReady);
+  EXPECT_TRUE(waiting.not_before.has_value());
+  one->signal(SIGTERM);
+  EXPECT_EQ(one->wait(), 0);
+  EXPECT_EQ(registry_->get_task("e2e:2").attempt, 0);
+  EXPECT_EQ(model_calls(), 1U);
 }
 
 TEST_F(Services, WatchThenEventsUntilTheEndAndItsStatus) {
@@ -271,15 +295,19 @@ TEST_F(Services, CommandsThatReportThenOneDocumentWithJson) {
   EXPECT_EQ(run({"pool", "add", remote(), "--slots", "9", "--max-slots", "3", "--url", url_}), 2);
 }
 
-TEST_F(Services, DryRunLeavesTheTaskAlone) {
-  serve_model({});
+TEST_F(Services, PlanAndDryRunLeaveTheTaskAlone) {
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
   submit(task());
-  EXPECT_EQ(run({"run", write_task(task()), "--dry-run", "--url", url_, "--llm-endpoint",
-                 endpoint(), "--data", path("data").string(), "--out", path("out").string()}),
-            0)
-      << stderr_text();
-  EXPECT_EQ(state_of("e2e:1"), "ready");
-  EXPECT_EQ(registry_->get_task("e2e:1").attempt, 0);
+  for (const char* how : {"--plan", "--dry-run"}) {
+    EXPECT_EQ(run({"run", write_task(task()), how, "--url", url_, "--llm-endpoint", endpoint(),
+                   "--data", path("data").string(), "--out", path("out").string()}),
+              0)
+        << stderr_text();
+    EXPECT_EQ(state_of("e2e:1"), "ready");
+    EXPECT_EQ(registry_->get_task("e2e:1").attempt, 0);
+    EXPECT_TRUE(registry_->get_task("e2e:1").artifacts.empty());
+  }
+  EXPECT_EQ(model_calls(), 1U);
 }
 
 TEST_F(Services, WorkerWithoutAFolderEndsBeforeItClaims) {

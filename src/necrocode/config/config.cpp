@@ -258,6 +258,17 @@ std::vector<FieldError> read_skill_limits(Config& config, const Json& table) {
   return defects;
 }
 
+std::vector<FieldError> read_trusted_repositories(Config& config, const Json& list) {
+  if (!list.is_array()) return {{"", "must be a list, not " + std::string(list.type_name())}};
+  std::vector<FieldError> defects;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    if (!list.items()[i].string_or("").empty()) continue;
+    defects.push_back({"/" + std::to_string(i), "must be the URL of a repository, or a glob"});
+  }
+  config.playbooks_trusted_repositories = list;
+  return defects;
+}
+
 const std::vector<Setting>& settings() {
   constexpr int kDay = 86'400;
   constexpr int kDaysMax = 36'500;
@@ -355,6 +366,13 @@ const std::vector<Setting>& settings() {
             "events are removed when so old; 0: never"),
       whole_value("registry.max_running_by_skill", &Config::registry_max_running_by_skill,
                   read_skill_limits, "most tasks at once that need a skill, by skill"),
+      text("default_playbook_path", "", &Config::default_playbook_path,
+           "playbook of a task that names none"),
+      text("playbooks.directory", "", &Config::playbooks_directory,
+           "folder of the playbooks that tasks name"),
+      whole_value("playbooks.trusted_repositories", &Config::playbooks_trusted_repositories,
+                  read_trusted_repositories,
+                  "URLs, or globs of them, of repositories whose own playbooks are used"),
       flag("pools.auto_create", "", &Config::pools_auto_create,
            "make a pool for an unknown repository at its first allocation"),
       whole("pools.num_slots", "", &Config::pools_num_slots, 1, 1000, "slots of a pool made so"),
@@ -364,8 +382,6 @@ const std::vector<Setting>& settings() {
                          "memory of a run, in MiB")),
       not_enforced(whole("max_cpu_percent", "", &Config::max_cpu_percent, 1, 1'000'000,
                          "processor time of a run; 100 is one processor")),
-      not_enforced(text("default_playbook_path", "", &Config::default_playbook_path,
-                        "playbook of a task that names none")),
   };
   return kSettings;
 }

@@ -66,10 +66,14 @@ struct Config {
   int pools_num_slots = 2;
   int pools_max_slots = 8;
 
+  std::string default_playbook_path;  ///< of a task that names none
+  std::string playbooks_directory;    ///< where the playbooks that tasks name are kept
+  /// URLs or globs of repositories whose own playbooks are used.
+  Json playbooks_trusted_repositories = Json::array();
+
   // Of existing installations: understood, not enforced yet.
   int max_memory_mb = 0;  ///< 0: not set
   int max_cpu_percent = 0;
-  std::string default_playbook_path;
 };
 
 /// A setting as the command line gave it.

@@ -5,30 +5,26 @@
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/runner/change_set.hpp"
+#include "necrocode/runner/repository_map.hpp"
 
 namespace necrocode::runner {
 namespace {
 
-constexpr std::size_t kFileListBytes = 8 * limits::kKiB;
+constexpr std::size_t kTreeBytes = 8 * limits::kKiB;
+/// Files that nobody named, in whole or in part.
+constexpr std::size_t kSuggestedFiles = 8;
+constexpr std::size_t kPartBytes = 8 * limits::kKiB;
+constexpr std::size_t kSmallestPartBytes = limits::kKiB;
+constexpr std::size_t kFilesShown = 64;
+constexpr std::size_t kFilesRead = 256;
+constexpr std::size_t kHeadingBytes = 32;  // the fences, and what is said of a file
+constexpr std::size_t kReadBytes = 4 * limits::kMiB;
 
 void add_list(std::string& prompt, std::string_view heading,
               const std::vector<std::string>& items) {
   if (items.empty()) return;
   prompt.append("\n").append(heading).append("\n");
   for (const std::string& item : items) prompt.append("- ").append(item).append("\n");
-}
-
-void add_file_list(std::string& prompt, const std::vector<std::string>& files) {
-  prompt += "\nFiles in the repository:\n";
-  std::size_t used = 0;
-  std::size_t shown = 0;
-  for (const std::string& file : files) {
-    used += file.size() + 1;
-    if (used > kFileListBytes) break;
-    prompt += file + "\n";
-    ++shown;
-  }
-  if (shown < files.size()) prompt += "… and " + std::to_string(files.size() - shown) + " more\n";
 }
 
 // A fence longer than any run of backticks in the content.
@@ -38,8 +34,18 @@ std::string fence_for(const std::string& content) {
   return fence;
 }
 
-// Related and read-only files, those changed before first; whole files, as far as the budget goes.
-void add_contents(std::string& prompt, const Assignment& assignment) {
+void add_content(std::string& prompt, const std::string& file, bool read_only,
+                 const std::string& content, bool whole) {
+  const std::string fence = fence_for(content);
+  prompt += "\n" + printable(file) + (read_only ? " (read-only)" : "") +
+            (whole ? "" : " (in part)") + ":\n" + fence + "\n" + content +
+            (content.ends_with('\n') ? "" : "\n") + fence + "\n";
+}
+
+// Those changed before, the task's related and read-only ones, then those that the task's words
+// suggest. What does not fit is shown in part.
+void add_contents(std::string& prompt, const Assignment& assignment,
+                  const std::set<std::string>& words) {
   std::vector<std::string> wanted = assignment.changed_files;
   const auto want = [&wanted](const std::string& file) {
     if (std::find(wanted.begin(), wanted.end(), file) == wanted.end()) wanted.push_back(file);
@@ -49,15 +55,27 @@ void add_contents(std::string& prompt, const Assignment& assignment) {
       if (matches_any(*patterns, file)) want(file);
     }
   }
+  const std::size_t named = wanted.size();
+  for (std::size_t i = 0; i < std::min(kSuggestedFiles, assignment.relevant_files.size()); ++i) {
+    want(assignment.relevant_files[i]);
+  }
   std::size_t left = limits::kPromptContextBytes;
-  for (const std::string& file : wanted) {
-    const auto content = read_workspace_file(assignment.root, file, left);
-    if (!content || content->size() > left || !is_utf8(*content)) continue;
-    left -= content->size();
-    const bool read_only = matches_any(assignment.task.readonly_files, file);
-    const std::string fence = fence_for(*content);
-    prompt += "\n" + file + (read_only ? " (read-only):\n" : ":\n") + fence + "\n" + *content +
-              (content->ends_with('\n') ? "" : "\n") + fence + "\n";
+  std::size_t shown_files = 0;
+  for (std::size_t i = 0; i < std::min(wanted.size(), kFilesRead) && shown_files < kFilesShown &&
+                          left >= kSmallestPartBytes;
+       ++i) {
+    const auto content = read_workspace_file(assignment.root, wanted[i], kReadBytes);
+    if (!content || !is_utf8(*content)) continue;
+    // One large file leaves room for others.
+    const std::size_t share =
+        std::min(left, i < named ? std::max(left / 2, kPartBytes) : kPartBytes);
+    const bool whole = content->size() <= (i < named ? left : share);
+    const std::string shown = whole ? *content : excerpt_of(*content, words, share);
+    if (shown.empty() && !content->empty()) continue;  // one endless line
+    ++shown_files;
+    left -= std::min(left, shown.size() + wanted[i].size() + kHeadingBytes);
+    add_content(prompt, wanted[i], matches_any(assignment.task.readonly_files, wanted[i]), shown,
+                whole);
   }
 }
 
@@ -105,6 +123,11 @@ Json changes_json(const std::vector<llm::CodeChange>& changes) {
 
 }  // namespace
 
+std::set<std::string> task_words(const TaskContext& task) {
+  return telling_words(task.title + "\n" + join(task.acceptance_criteria, "\n") + "\n" +
+                       task.description);
+}
+
 std::string build_prompt(const Assignment& assignment) {
   const TaskContext& task = assignment.task;
   std::string prompt = "Task " + task.task_id.str() + ": " + task.title + "\n";
@@ -113,8 +136,9 @@ std::string build_prompt(const Assignment& assignment) {
   add_list(prompt, "Already in the tree, from the tasks it depends on:", task.dependencies);
   add_list(prompt, "The change is accepted when these commands succeed:", assignment.test_commands);
   add_list(prompt, "Files that must not be changed:", task.readonly_files);
-  add_file_list(prompt, assignment.tracked_files);
-  add_contents(prompt, assignment);
+  add_list(prompt, "Earlier attempts at this task ended so:", assignment.earlier_attempts);
+  prompt += "\nFiles in the repository:\n" + tree_of(assignment.tracked_files, kTreeBytes);
+  add_contents(prompt, assignment, task_words(task));
   if (!assignment.failed_tests.empty()) {
     prompt +=
         "\nYour earlier change is in the files above, and this test fails. Answer with the changes "
@@ -129,10 +153,15 @@ std::string build_prompt(const Assignment& assignment) {
 }
 
 Implementation LlmExecutor::implement(const Assignment& assignment, const CallContext& context,
-                                      llm::Spending& spending) {
+                                      llm::Spending& spending, Transcript& transcript) {
   const TaskContext& task = assignment.task;
-  const LLMResponse answer = llm_.generate_code(
-      masker_.mask(build_prompt(assignment)), assignment.root, task.max_tokens, context, &spending);
+  const std::string prompt = masker_.mask(build_prompt(assignment));
+  transcript.asked(prompt);
+  const LLMResponse answer =
+      llm_.generate_code(prompt, assignment.root, task.max_tokens, context, &spending);
+  transcript.answered(Json::object({{"model", answer.model},
+                                    {"text", to_valid_utf8(answer.raw)},
+                                    {"usage", answer.usage.to_json()}}));
   for (const llm::CodeChange& change : answer.code_changes) {
     require_not_the_users(assignment, change.file_path);
     require_not_in_submodule(assignment, change.file_path);

@@ -10,6 +10,7 @@
 #include "necrocode/base/masking.hpp"
 #include "necrocode/llm/client.hpp"
 #include "necrocode/runner/task_context.hpp"
+#include "necrocode/runner/transcript.hpp"
 
 namespace necrocode::runner {
 
@@ -19,10 +20,14 @@ struct Assignment {
   std::filesystem::path root;
   std::vector<std::string> tracked_files;
   std::vector<std::string> test_commands;
-  std::string failed_tests;     ///< of the change so far: command, verdict, output; empty at first
-  std::string unusable_answer;  ///< why the last answer could not be used; empty otherwise
-  std::vector<std::string> changed_files;  ///< by earlier rounds of this run
-  std::set<std::string> users_files;       ///< untracked before the run: not the model's to touch
+  std::string failed_tests{};  ///< of the change so far: command, verdict, output; empty at first
+  std::string unusable_answer{};  ///< why the last answer could not be used; empty otherwise
+  std::vector<std::string> changed_files{};  ///< by earlier rounds of this run
+  /// How earlier attempts at the task ended, a line each.
+  std::vector<std::string> earlier_attempts{};
+  /// The files that have most to do with the task (repository_map.hpp), the most telling first.
+  std::vector<std::string> relevant_files{};
+  std::set<std::string> users_files{};  ///< untracked before the run: not the model's to touch
 };
 
 struct Implementation {
@@ -38,11 +43,11 @@ class TaskExecutor {
  public:
   virtual ~TaskExecutor() = default;
   /// All of the change is in the work tree, or none. `spending` is asked before the model is, and
-  /// told what it was used for, also when this throws.
+  /// told what it was used for, also when this throws; `transcript` gets what was said.
   /// Throws ImplementationError or SecurityError for an answer that cannot be used, else what
   /// LLMClient throws.
   virtual Implementation implement(const Assignment& assignment, const CallContext& context,
-                                   llm::Spending& spending) = 0;
+                                   llm::Spending& spending, Transcript& transcript) = 0;
 };
 
 /// One model call a change: the whole context in the prompt, masked, the code-change JSON back.
@@ -50,12 +55,15 @@ class LlmExecutor final : public TaskExecutor {
  public:
   LlmExecutor(LLMClient& llm, const Masker& masker) : llm_(llm), masker_(masker) {}
   Implementation implement(const Assignment& assignment, const CallContext& context,
-                           llm::Spending& spending) override;
+                           llm::Spending& spending, Transcript& transcript) override;
 
  private:
   LLMClient& llm_;
   const Masker& masker_;
 };
+
+/// What the task is about, for rank_files() and excerpt_of().
+std::set<std::string> task_words(const TaskContext& task);
 
 /// The user message: the task, what its files hold (within limits::kPromptContextBytes), and what
 /// went wrong before.

@@ -11,6 +11,7 @@
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
 #include "necrocode/runner/change_set.hpp"
+#include "necrocode/runner/repository_map.hpp"
 #include "necrocode/runner/task_reporter.hpp"
 #include "necrocode/runner/test_runner.hpp"
 
@@ -28,6 +29,7 @@ constexpr auto kHandBackTime = 10s;
 constexpr auto kUploadTime = 15s;
 constexpr auto kHurriedUploadTime = 5s;  // after a signal
 constexpr auto kReportTime = 8s;
+constexpr auto kParkTime = 3s;
 constexpr auto kReleaseTime = 5s;
 
 // Why a run was stopped from outside.
@@ -48,6 +50,29 @@ std::string describe_failed_tests(const TestReport& report) {
   return text + to_valid_utf8(head_and_tail(output, limits::kFailureOutputBytes)) + "\n";
 }
 
+// What the model learns of them: why they failed, not who ran them.
+std::vector<std::string> describe_attempts(const registry::ClaimedTask& claim) {
+  constexpr std::size_t kReasonBytes = 2 * limits::kKiB;
+  std::vector<std::string> lines;
+  for (const registry::AttemptRecord& attempt : claim.previous_attempts) {
+    const std::string reason = attempt.failure["reason"].string_or("");
+    if (attempt.attempt == 0 || reason.empty()) continue;
+    lines.push_back("attempt " + std::to_string(attempt.attempt) + ", " +
+                    attempt.failure["class"].string_or("failed") + ": " +
+                    printable(head_and_tail(reason, kReasonBytes)));
+  }
+  return lines;
+}
+
+// For the baseline: what is red is to be known of every step.
+void drop_fail_fast(std::vector<PlaybookStep>& steps) {
+  for (PlaybookStep& step : steps) {
+    step.fail_fast = false;
+    drop_fail_fast(step.parallel);
+    drop_fail_fast(step.otherwise);
+  }
+}
+
 // One run's state; the phases in the order in which they happen.
 class Run {
  public:
@@ -56,9 +81,12 @@ class Run {
       : services_(services),
         options_(options),
         task_(task),
+        claimed_(services.registry && claim),
         reporter_(services.registry, claim),
         log_(options.run_dir / "run.log", services.masker),
-        uploader_(services.artifacts, options.run_dir, services.masker),
+        transcript_(services.masker),
+        uploader_(options.extent == RunExtent::kWhole ? services.artifacts : nullptr,
+                  options.run_dir, services.masker),
         workspaces_(services.git, options.git_retries),
         tests_(services.sandbox, log_),
         started_(real_clock().steady_now()),
@@ -67,6 +95,8 @@ class Run {
     work_.traceparent = caller.traceparent;
     work_.deadline =
         std::min(caller.deadline, started_ + task.timeout - time_to_finish(task.timeout));
+    if (claim) earlier_attempts_ = describe_attempts(*claim);
+    result_.extent = options.extent;
     result_.runner_id = options.runner_id;
     result_.task_id = task.task_id.str();
   }
@@ -80,7 +110,7 @@ class Run {
       begin();
       allocate();
       prepare();
-      if (options_.dry_run) {
+      if (is_plan()) {
         plan();
       } else if (!adopt_earlier_work()) {
         baseline();
@@ -114,7 +144,7 @@ class Run {
   }
 
   void allocate() {
-    if (!services_.pool || !task_.slot_path.empty() || options_.dry_run) return;
+    if (!services_.pool || !task_.slot_path.empty() || is_plan()) return;
     enter(Phase::kAllocate);
     SlotAllocateOptions slot_options;
     slot_options.lease = options_.slot_lease;
@@ -151,13 +181,28 @@ class Run {
       if (path.ends_with("/.git")) test_workspace_.protect.push_back(path);
     }
     log_.line("branch " + workspace_->branch + " from " + workspace_->base_commit);
-    test_commands_ =
-        task_.test_commands.empty() ? detect_test_commands(workspace_->root) : task_.test_commands;
+    choose_proof();
+  }
+
+  // Before the change, so that it cannot choose for itself.
+  void choose_proof() {
+    const auto read_at_head = [this](const std::string& path) {
+      return workspaces_.read_at_remote_head(*workspace_, path, work_);
+    };
+    ChosenPlaybook chosen = choose_playbook(task_, workspace_->remote_url, options_.playbooks,
+                                            read_at_head, detect_test_commands(workspace_->root));
+    for (const std::string& warning : chosen.warnings) {
+      log_.line("warning: " + warning);
+      emit("warning", Json::object({{"message", warning}}));
+    }
+    playbook_ = std::move(chosen.playbook);
+    test_commands_ = playbook_.commands();
+    test_values_ = playbook_values(task_, workspace_->branch, workspace_->base_commit);
+    if (!playbook_.steps.empty()) log_.line("the change is proved by " + chosen.origin);
   }
 
   void plan() {
     const Assignment assignment = make_assignment();
-    result_.dry_run = true;
     result_.exit_code = ExitCode::kDone;
     emit("plan", Json::object({{"branch", workspace_->branch},
                                {"base_commit", workspace_->base_commit},
@@ -172,7 +217,9 @@ class Run {
     log_.line("the branch already has work of this task: " + workspace_->remote_tip);
     if (run_tests().passed()) {
       result_.adopted = true;
-      result_.push = PushResult{task_.branch_name, workspace_->remote_tip, 0};
+      if (options_.extent == RunExtent::kWhole) {
+        result_.push = PushResult{task_.branch_name, workspace_->remote_tip, 0};
+      }
       result_.exit_code = ExitCode::kDone;
       return true;
     }
@@ -187,8 +234,8 @@ class Run {
     enter(Phase::kBaseline);
     const fs::path folder = options_.data_dir / "baselines";
     const fs::path kept =
-        folder /
-        (sha256_hex(workspace_->base_commit + "\n" + join(test_commands_, "\n")) + ".json");
+        folder / (sha256_hex(workspace_->base_commit + "\n" + playbook_.fingerprint(test_values_)) +
+                  ".json");
     std::error_code error;
     if (fs::exists(kept, error)) {
       const Json known = Json::try_parse(read_file(kept, limits::kMiB)).value_or(Json());
@@ -198,10 +245,12 @@ class Run {
       return;
     }
     TestReport report;
-    tests_.run(test_workspace_, test_commands_, false, task_.test_timeout, work_, report);
+    Playbook every_step = playbook_;
+    drop_fail_fast(every_step.steps);
+    tests_.run(test_workspace_, every_step, test_values_, task_.test_timeout, work_, report);
     workspaces_.restore(*workspace_, work_);
     for (const TestCommandResult& command : report.commands) {
-      if (!command.passed()) result_.red_at_base.push_back(command.command);
+      if (command.last && !command.passed()) result_.red_at_base.push_back(command.step);
     }
     fs::create_directories(folder);
     write_file_atomic(kept, Json::object({{"red", result_.red_at_base}}).dump(), 0600);
@@ -219,7 +268,7 @@ class Run {
       if (test_commands_.empty()) return;
       enter(Phase::kTest);
       const TestReport& report = run_tests();
-      if (report.passed()) return;
+      if (report.passed() || !report.ran()) return;
       workspaces_.restore(*workspace_, work_);
       failed_tests_ = services_.masker.mask(describe_failed_tests(report));
       if (repeated || result_.repairs >= options_.max_repairs) throw_tests_failed(report, repeated);
@@ -266,7 +315,8 @@ class Run {
     spending_.require_left();
     ++result_.model_calls;
     try {
-      Implementation answer = services_.executor.implement(assignment, work_, spending_);
+      Implementation answer =
+          services_.executor.implement(assignment, work_, spending_, transcript_);
       result_.usage = spending_.usage();
       result_.model = answer.model;
       log_.line("change: " + join(answer.changed_files, ", "));
@@ -276,8 +326,9 @@ class Run {
                                        {"attempts", answer.attempts},
                                        {"changed_files", answer.changed_files}}));
       return answer;
-    } catch (...) {
+    } catch (const std::exception& error) {
       result_.usage = spending_.usage();
+      transcript_.failed(error.what());
       throw;
     }
   }
@@ -305,19 +356,26 @@ class Run {
   }
 
   void push() {
+    if (options_.extent == RunExtent::kWithoutPush) {
+      log_.line("not pushed, as it is a dry run");
+      return conclude();
+    }
     enter(Phase::kPush);
     reporter_.require_lease(work_);
     result_.push = workspaces_.push(*workspace_, task_, commit_, work_);
     log_.line("pushed " + result_.push->branch);
     emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
-    result_.exit_code = test_commands_.empty() ? ExitCode::kUnverified : ExitCode::kDone;
-    if (test_commands_.empty()) {
-      result_.failure = RunFailure{Phase::kTest,
-                                   "unverified: the task names no test command and the "
-                                   "repository suggests none",
-                                   "tests",
-                                   {}};
-    }
+    conclude();
+  }
+
+  void conclude() {
+    const bool verified = result_.tests && result_.tests->passed();
+    result_.exit_code = verified ? ExitCode::kDone : ExitCode::kUnverified;
+    if (verified) return;
+    const std::string reason =
+        playbook_.steps.empty() ? "the task names no test command and the repository suggests none"
+                                : "none of the playbook's conditions held";
+    result_.failure = RunFailure{Phase::kTest, "unverified: " + reason, "tests", {}};
   }
 
   // --- the end, whatever happened
@@ -366,7 +424,7 @@ class Run {
             [&](const CallContext& context) { look_at_remote(context); });
     attempt("hand the workspace back", kHandBackTime, [&](const CallContext& context) {
       if (workspace_) {
-        workspaces_.hand_back(*workspace_, result_.success() && !result_.dry_run, context);
+        workspaces_.hand_back(*workspace_, result_.success(), context);
       }
     });
     scratch_.reset();  // on a full disk, room for what follows
@@ -390,10 +448,22 @@ class Run {
 
   // Work that the registry does not know of is not done: it will be given out again.
   void report(const CallContext& context) {
+    attempt("park the provider", kParkTime,
+            [&](const CallContext& parking) { park_provider(parking); });
     if (reporter_.finish(result_, registry_state(), context) || !result_.success()) return;
     result_.exit_code = ExitCode::kServiceUnavailable;
     result_.failure = RunFailure{
         Phase::kReport, "the registry has not taken the end of the task", "infrastructure", {}};
+  }
+
+  // Everybody who asks this provider would meet the same: their tasks wait until it answers again.
+  void park_provider(const CallContext& context) {
+    const auto& failure = result_.failure;
+    if (!claimed_ || options_.provider.empty() || !failure || !failure->retry_at) return;
+    if (failure->failure_class != "quota") return;
+    services_.registry->park(options_.provider, *failure->retry_at, failure->reason, context);
+    log_.line("the provider " + options_.provider + " is parked until " +
+              to_rfc3339(*failure->retry_at));
   }
 
   // A run that was stopped between its push and the remote's word for it.
@@ -404,20 +474,24 @@ class Run {
 
   // A run that failed half-way still leaves what it changed.
   void collect_diff(const CallContext& context) {
-    if (!workspace_ || options_.dry_run || !diff_.empty()) return;
+    if (!workspace_ || is_plan() || !diff_.empty()) return;
     if (changed_.empty() && !result_.adopted) return;
     result_.files = workspaces_.changes(*workspace_, context);
     diff_ = workspaces_.diff(*workspace_, context);
   }
 
   void upload(const CallContext& context) {
-    if (options_.dry_run) return;
+    if (is_plan()) return;
     if (!diff_.empty())
       keep(uploader_.keep(task_, "diff", "diff.patch", diff_, "text/x-diff", context));
     if (result_.tests) {
       keep(uploader_.keep(task_, "test", "tests.json",
                           result_.tests->to_json(limits::kOutputHeadBytes).pretty(),
                           "application/json", context));
+    }
+    if (!transcript_.empty()) {
+      keep(uploader_.keep(task_, "transcript", "transcript.jsonl", transcript_.text(),
+                          "application/jsonl", context));
     }
     log_.line("ended: " + std::string(result_.outcome()));
     keep(uploader_.keep_file(task_, "log", "run.log", "text/plain", context));
@@ -454,8 +528,10 @@ class Run {
 
   // --- common to the phases
 
+  bool is_plan() const { return options_.extent == RunExtent::kPlan; }
+
   void enter(Phase phase) {
-    if (options_.dry_run && phase >= Phase::kUpload) return;  // there is nothing to do in them
+    if (is_plan() && phase >= Phase::kUpload) return;  // there is nothing to do in them
     result_.phase = phase;
     log_.line("phase " + std::string(to_string(phase)));
     emit("phase", Json::object({{"phase", to_string(phase)}}));
@@ -466,7 +542,7 @@ class Run {
   }
 
   const TestReport& run_tests() {
-    tests_.run(test_workspace_, test_commands_, task_.fail_fast, task_.test_timeout, work_,
+    tests_.run(test_workspace_, playbook_, test_values_, task_.test_timeout, work_,
                result_.tests.emplace());
     emit("test",
          Json::object({{"passed", result_.tests->passed()},
@@ -480,18 +556,19 @@ class Run {
     const TestCommandResult* failed = report.first_failure();
     throw TestExecutionError("the tests do not pass" +
                              std::string(repeated ? ", and the model repeats its answer" : "") +
-                             ": \"" + failed->command + "\" " + failed->verdict());
+                             (failed ? ": \"" + failed->step + "\" " + failed->verdict() : ""));
   }
 
-  Assignment make_assignment() const {
-    return {task_,
-            workspace_->root,
-            workspace_->repository.tracked_files(work_),
-            test_commands_,
-            {},
-            {},
-            {},
-            workspace_->users_files};
+  Assignment make_assignment() {
+    Assignment assignment{task_, workspace_->root, workspace_->repository.tracked_files(work_),
+                          test_commands_};
+    if (!relevant_files_) {
+      relevant_files_ = rank_files(workspace_->root, assignment.tracked_files, task_words(task_));
+    }
+    assignment.relevant_files = *relevant_files_;
+    assignment.earlier_attempts = earlier_attempts_;
+    assignment.users_files = workspace_->users_files;
+    return assignment;
   }
 
   // Whoever watches cannot disturb the run: a full or closed output is told once.
@@ -527,9 +604,11 @@ class Run {
   const RunOptions& options_;
   const TaskContext& task_;
   llm::Spending spending_{options_.spending};
+  const bool claimed_;  ///< from a registry
   TaskReporter reporter_;
   RunLog log_;
   std::optional<TemporaryDirectory> scratch_;  ///< git directory and own workspace
+  Transcript transcript_;
   ArtifactUploader uploader_;
   WorkspaceManager workspaces_;
   TestRunner tests_;
@@ -542,7 +621,11 @@ class Run {
   std::optional<LeaseKeeper::Held> slot_lease_;
   std::optional<Workspace> workspace_;
   TestRunner::Workspace test_workspace_;
-  std::vector<std::string> test_commands_;
+  Playbook playbook_;
+  Json test_values_;                        ///< what it asks for
+  std::vector<std::string> test_commands_;  ///< its commands, as the model is told them
+  std::optional<std::vector<std::string>> relevant_files_;  ///< once asked for
+  std::vector<std::string> earlier_attempts_;
   std::set<std::string> changed_;
   std::string failed_tests_;
   std::string diff_;
@@ -565,7 +648,7 @@ void remove_earlier_results(const fs::path& run_dir) {
   if (!fs::is_regular_file(run_dir / "result.json", error)) return;
   const auto earlier = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
   if (!earlier || (*earlier)["type"] != Json("result")) return;
-  for (const char* name : {"result.json", "diff.patch", "tests.json"}) {
+  for (const char* name : {"result.json", "diff.patch", "tests.json", "transcript.jsonl"}) {
     fs::remove(run_dir / name, error);
   }
 }

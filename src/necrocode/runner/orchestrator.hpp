@@ -13,6 +13,7 @@
 #include "necrocode/registry/client.hpp"
 #include "necrocode/runner/executor.hpp"
 #include "necrocode/runner/lease_keeper.hpp"
+#include "necrocode/runner/playbook_choice.hpp"
 #include "necrocode/runner/run_events.hpp"
 #include "necrocode/runner/run_result.hpp"
 #include "necrocode/runner/task_context.hpp"
@@ -39,9 +40,13 @@ struct RunOptions {
   int max_repairs = 2;
   int max_reasks = 2;
   llm::SpendingLimits spending{};  ///< on the model, in this run
+  /// Where the model calls go, by the registry's name: parked there when its quota is used up.
+  /// Empty: nothing is parked.
+  std::string provider;
   int git_retries = 3;
   bool baseline = true;
-  bool dry_run = false;  ///< stop before the first model call
+  PlaybookPlaces playbooks{};
+  RunExtent extent = RunExtent::kWhole;
   std::chrono::seconds slot_wait{20};
   std::chrono::seconds slot_lease{60};
   RunObserver observer;

@@ -63,7 +63,8 @@ std::string_view to_string(Phase phase) {
 std::string_view RunResult::outcome() const {
   switch (exit_code) {
     case ExitCode::kDone:
-      return dry_run ? "planned" : "done";
+      if (extent == RunExtent::kPlan) return "planned";
+      return extent == RunExtent::kWithoutPush ? "done, not pushed" : "done";
     case ExitCode::kUnverified:
       return "unverified";
     case ExitCode::kCancelled:
@@ -114,7 +115,8 @@ Json RunResult::to_json() const {
                                {"retry_at",
                                 failure->retry_at ? Json(to_rfc3339(*failure->retry_at)) : Json()}})
                : Json());
-  if (dry_run) json.set("dry_run", true);
+  if (extent == RunExtent::kWithoutPush) json.set("dry_run", true);
+  if (extent == RunExtent::kPlan) json.set("plan", true);
   return json;
 }
 

@@ -31,6 +31,13 @@ enum class Phase {
 };
 std::string_view to_string(Phase phase);
 
+/// How far a run goes.
+enum class RunExtent {
+  kWhole,
+  kWithoutPush,  ///< `--dry-run`: no push, nothing told to registry or artifact store
+  kPlan,         ///< `--plan`: up to the prompt, which is shown
+};
+
 struct UploadedArtifact {
   std::string type;
   std::string name;
@@ -66,10 +73,10 @@ struct RunResult {
   std::vector<std::string> red_at_base;  ///< test commands that failed before the change
   std::optional<PushResult> push;
   std::optional<RunFailure> failure;
-  bool dry_run = false;
+  RunExtent extent = RunExtent::kWhole;
 
   /// The change is pushed, and the tests pass. A dry run never is, although it ends with kDone.
-  bool success() const { return exit_code == ExitCode::kDone && !dry_run; }
+  bool success() const { return exit_code == ExitCode::kDone && extent == RunExtent::kWhole; }
   /// "done", "planned", "failed", "cancelled", "unverified": one word for people.
   std::string_view outcome() const;
   Json to_json() const;

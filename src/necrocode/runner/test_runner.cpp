@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <mutex>
 #include <optional>
 #include <set>
 
@@ -109,6 +110,7 @@ Json stream_json(const process::CapturedStream& stream, std::size_t bytes) {
 }  // namespace
 
 std::string TestCommandResult::verdict() const {
+  if (!not_run.empty()) return not_run;
   if (result.ok() && !changed_read_only.empty()) {
     return "changed the read-only file " + printable(changed_read_only);
   }
@@ -126,14 +128,10 @@ std::string TestCommandResult::verdict() const {
   return "failed";
 }
 
-bool TestReport::passed() const {
-  return !commands.empty() && first_failure() == nullptr;
-}
-
 const TestCommandResult* TestReport::first_failure() const {
-  const auto failed =
-      std::find_if(commands.begin(), commands.end(),
-                   [](const TestCommandResult& command) { return !command.passed(); });
+  const auto failed = std::find_if(
+      commands.begin(), commands.end(),
+      [](const TestCommandResult& command) { return command.last && !command.passed(); });
   return failed == commands.end() ? nullptr : &*failed;
 }
 
@@ -147,7 +145,9 @@ Json TestReport::to_json(std::size_t output_bytes) const {
   Json list = Json::array();
   for (const TestCommandResult& command : commands) {
     list.push_back(Json::object(
-        {{"command", command.command},
+        {{"step", command.step},
+         {"command", command.command},
+         {"attempt", command.attempt},
          {"passed", command.passed()},
          {"verdict", command.verdict()},
          {"exit_code", command.result.exit_code},
@@ -155,8 +155,16 @@ Json TestReport::to_json(std::size_t output_bytes) const {
          {"stdout", stream_json(command.result.out, output_bytes)},
          {"stderr", stream_json(command.result.err, output_bytes)}}));
   }
+  Json flaky = Json::array();
+  Json skipped = Json::array();
+  for (const StepReport& step : steps) {
+    if (step.skipped) skipped.push_back(step.name);
+    if (step.passed && step.attempts > 1) flaky.push_back(step.name);
+  }
   return Json::object({{"passed", passed()},
                        {"duration_seconds", std::chrono::duration<double>(duration()).count()},
+                       {"flaky", std::move(flaky)},
+                       {"skipped", std::move(skipped)},
                        {"commands", std::move(list)}});
 }
 
@@ -176,50 +184,125 @@ std::vector<std::string> detect_test_commands(const fs::path& root) {
   return {};
 }
 
-void TestRunner::run(const Workspace& workspace, const std::vector<std::string>& commands,
-                     bool fail_fast, std::chrono::seconds timeout, const CallContext& context,
-                     TestReport& report) {
-  report.commands.clear();
-  process::SandboxedCommand sandboxed;
-  sandboxed.command.env = process::clean_environment();
-  // A .pyc is only looked up by whole seconds and size: a quick change would run the old one.
-  sandboxed.command.env.push_back("PYTHONDONTWRITEBYTECODE=1");
-  sandboxed.command.working_directory = workspace.root;
-  sandboxed.command.timeout = timeout;
-  sandboxed.workspace = workspace.root;
-  sandboxed.read_only = workspace.read_only;
-  sandboxed.covers = workspace.covers;
-  sandboxed.protect = {workspace.root / ".git"};
-  for (const std::string& path : workspace.protect) {
-    sandboxed.protect.push_back(workspace.root / path);
-  }
-  sandboxed.pinned = folders_of(workspace.root, workspace.read_only_files);
-  const auto as_given = look_at_all(workspace.root, workspace.read_only_files);
-  for (const std::string& command : commands) {
-    sandboxed.command.argv = {"/bin/sh", "-c", command};
-    log_.line("$ " + command);
-    process::CommandResult result =
-        sandbox_.run(sandboxed, context, [this](std::string_view piece) { log_.output(piece); });
-    log_.flush();
-    TestCommandResult& last = report.commands.emplace_back();
-    last.command = command;
-    last.result = std::move(result);
-    for (std::size_t i = 0; i < as_given.size() && last.changed_read_only.empty(); ++i) {
-      const std::string& file = workspace.read_only_files[i];
-      if (look_at(workspace.root / file) != as_given[i]) last.changed_read_only = file;
+/// The commands of one run of a playbook, which may go side by side.
+class TestRunner::Round {
+ public:
+  Round(const TestRunner& runner, const Workspace& workspace, std::chrono::seconds timeout,
+        const CallContext& context, TestReport& report)
+      : runner_(runner),
+        workspace_(workspace),
+        context_(context),
+        report_(report),
+        as_given_(look_at_all(workspace.root, workspace.read_only_files)) {
+    base_.command.env = process::clean_environment();
+    // A .pyc is only looked up by whole seconds and size: a quick change would run the old one.
+    base_.command.env.push_back("PYTHONDONTWRITEBYTECODE=1");
+    base_.command.timeout = timeout;
+    base_.workspace = workspace.root;
+    base_.read_only = workspace.read_only;
+    base_.covers = workspace.covers;
+    base_.protect = {workspace.root / ".git"};
+    for (const std::string& path : workspace.protect) {
+      base_.protect.push_back(workspace.root / path);
     }
-    log_.line(last.command + ": " + last.verdict());
-    const bool context_ended = context.cancelled() || context.expired();
-    if (context_ended && !last.passed()) {
-      ErrorInfo info;
-      info.operation = "test";
-      info.end = context.cancelled() ? CallEnd::kCancelled : CallEnd::kDeadline;
-      throw TimeoutError(
-          context.cancelled() ? "cancelled while testing" : "the task's time ran out while testing",
-          std::move(info));
-    }
-    if (fail_fast && !last.passed()) break;
+    base_.pinned = folders_of(workspace.root, workspace.read_only_files);
   }
+
+  bool run(const StepCommand& step) {
+    process::SandboxedCommand command = base_;
+    command.command.argv = {"/bin/sh", "-c", step.shell};
+    command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
+    if (step.timeout) command.command.timeout = *step.timeout;
+    runner_.log_.line("$ " + step.shell);
+    TestCommandResult last;
+    last.step = step.name;
+    last.command = step.shell;
+    last.attempt = step.attempt;
+    if (const auto folder = folder_of(step)) {
+      command.command.working_directory = *folder;
+      last.result = run_logged(command, step);
+    } else {
+      last.not_run = "its working_directory \"" + printable(step.working_directory) +
+                     "\" is no folder of the repository";
+    }
+    last.changed_read_only = changed_read_only();
+    runner_.log_.line(last.command + ": " + last.verdict());
+    const bool passed = last.passed();
+    keep(std::move(last));
+    if (!passed) require_time_left();
+    return passed;
+  }
+
+ private:
+  /// Two outputs at once would hide a secret from the masker, each cutting the other's: those of a
+  /// group come when they are whole.
+  process::CommandResult run_logged(const process::SandboxedCommand& command,
+                                    const StepCommand& step) const {
+    RunLog& log = runner_.log_;
+    if (step.alone) {
+      auto result = runner_.sandbox_.run(command, context_,
+                                         [&log](std::string_view piece) { log.output(piece); });
+      log.flush();
+      return result;
+    }
+    auto result = runner_.sandbox_.run(command, context_);
+    log.line("output of \"" + printable(step.name) + "\":\n" + result.out.text() +
+             result.err.text());
+    return result;
+  }
+
+  /// Looked at when the step's turn has come: a step before it may have made it.
+  std::optional<fs::path> folder_of(const StepCommand& step) const {
+    std::error_code error;
+    const fs::path root = fs::canonical(workspace_.root);
+    const fs::path real = fs::canonical(root / step.working_directory, error);
+    const auto [end, unused] = std::mismatch(root.begin(), root.end(), real.begin(), real.end());
+    if (error || end != root.end() || !fs::is_directory(real)) return std::nullopt;
+    return real;
+  }
+
+  std::string changed_read_only() const {
+    for (std::size_t i = 0; i < as_given_.size(); ++i) {
+      const std::string& file = workspace_.read_only_files[i];
+      if (look_at(workspace_.root / file) != as_given_[i]) return file;
+    }
+    return {};
+  }
+
+  void keep(TestCommandResult result) {
+    const std::lock_guard lock(mutex_);
+    for (TestCommandResult& earlier : report_.commands) {
+      if (result.attempt > 1 && earlier.step == result.step) earlier.last = false;
+    }
+    report_.commands.push_back(std::move(result));
+  }
+
+  void require_time_left() const {
+    if (!context_.cancelled() && !context_.expired()) return;
+    ErrorInfo info;
+    info.operation = "test";
+    info.end = context_.cancelled() ? CallEnd::kCancelled : CallEnd::kDeadline;
+    throw TimeoutError(
+        context_.cancelled() ? "cancelled while testing" : "the task's time ran out while testing",
+        std::move(info));
+  }
+
+  const TestRunner& runner_;
+  const Workspace& workspace_;
+  const CallContext& context_;
+  std::mutex mutex_;
+  TestReport& report_;  ///< guarded by mutex_
+  const std::vector<std::optional<FileState>> as_given_;
+  process::SandboxedCommand base_;
+};
+
+void TestRunner::run(const Workspace& workspace, const Playbook& playbook, const Json& values,
+                     std::chrono::seconds timeout, const CallContext& context, TestReport& report) {
+  report = {};
+  Round round(*this, workspace, timeout, context, report);
+  run_playbook(
+      playbook, values, [&round](const StepCommand& step) { return round.run(step); },
+      report.steps);
 }
 
 }  // namespace necrocode::runner

@@ -8,15 +8,21 @@
 
 #include "necrocode/base/json.hpp"
 #include "necrocode/process/sandbox.hpp"
+#include "necrocode/runner/playbook_engine.hpp"
 #include "necrocode/runner/run_log.hpp"
 
 namespace necrocode::runner {
 
+/// One attempt of one step.
 struct TestCommandResult {
+  std::string step;
   std::string command;
+  int attempt = 1;
+  bool last = true;  ///< of its step's attempts: this one counts
   process::CommandResult result;
   std::string changed_read_only;  ///< the first read-only file that is not as it was; or empty
-  bool passed() const { return result.ok() && changed_read_only.empty(); }
+  std::string not_run;            ///< why the command was not even started; or empty
+  bool passed() const { return result.ok() && changed_read_only.empty() && not_run.empty(); }
   /// "passed", "failed with exit code 1", "killed by signal 9", "timed out after 600 s",
   /// "cancelled", "changed the read-only file X".
   std::string verdict() const;
@@ -24,8 +30,10 @@ struct TestCommandResult {
 
 struct TestReport {
   std::vector<TestCommandResult> commands;
-  /// At least one command ran, and every one passed.
-  bool passed() const;
+  std::vector<StepReport> steps;
+  /// At least one step ran, and every one that ran passed.
+  bool passed() const { return all_passed(steps); }
+  bool ran() const { return any_ran(steps); }
   const TestCommandResult* first_failure() const;
   std::chrono::nanoseconds duration() const;
   /// With at most `output_bytes` of output a command, head and tail.
@@ -50,13 +58,14 @@ class TestRunner {
   };
   TestRunner(process::Sandbox& sandbox, RunLog& log) : sandbox_(sandbox), log_(log) {}
 
-  /// Runs the commands in order by /bin/sh; with `fail_fast` the first failure is the last.
-  /// `report` holds what has run, also when this throws: TestExecutionError when a command cannot
-  /// be started, TimeoutError when the context ends.
-  void run(const Workspace& workspace, const std::vector<std::string>& commands, bool fail_fast,
+  /// Runs the playbook's commands by /bin/sh; `values` is what it asks for, `timeout` that of a
+  /// step which names none. `report` holds what has run, also when this throws: TestExecutionError
+  /// when a command cannot be started, TimeoutError when the context ends, PlaybookExecutionError.
+  void run(const Workspace& workspace, const Playbook& playbook, const Json& values,
            std::chrono::seconds timeout, const CallContext& context, TestReport& report);
 
  private:
+  class Round;
   process::Sandbox& sandbox_;
   RunLog& log_;
 };

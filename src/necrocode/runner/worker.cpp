@@ -85,6 +85,7 @@ void Worker::runner_loop(const std::string& runner_id, const std::stop_token& no
   request.runner_id = RunnerId{runner_id};
   request.skills = options_.skills;
   request.lease = options_.lease;
+  request.provider = options_.run.provider;
   request.wait = options_.claim_wait;
   CallContext context;
   context.stop = no_more;

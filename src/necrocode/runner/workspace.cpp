@@ -197,7 +197,8 @@ void Workspace::show_git_dir(const fs::path& file) {
 }
 
 std::string commit_message(const TaskContext& task) {
-  std::string message = shorten(printable(task.title), 72) + "\n";
+  std::string message = "feat(task-" + std::string(task.task_id.number()) +
+                        "): " + shorten(printable(task.title), 72) + "\n";
   if (!task.description.empty()) message += "\n" + task.description + "\n";
   return message + "\n" + trailer_of(task) + "\n";
 }
@@ -296,6 +297,7 @@ std::string WorkspaceManager::choose_start(Workspace& workspace, const TaskConte
     const auto found = refs.find(name);
     return found == refs.end() ? std::string() : found->second;
   };
+  workspace.remote_head = ref("HEAD");
   workspace.base_commit = ref(task.base_branch.empty() ? "HEAD" : "refs/heads/" + task.base_branch);
   if (workspace.base_commit.empty()) {
     fail(task.base_branch.empty()
@@ -369,6 +371,22 @@ Workspace WorkspaceManager::prepare(const TaskContext& task,
     throw;
   }
   return workspace;
+}
+
+std::optional<std::string> WorkspaceManager::read_at_remote_head(const Workspace& workspace,
+                                                                 const std::string& path,
+                                                                 const CallContext& context) const {
+  if (workspace.remote_head.empty()) return std::nullopt;
+  require_commit(workspace, {{"HEAD", workspace.remote_head}}, workspace.remote_head, context);
+  const std::string object = workspace.remote_head + ":" + path;
+  try {
+    const auto size =
+        parse_uint(trim(workspace.repository.run({"cat-file", "-s", object}, context)));
+    if (!size || *size > limits::kMiB) return std::nullopt;
+    return workspace.repository.run({"cat-file", "blob", object}, context);
+  } catch (const git::GitError&) {
+    return std::nullopt;  // no such file there, or a folder
+  }
 }
 
 void WorkspaceManager::reset_to_base(Workspace& workspace, const CallContext& context) const {

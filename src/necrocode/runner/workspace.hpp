@@ -29,6 +29,7 @@ struct Workspace {
   std::string remote_url;
   std::string branch;
   std::string base_commit;        ///< what the change is measured against
+  std::string remote_head;        ///< tip of the remote's default branch; empty: it has none
   std::string remote_tip;         ///< of the branch at the remote, empty when it is not there
   bool has_earlier_work = false;  ///< the remote tip is this task's own and is checked out
   /// Writes a `.git` file for tests that run git: it names our git directory, which they may read.
@@ -67,6 +68,11 @@ class WorkspaceManager {
   /// base branch, a conflict between dependencies, a foreign branch of that name.
   Workspace prepare(const TaskContext& task, const std::optional<SlotAllocation>& slot,
                     const std::filesystem::path& scratch, const CallContext& context) const;
+  /// The file as it is on the remote's default branch, which no task names and no run writes to;
+  /// nothing when there is none, or it is no file of at most 1 MiB.
+  std::optional<std::string> read_at_remote_head(const Workspace& workspace,
+                                                 const std::string& path,
+                                                 const CallContext& context) const;
   /// Back from earlier work to the base.
   void reset_to_base(Workspace& workspace, const CallContext& context) const;
   /// Stages these paths and nothing else; the index is what will be committed.

@@ -132,14 +132,27 @@ TEST_F(Settings, BadFlagThenNamedAsItWasGiven) {
 }
 
 TEST_F(Settings, KeysOfExistingInstallationsThenCheckedAndSaidToDoNothing) {
-  const LoadedConfig loaded =
-      load(file("max_memory_mb: 2048\nmax_cpu_percent: 150\ndefault_playbook_path: /p.yaml\n"), {});
-  ASSERT_EQ(loaded.warnings.size(), 3U);
+  const LoadedConfig loaded = load(file("max_memory_mb: 2048\nmax_cpu_percent: 150\n"), {});
+  ASSERT_EQ(loaded.warnings.size(), 2U);
   EXPECT_THAT(loaded.warnings[0], HasSubstr("max_memory_mb (file "));
   EXPECT_THAT(loaded.warnings[0], HasSubstr("not enforced by this version"));
   EXPECT_THAT(refusal("max_memory_mb: 0\n"), HasSubstr("c.yaml:1"));
   EXPECT_THAT(refusal("max_cpu_percent: many\n"), HasSubstr("must be a number"));
   EXPECT_TRUE(load({}, {}).warnings.empty());
+}
+
+TEST_F(Settings, PlaybooksThenWhereTheyMayComeFrom) {
+  const LoadedConfig loaded =
+      load(file("default_playbook_path: /p.yaml\nplaybooks:\n  directory: /books\n"
+                "  trusted_repositories: ['https://git.example/team/*']\n"),
+           {});
+  EXPECT_TRUE(loaded.warnings.empty());
+  EXPECT_EQ(loaded.config.default_playbook_path, "/p.yaml");
+  EXPECT_EQ(loaded.config.playbooks_directory, "/books");
+  EXPECT_EQ(loaded.config.playbooks_trusted_repositories,
+            Json(Json::Array{"https://git.example/team/*"}));
+  EXPECT_THAT(refusal("playbooks: {trusted_repositories: all}\n"), HasSubstr("must be a list"));
+  EXPECT_THAT(refusal("playbooks: {trusted_repositories: [1]}\n"), HasSubstr("must be the URL"));
 }
 
 TEST_F(Settings, FlagsAloneThenNeitherFileNorEnvironmentCounts) {

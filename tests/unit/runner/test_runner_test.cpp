@@ -19,7 +19,15 @@ class RunningTests : public testing::Test {
                  const CallContext& context = {}) {
     TestReport report;
     TestRunner(*sandbox_, log_)
-        .run({root(), {}, {}, {}, read_only_files_}, commands, fail_fast, timeout, context, report);
+        .run({root(), {}, {}, {}, read_only_files_}, playbook_of(commands, fail_fast), {}, timeout,
+             context, report);
+    return report;
+  }
+  TestReport run_book(const std::string& text) {
+    TestReport report;
+    TestRunner(*sandbox_, log_)
+        .run({root(), {}, {}, {}, {}}, read_playbook(text, "book.yaml"), {},
+             std::chrono::seconds{60}, {}, report);
     return report;
   }
   const fs::path& root() const { return folder_.path(); }
@@ -67,6 +75,47 @@ TEST_F(RunningTests, CommandThatTouchesAReadOnlyFileThenItHasFailed) {
     EXPECT_FALSE(report.passed()) << script;
     EXPECT_EQ(report.commands[0].verdict(), "changed the read-only file tests/check299") << script;
   }
+}
+
+TEST_F(RunningTests, StepWhoseFolderIsNotThereThenItHasFailedAndTheOthersRun) {
+  fs::create_directories(root() / "real");
+  fs::create_symlink("/etc", root() / "link");
+  const TestReport report = run_book(R"(
+steps:
+  - {name: Gone, command: "true", working_directory: gone, fail_fast: false}
+  - {name: Link, command: "true", working_directory: link, fail_fast: false}
+  - {name: Made, command: "true", working_directory: real}
+)");
+  EXPECT_FALSE(report.passed());
+  ASSERT_EQ(report.commands.size(), 3U);
+  EXPECT_EQ(report.commands[0].verdict(),
+            "its working_directory \"gone\" is no folder of the repository");
+  EXPECT_FALSE(report.commands[1].passed());
+  EXPECT_TRUE(report.commands[2].passed());
+}
+
+TEST_F(RunningTests, StepThatPassesAtItsSecondAttemptThenFlakyAndTheFirstDoesNotCount) {
+  const TestReport report =
+      run_book("steps: [{name: F, command: 'test -e x || { touch x; exit 1; }', retry_count: 2}]");
+  EXPECT_TRUE(report.passed());
+  EXPECT_EQ(report.first_failure(), nullptr);
+  ASSERT_EQ(report.commands.size(), 2U);
+  EXPECT_FALSE(report.commands[0].last);
+  EXPECT_EQ(report.to_json(100)["flaky"], Json(Json::Array{"F"}));
+}
+
+TEST_F(RunningTests, ParallelStepsThenTheirOutputIsWholeInTheLog) {
+  const TestReport report = run_book(R"(
+steps:
+  - name: G
+    parallel:
+      - {name: A, command: "for i in 1 2 3 4 5 6 7 8 9; do echo aaaa; done"}
+      - {name: B, command: "for i in 1 2 3 4 5 6 7 8 9; do echo bbbb; done"}
+)");
+  EXPECT_TRUE(report.passed());
+  const std::string log = read_file(log_.path(), 10000);
+  EXPECT_THAT(log, testing::HasSubstr("aaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\n"));
+  EXPECT_THAT(log, testing::HasSubstr("bbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\n"));
 }
 
 TEST_F(RunningTests, CommandTimeThenTimedOutIsAResult) {
