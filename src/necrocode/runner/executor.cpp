@@ -38,8 +38,8 @@ void add_content(std::string& prompt, const std::string& file, bool read_only,
                  const std::string& content, bool whole) {
   const std::string fence = fence_for(content);
   prompt += "\n" + printable(file) + (read_only ? " (read-only)" : "") +
-            (whole ? "" : " (in part)") + ":\n" + fence + "\n" + content +
-            (content.ends_with('\n') ? "" : "\n") + fence + "\n";
+            (whole ? "" : " (in part: change it by edits, never as a whole)") + ":\n" + fence +
+            "\n" + content + (content.ends_with('\n') ? "" : "\n") + fence + "\n";
 }
 
 // Those changed before, the task's related and read-only ones, then those that the task's words
