@@ -102,8 +102,8 @@ std::string test_fresh_clone(const DemoSubject& subject, const registry::Task& t
   runner::TestReport report;
   runner::TestRunner::Workspace workspace;
   workspace.root = root;
-  tests.run(workspace, runner::playbook_of(context.test_commands, false), {}, context.test_timeout,
-            subject.context, report);
+  tests.run(workspace, runner::playbook_of(context.test_commands, false), {}, {},
+            context.test_timeout, subject.context, report);
   if (report.passed()) return {};
   return task.id + ": " +
          (report.commands.empty()

@@ -100,6 +100,15 @@ TEST_F(RunWithPlaybook, OfARepositoryOnlyWhereItIsTrusted) {
   EXPECT_THAT(log(), Not(HasSubstr("of-the-repository")));
 }
 
+TEST_F(RunWithPlaybook, AStepThatWasRedBeforeDoesNotStandInTheWayOfTheTasksOwnTests) {
+  const std::string file = book("steps: [{name: Lint, command: 'false'}]");
+  Json result;
+  ASSERT_EQ(run_task(task(), {"--playbook", file}, &result), 0) << stderr_text();
+  EXPECT_EQ(result["red_at_base"], Json(Json::Array{"Lint", "grep -q good file.txt"}));
+  EXPECT_EQ(report()["known_failures"], Json(Json::Array{"Lint"}));
+  EXPECT_EQ(run_task(task(), {"--playbook", file, "--no-baseline"}), 1);
+}
+
 TEST_F(RunWithPlaybook, OfWhichNothingRanThenUnverified) {
   const std::string file = book("steps: [{name: A, command: 'true', condition: metadata.x == 1}]");
   Json given = named("x");

@@ -247,7 +247,7 @@ class Run {
     TestReport report;
     Playbook every_step = playbook_;
     drop_fail_fast(every_step.steps);
-    tests_.run(test_workspace_, every_step, test_values_, task_.test_timeout, work_, report);
+    tests_.run(test_workspace_, every_step, test_values_, {}, task_.test_timeout, work_, report);
     workspaces_.restore(*workspace_, work_);
     for (const TestCommandResult& command : report.commands) {
       if (command.last && !command.passed()) result_.red_at_base.push_back(command.step);
@@ -542,7 +542,8 @@ class Run {
   }
 
   const TestReport& run_tests() {
-    tests_.run(test_workspace_, playbook_, test_values_, task_.test_timeout, work_,
+    const std::set<std::string> red(result_.red_at_base.begin(), result_.red_at_base.end());
+    tests_.run(test_workspace_, playbook_, test_values_, red, task_.test_timeout, work_,
                result_.tests.emplace());
     emit("test",
          Json::object({{"passed", result_.tests->passed()},

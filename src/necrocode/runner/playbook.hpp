@@ -51,7 +51,9 @@ struct PlaybookStep {
   std::string name;
   Template command;  ///< empty: the step is its `parallel` ones
   std::optional<Condition> condition{};
-  bool fail_fast = true;                          ///< its failure ends the playbook
+  bool fail_fast = true;  ///< its failure ends the playbook
+  /// It must pass. Else it may fail where it failed before the change, too.
+  bool target = true;
   std::optional<std::chrono::seconds> timeout{};  ///< of each attempt; nothing: the task's
   int retry_count = 0;                            ///< further attempts after a failure
   std::vector<std::pair<std::string, Template>> env{};

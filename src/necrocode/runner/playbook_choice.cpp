@@ -76,6 +76,14 @@ std::optional<Found> find_named(const TaskContext& task, const std::string& repo
   return Found{std::move(*text), path + " of the repository"};
 }
 
+void no_target(std::vector<PlaybookStep>& steps) {
+  for (PlaybookStep& step : steps) {
+    step.target = false;
+    no_target(step.parallel);
+    no_target(step.otherwise);
+  }
+}
+
 }  // namespace
 
 ChosenPlaybook choose_playbook(const TaskContext& task, const std::string& repository,
@@ -95,6 +103,7 @@ ChosenPlaybook choose_playbook(const TaskContext& task, const std::string& repos
   }
   const bool own = !task.test_commands.empty();
   if (!own && found) return chosen;
+  if (own) no_target(chosen.playbook.steps);
   Playbook commands = playbook_of(own ? task.test_commands : detected, task.fail_fast);
   std::move(commands.steps.begin(), commands.steps.end(),
             std::back_inserter(chosen.playbook.steps));

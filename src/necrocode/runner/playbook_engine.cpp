@@ -12,8 +12,9 @@ namespace {
 
 class Engine {
  public:
-  Engine(Json values, const RunStep& run, std::vector<StepReport>& reports)
-      : values_(std::move(values)), run_(run), reports_(reports) {}
+  Engine(Json values, const std::set<std::string>& red_before, const RunStep& run,
+         std::vector<StepReport>& reports)
+      : values_(std::move(values)), red_before_(red_before), run_(run), reports_(reports) {}
 
   void expect(const std::vector<PlaybookStep>& steps) {
     for (const PlaybookStep& step : steps) {
@@ -43,8 +44,9 @@ class Engine {
       note(report);
       throw;
     }
+    judge(step, report);
     note(report);
-    return report.passed || !step.fail_fast;
+    return report.passed || report.known_red || !step.fail_fast;
   }
 
   // All are begun, and all end, whatever becomes of one of them.
@@ -75,9 +77,10 @@ class Engine {
     bool goes_on = true;
     bool all = !chosen.empty();
     for (std::size_t i = 0; i < chosen.size(); ++i) {
+      judge(*chosen[i], ends[i]);
       note(ends[i]);
       all = all && ends[i].passed;
-      if (!ends[i].passed && chosen[i]->fail_fast) goes_on = false;
+      if (!ends[i].passed && !ends[i].known_red && chosen[i]->fail_fast) goes_on = false;
     }
     for (const std::exception_ptr& error : thrown) {
       if (error) std::rethrow_exception(error);
@@ -130,6 +133,10 @@ class Engine {
     }
   }
 
+  void judge(const PlaybookStep& step, StepReport& report) const {
+    report.known_red = !report.passed && !step.target && red_before_.contains(step.name);
+  }
+
   void note(const StepReport& report) {
     reports_.push_back(report);
     tell(report);
@@ -143,16 +150,17 @@ class Engine {
   }
 
   Json values_;
+  const std::set<std::string>& red_before_;
   const RunStep& run_;
   std::vector<StepReport>& reports_;
 };
 
 }  // namespace
 
-void run_playbook(const Playbook& playbook, Json values, const RunStep& run,
-                  std::vector<StepReport>& reports) {
+void run_playbook(const Playbook& playbook, Json values, const std::set<std::string>& red_before,
+                  const RunStep& run, std::vector<StepReport>& reports) {
   reports.clear();
-  Engine engine(std::move(values), run, reports);
+  Engine engine(std::move(values), red_before, run, reports);
   engine.expect(playbook.steps);
   engine.run_all(playbook.steps);
 }
@@ -163,9 +171,11 @@ bool any_ran(const std::vector<StepReport>& reports) {
 }
 
 bool all_passed(const std::vector<StepReport>& reports) {
-  return any_ran(reports) &&
-         std::all_of(reports.begin(), reports.end(),
-                     [](const StepReport& report) { return report.skipped || report.passed; });
+  return std::any_of(reports.begin(), reports.end(),
+                     [](const StepReport& report) { return report.passed; }) &&
+         std::all_of(reports.begin(), reports.end(), [](const StepReport& report) {
+           return report.skipped || report.passed || report.known_red;
+         });
 }
 
 }  // namespace necrocode::runner

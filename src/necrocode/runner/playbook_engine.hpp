@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 
 #include "necrocode/runner/playbook.hpp"
 
@@ -23,7 +24,8 @@ struct StepReport {
   std::string name;
   bool skipped = false;  ///< its condition did not hold
   bool passed = false;
-  int attempts = 0;  ///< passed after more than one: flaky
+  int attempts = 0;        ///< passed after more than one: flaky
+  bool known_red = false;  ///< failed, as before the change, and is no target
 };
 
 /// Runs one command and says whether it passed. Called from several threads at once for a parallel
@@ -32,14 +34,16 @@ using RunStep = std::function<bool(const StepCommand&)>;
 
 /// Runs the steps in their order, up to the first failure with fail_fast. `values`: what conditions
 /// and commands ask for; the steps' own ends are added as steps.KEY.passed and steps.KEY.skipped.
-/// `reports` holds what has been, also when this throws: PlaybookExecutionError for a value that is
-/// missing or does not compare, with the step's name, or what `run` throws.
-void run_playbook(const Playbook& playbook, Json values, const RunStep& run,
-                  std::vector<StepReport>& reports);
+/// `red_before`: names of steps that failed before the change; of those that are no target a
+/// failure ends nothing. `reports` holds what has been, also when this throws:
+/// PlaybookExecutionError for a value that is missing or does not compare, with the step's name, or
+/// what `run` throws.
+void run_playbook(const Playbook& playbook, Json values, const std::set<std::string>& red_before,
+                  const RunStep& run, std::vector<StepReport>& reports);
 
 /// True when at least one step ran.
 bool any_ran(const std::vector<StepReport>& reports);
-/// True when at least one step ran, and none of those that ran failed.
+/// True when at least one step passed, and none failed but those known to be red.
 bool all_passed(const std::vector<StepReport>& reports);
 
 }  // namespace necrocode::runner

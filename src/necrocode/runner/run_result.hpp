@@ -70,7 +70,7 @@ struct RunResult {
   int reasks = 0;
   bool adopted = false;  ///< the branch already held this task's work, and its tests pass
   std::optional<TestReport> tests;
-  std::vector<std::string> red_at_base;  ///< test commands that failed before the change
+  std::vector<std::string> red_at_base;  ///< steps that failed before the change
   std::optional<PushResult> push;
   std::optional<RunFailure> failure;
   RunExtent extent = RunExtent::kWhole;

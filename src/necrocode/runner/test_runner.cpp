@@ -129,9 +129,14 @@ std::string TestCommandResult::verdict() const {
 }
 
 const TestCommandResult* TestReport::first_failure() const {
-  const auto failed = std::find_if(
-      commands.begin(), commands.end(),
-      [](const TestCommandResult& command) { return command.last && !command.passed(); });
+  const auto is_known = [this](const std::string& name) {
+    return std::any_of(steps.begin(), steps.end(),
+                       [&](const StepReport& step) { return step.name == name && step.known_red; });
+  };
+  const auto failed =
+      std::find_if(commands.begin(), commands.end(), [&](const TestCommandResult& command) {
+        return command.last && !command.passed() && !is_known(command.step);
+      });
   return failed == commands.end() ? nullptr : &*failed;
 }
 
@@ -157,14 +162,17 @@ Json TestReport::to_json(std::size_t output_bytes) const {
   }
   Json flaky = Json::array();
   Json skipped = Json::array();
+  Json known = Json::array();
   for (const StepReport& step : steps) {
     if (step.skipped) skipped.push_back(step.name);
+    if (step.known_red) known.push_back(step.name);
     if (step.passed && step.attempts > 1) flaky.push_back(step.name);
   }
   return Json::object({{"passed", passed()},
                        {"duration_seconds", std::chrono::duration<double>(duration()).count()},
                        {"flaky", std::move(flaky)},
                        {"skipped", std::move(skipped)},
+                       {"known_failures", std::move(known)},
                        {"commands", std::move(list)}});
 }
 
@@ -297,11 +305,12 @@ class TestRunner::Round {
 };
 
 void TestRunner::run(const Workspace& workspace, const Playbook& playbook, const Json& values,
-                     std::chrono::seconds timeout, const CallContext& context, TestReport& report) {
+                     const std::set<std::string>& red_before, std::chrono::seconds timeout,
+                     const CallContext& context, TestReport& report) {
   report = {};
   Round round(*this, workspace, timeout, context, report);
   run_playbook(
-      playbook, values, [&round](const StepCommand& step) { return round.run(step); },
+      playbook, values, red_before, [&round](const StepCommand& step) { return round.run(step); },
       report.steps);
 }
 

@@ -58,11 +58,13 @@ class TestRunner {
   };
   TestRunner(process::Sandbox& sandbox, RunLog& log) : sandbox_(sandbox), log_(log) {}
 
-  /// Runs the playbook's commands by /bin/sh; `values` is what it asks for, `timeout` that of a
-  /// step which names none. `report` holds what has run, also when this throws: TestExecutionError
-  /// when a command cannot be started, TimeoutError when the context ends, PlaybookExecutionError.
+  /// Runs the playbook's commands by /bin/sh; `values` is what it asks for, `red_before` the steps
+  /// that failed before the change, `timeout` that of a step which names none. `report` holds what
+  /// has run, also when this throws: TestExecutionError when a command cannot be started,
+  /// TimeoutError when the context ends, PlaybookExecutionError.
   void run(const Workspace& workspace, const Playbook& playbook, const Json& values,
-           std::chrono::seconds timeout, const CallContext& context, TestReport& report);
+           const std::set<std::string>& red_before, std::chrono::seconds timeout,
+           const CallContext& context, TestReport& report);
 
  private:
   class Round;

@@ -68,6 +68,11 @@ TEST_F(ChoosingPlaybooks, OneOfTheOperatorsFolderThenTheTasksCommands) {
   task_.playbook_path = (places_.directory / "kept.yaml").string();
   EXPECT_THAT(commands(), ElementsAre("kept", "target"));
   EXPECT_THAT(asked_, IsEmpty());
+  const ChosenPlaybook chosen = choose();
+  EXPECT_FALSE(chosen.playbook.steps[0].target);
+  EXPECT_TRUE(chosen.playbook.steps[1].target);
+  task_.test_commands.clear();
+  EXPECT_TRUE(choose().playbook.steps[0].target);
 }
 
 TEST_F(ChoosingPlaybooks, WhatLeadsOutOfTheFolderIsNotInIt) {

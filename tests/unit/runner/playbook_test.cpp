@@ -37,10 +37,11 @@ struct Ran {
   std::vector<StepReport> reports;
   bool passed = false;
 
-  Ran(const std::string& text, const std::vector<std::string>& failing) {
+  Ran(const std::string& text, const std::vector<std::string>& failing,
+      const std::set<std::string>& red_before = {}) {
     std::mutex mutex;
     run_playbook(
-        read_playbook(text, "book.yaml"), values(),
+        read_playbook(text, "book.yaml"), values(), red_before,
         [&](const StepCommand& command) {
           const std::string told = command.name + "#" + std::to_string(command.attempt);
           const std::lock_guard lock(mutex);
@@ -275,6 +276,29 @@ steps:
   EXPECT_FALSE(bad.passed);
 }
 
+// Red before, red after: what the change is measured by is the task's own commands then.
+TEST(PlaybookEngine, AStepThatIsNoTargetMayFailWhereItFailedBefore) {
+  Playbook book = playbook_of({"lint", "unit"}, true);
+  book.steps[0].target = false;
+  const auto run = [&](const std::set<std::string>& red, const std::string& failing) {
+    std::vector<StepReport> reports;
+    run_playbook(
+        book, values(), red,
+        [&](const StepCommand& command) {
+          return command.shell.find(failing) == std::string::npos;
+        },
+        reports);
+    return reports;
+  };
+  const auto known = run({"lint", "unit"}, "lint");
+  ASSERT_EQ(known.size(), 2u);
+  EXPECT_TRUE(known[0].known_red);
+  EXPECT_TRUE(all_passed(known));
+  EXPECT_FALSE(all_passed(run({}, "lint")));                // it passed before
+  EXPECT_FALSE(all_passed(run({"lint", "unit"}, "unit")));  // a target
+  EXPECT_FALSE(all_passed(run({"lint"}, "")));              // nothing passed
+}
+
 TEST(PlaybookEngine, AGroupOfWhichNothingRanHasNotPassed) {
   const Ran ran(R"(
 steps:
@@ -294,7 +318,7 @@ TEST(PlaybookEngine, OfAConditionThatCannotBeToldTheReportIsNotPassed) {
                    read_playbook("steps: [{name: A, command: a}, {name: B, command: b, "
                                  "condition: title > 0}]",
                                  "book.yaml"),
-                   values(), [](const StepCommand&) { return true; }, reports),
+                   values(), {}, [](const StepCommand&) { return true; }, reports),
                PlaybookExecutionError);
   EXPECT_FALSE(all_passed(reports));
 }
@@ -320,7 +344,7 @@ TEST(PlaybookEngine, KeepsWhatHasRunWhenACommandThrows) {
   std::vector<StepReport> reports;
   const Playbook book = playbook_of({"one", "two", "three"}, true);
   EXPECT_THROW(run_playbook(
-                   book, values(),
+                   book, values(), {},
                    [](const StepCommand& command) -> bool {
                      if (command.shell == "two") throw TimeoutError("too late");
                      return true;

@@ -19,14 +19,14 @@ class RunningTests : public testing::Test {
                  const CallContext& context = {}) {
     TestReport report;
     TestRunner(*sandbox_, log_)
-        .run({root(), {}, {}, {}, read_only_files_}, playbook_of(commands, fail_fast), {}, timeout,
-             context, report);
+        .run({root(), {}, {}, {}, read_only_files_}, playbook_of(commands, fail_fast), {}, {},
+             timeout, context, report);
     return report;
   }
   TestReport run_book(const std::string& text) {
     TestReport report;
     TestRunner(*sandbox_, log_)
-        .run({root(), {}, {}, {}, {}}, read_playbook(text, "book.yaml"), {},
+        .run({root(), {}, {}, {}, {}}, read_playbook(text, "book.yaml"), {}, {},
              std::chrono::seconds{60}, {}, report);
     return report;
   }
