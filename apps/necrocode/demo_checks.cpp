@@ -97,7 +97,7 @@ std::string test_fresh_clone(const DemoSubject& subject, const registry::Task& t
   if (!commit) return task.id + ": the branch cannot be fetched";
   clone.check_out(branch, *commit, true, subject.context);
   runner::RunLog log(folder / "tests.log", subject.masker);
-  runner::TestRunner tests(subject.sandbox, log);
+  runner::TestRunner tests(subject.sandbox, log, subject.masker);
   const runner::TaskContext context = runner::read_task_context(task.to_json(), {});
   runner::TestReport report;
   runner::TestRunner::Workspace workspace;

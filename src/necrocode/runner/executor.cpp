@@ -159,9 +159,7 @@ Implementation LlmExecutor::implement(const Assignment& assignment, const CallCo
   transcript.asked(prompt);
   const LLMResponse answer =
       llm_.generate_code(prompt, assignment.root, task.max_tokens, context, &spending);
-  transcript.answered(Json::object({{"model", answer.model},
-                                    {"text", to_valid_utf8(answer.raw)},
-                                    {"usage", answer.usage.to_json()}}));
+  transcript.answered(answer.model, answer.raw, answer.usage.to_json());
   for (const llm::CodeChange& change : answer.code_changes) {
     require_not_the_users(assignment, change.file_path);
     require_not_in_submodule(assignment, change.file_path);

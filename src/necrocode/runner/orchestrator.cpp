@@ -88,7 +88,7 @@ class Run {
         uploader_(options.extent == RunExtent::kWhole ? services.artifacts : nullptr,
                   options.run_dir, services.masker),
         workspaces_(services.git, options.git_retries),
-        tests_(services.sandbox, log_),
+        tests_(services.sandbox, log_, services.masker),
         started_(real_clock().steady_now()),
         on_caller_stop_(caller.stop, [this] { stop(Stopped::kByCaller); }) {
     work_.stop = stop_.get_token();

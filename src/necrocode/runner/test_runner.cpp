@@ -192,6 +192,19 @@ std::vector<std::string> detect_test_commands(const fs::path& root) {
   return {};
 }
 
+namespace {
+
+void mask(process::CapturedStream& stream, const Masker& masker) {
+  for (std::string* text : {&stream.head, &stream.tail}) {
+    std::string masked = masker.mask(*text);
+    stream.total_bytes -= text->size();
+    stream.total_bytes += masked.size();
+    *text = std::move(masked);
+  }
+}
+
+}  // namespace
+
 /// The commands of one run of a playbook, which may go side by side.
 class TestRunner::Round {
  public:
@@ -229,6 +242,8 @@ class TestRunner::Round {
     if (const auto folder = folder_of(step)) {
       command.command.working_directory = *folder;
       last.result = run_logged(command, step);
+      mask(last.result.out, runner_.masker_);
+      mask(last.result.err, runner_.masker_);
     } else {
       last.not_run = "its working_directory \"" + printable(step.working_directory) +
                      "\" is no folder of the repository";

@@ -56,7 +56,10 @@ class TestRunner {
     /// Files below `root`: a command that changes or replaces one has failed, whatever it says.
     std::vector<std::string> read_only_files;
   };
-  TestRunner(process::Sandbox& sandbox, RunLog& log) : sandbox_(sandbox), log_(log) {}
+  /// What the commands print is kept masked, as it came: in a JSON report the colour escapes within
+  /// a secret would be another text.
+  TestRunner(process::Sandbox& sandbox, RunLog& log, const Masker& masker)
+      : sandbox_(sandbox), log_(log), masker_(masker) {}
 
   /// Runs the playbook's commands by /bin/sh; `values` is what it asks for, `red_before` the steps
   /// that failed before the change, `timeout` that of a step which names none. `report` holds what
@@ -70,6 +73,7 @@ class TestRunner {
   class Round;
   process::Sandbox& sandbox_;
   RunLog& log_;
+  const Masker& masker_;
 };
 
 }  // namespace necrocode::runner

@@ -17,7 +17,7 @@ class Transcript {
   explicit Transcript(const Masker& masker) : masker_(masker) {}
 
   void asked(std::string_view prompt);
-  void answered(const Json& answer);
+  void answered(const std::string& model, std::string_view text, const Json& usage);
   /// No answer that could be used, and why.
   void failed(std::string_view reason);
 
@@ -26,6 +26,7 @@ class Transcript {
   const std::string& text() const { return lines_; }
 
  private:
+  std::string clean(std::string_view text) const;
   void add(std::string_view member, const Json& value);
 
   const Masker& masker_;

@@ -18,14 +18,14 @@ class RunningTests : public testing::Test {
                  std::chrono::seconds timeout = std::chrono::seconds{60},
                  const CallContext& context = {}) {
     TestReport report;
-    TestRunner(*sandbox_, log_)
+    TestRunner(*sandbox_, log_, masker_)
         .run({root(), {}, {}, {}, read_only_files_}, playbook_of(commands, fail_fast), {}, {},
              timeout, context, report);
     return report;
   }
   TestReport run_book(const std::string& text) {
     TestReport report;
-    TestRunner(*sandbox_, log_)
+    TestRunner(*sandbox_, log_, masker_)
         .run({root(), {}, {}, {}, {}}, read_playbook(text, "book.yaml"), {}, {},
              std::chrono::seconds{60}, {}, report);
     return report;
@@ -116,6 +116,14 @@ steps:
   const std::string log = read_file(log_.path(), 10000);
   EXPECT_THAT(log, testing::HasSubstr("aaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\n"));
   EXPECT_THAT(log, testing::HasSubstr("bbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\nbbbb\n"));
+}
+
+TEST_F(RunningTests, SecretWithColoursInItThenInNoReport) {
+  const Secret secret("s3cret-token-value");
+  masker_ = Masker({&secret});
+  const TestReport report = run({"printf 's3cret\\033[31m-token-val\\033[0mue and more'"});
+  EXPECT_EQ(report.commands.at(0).result.out.text(), "*** and more");
+  EXPECT_EQ(report.to_json(1000)["commands"].items().at(0)["stdout"]["text"], Json("*** and more"));
 }
 
 TEST_F(RunningTests, CommandTimeThenTimedOutIsAResult) {

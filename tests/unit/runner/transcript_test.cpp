@@ -26,7 +26,7 @@ TEST(Transcripts, AreALineForEachThingSaid) {
   transcript.asked("do it");
   transcript.failed("no JSON");
   transcript.asked("again");
-  transcript.answered(Json::object({{"text", "done"}}));
+  transcript.answered("m", "done", {});
   const auto lines = lines_of(transcript);
   ASSERT_EQ(lines.size(), 4u);
   EXPECT_EQ(lines[0], Json::object({{"call", 1}, {"prompt", "do it"}}));
@@ -40,9 +40,10 @@ TEST(Transcripts, HoldNoSecretAndNoBrokenText) {
   const Masker masker({&secret});
   Transcript transcript(masker);
   transcript.asked("the key is s3cret-\"quoted\"-value \xff");
-  transcript.answered(Json::object({{"text", "s3cret-\"quoted\"-value"}}));
+  transcript.answered("m", "s3cret-\"quoted\"-value", {});
+  transcript.answered("m", "s3cret-\x1b[31m\"quoted\"-val\x1b[0mue", {});
   EXPECT_THAT(transcript.text(), Not(HasSubstr("s3cret")));
-  EXPECT_EQ(lines_of(transcript).size(), 2u);
+  EXPECT_EQ(lines_of(transcript).size(), 3u);
 }
 
 TEST(Transcripts, BeyondTheirBoundSayThatTheRestIsLeftOut) {
