@@ -328,12 +328,8 @@ std::string Runtime::llm_endpoint() const {
 }
 
 std::string Runtime::llm_host() const {
-  const std::string endpoint = llm_endpoint();
-  const std::size_t begin = endpoint.find("://");
-  if (begin == std::string::npos) return {};
-  const std::string host =
-      endpoint.substr(begin + 3, endpoint.find_first_of(":/", begin + 3) - begin - 3);
-  return is_plain_name(host) ? host : std::string();  // an IPv6 address is none
+  const auto url = net::Url::parse(llm_endpoint());
+  return url && is_plain_name(url->host) ? url->host : std::string();  // an IPv6 address is none
 }
 
 bool Runtime::has_model() const {
