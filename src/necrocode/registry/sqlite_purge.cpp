@@ -73,7 +73,7 @@ void SqliteChange::purge_task(std::int64_t spec_id, std::int64_t seq) {
   count(spec_id, state, -1);
 }
 
-/// How many they were.
+/// Returns how many it removed.
 std::int64_t SqliteChange::purge_events_of(std::int64_t spec_id, std::int64_t max) {
   database_
       .prepare(

@@ -23,7 +23,8 @@ constexpr int kSecondsMax = 7 * 86'400;
 constexpr std::size_t kValueBytes = 100 * limits::kKiB;
 constexpr std::string_view kVariable = "NECROCODE_VALUE_";
 
-/// What a condition or command may ask for; of the last two anything below.
+/// What a condition or command may ask for: of metadata anything below, of steps what check_names()
+/// says.
 const std::vector<std::string> kValues = {
     "task_id",     "spec_name",   "number",         "title",    "description", "branch",
     "base_branch", "base_commit", "required_skill", "metadata", "steps"};
