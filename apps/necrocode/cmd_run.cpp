@@ -5,6 +5,7 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/runner/artifact_uploader.hpp"
 #include "necrocode/runner/worker.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"
@@ -215,6 +216,7 @@ runner::RunResult OneRun::execute(const CallContext& context) {
   }
   set_options(runtime.config());
   options_.spending = runtime.spending_limits();
+  options_.commit = runtime.commit_style();
   options_.playbooks = runtime.playbooks();
   if (!arguments_.playbook.empty()) {
     options_.playbooks.file = arguments_.playbook;
@@ -244,8 +246,14 @@ runner::RunResult OneRun::execute(const CallContext& context) {
       throw;
     }
   }
-  return runner::RunnerOrchestrator(services, options_)
-      .run(task, claimed ? &*claimed : nullptr, context);
+  runner::RunResult result = runner::RunnerOrchestrator(services, options_)
+                                 .run(task, claimed ? &*claimed : nullptr, context);
+  if (services.artifacts) {
+    // Those of runs before it that were killed, or found no store.
+    runner::deliver_owed(options_.data_dir / "owed", *services.artifacts, services.registry,
+                         context.within(std::chrono::seconds{15}));
+  }
+  return result;
 }
 
 runner::RunResult OneRun::fail_early(const std::exception& error) {

@@ -53,6 +53,7 @@ int run(const WorkerArguments& arguments) {
   options.run.spending = runtime.spending_limits();
   options.run.git_retries = config.git_retry_count;
   options.run.baseline = !arguments.no_baseline;
+  options.run.commit = runtime.commit_style();
   options.run.playbooks = runtime.playbooks();
   options.run.provider = arguments.provider.empty() ? runtime.llm_host() : arguments.provider;
   options.run.slot_lease = options.lease;

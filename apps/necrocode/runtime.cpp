@@ -311,6 +311,14 @@ llm::SpendingLimits Runtime::spending_limits() const {
   return limits;
 }
 
+runner::CommitStyle Runtime::commit_style() const {
+  runner::CommitStyle style{config().commit_title, {}};
+  for (const Json& trailer : config().commit_trailers.items()) {
+    style.trailers.push_back(trailer.string_or(""));
+  }
+  return style;
+}
+
 runner::PlaybookPlaces Runtime::playbooks() const {
   runner::PlaybookPlaces places;
   places.directory = config().playbooks_directory;
@@ -348,8 +356,10 @@ void Runtime::require_model_key() const {
 
 namespace {
 
-git::GitOptions git_options(const config::Credentials& credentials) {
+git::GitOptions git_options(const config::Credentials& credentials, const config::Config& config) {
   git::GitOptions options;
+  options.author_name = config.commit_author_name;
+  options.author_email = config.commit_author_email;
   options.token = credentials.git_token.copy();
   return options;
 }
@@ -360,7 +370,7 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
     : runtime_(runtime),
       sandbox_(unsandboxed ? process::make_unsandboxed(the_supervisor)
                            : process::make_bubblewrap_sandbox(the_supervisor)),
-      git_(the_supervisor, git_options(runtime.credentials())),
+      git_(the_supervisor, git_options(runtime.credentials(), runtime.config())),
       llm_(runtime.llm()),
       executor_(llm_, runtime.masker()) {
   const config::Config& config = runtime.config();

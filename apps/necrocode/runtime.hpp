@@ -131,6 +131,7 @@ class Runtime {
   LLMClient llm() const;
   /// What one run may spend on the model.
   llm::SpendingLimits spending_limits() const;
+  runner::CommitStyle commit_style() const;
   /// Where playbooks may come from.
   runner::PlaybookPlaces playbooks() const;
   /// False when the endpoint is one that answers nobody without a key, and there is none.

@@ -1,6 +1,7 @@
 #include "necrocode/config/config.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <climits>
 #include <cstdlib>
 #include <functional>
@@ -9,6 +10,7 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/limits.hpp"
+#include "necrocode/base/placeholders.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/config/yaml.hpp"
 
@@ -269,6 +271,57 @@ std::vector<FieldError> read_trusted_repositories(Config& config, const Json& li
   return defects;
 }
 
+// One line that can stand in a commit's header: git takes "<" and ">" out of names silently.
+Setting identity(std::string key, Field<std::string> field, std::string description) {
+  return {std::move(key), "", std::move(description),
+          [field](Config& config, const std::string& value) -> std::string {
+            const bool wrong =
+                trim(value).empty() || value.find_first_of("<>") != std::string::npos;
+            if (wrong || printable(value) != value) return "must be one line without < and >";
+            config.*field = value;
+            return {};
+          },
+          [field](const Config& config) { return config.*field; }};
+}
+
+Setting commit_template(std::string key, Field<std::string> field, std::string description) {
+  return {std::move(key), "", std::move(description),
+          [field](Config& config, const std::string& value) -> std::string {
+            if (trim(value).empty() || printable(value) != value) return "must be one line";
+            if (auto defect = placeholder_defect(value, kCommitPlaceholders)) return *defect;
+            config.*field = value;
+            return {};
+          },
+          [field](const Config& config) { return config.*field; }};
+}
+
+// What git takes for a trailer (git-interpret-trailers(1)).
+std::optional<std::string> trailer_defect(const Json& item) {
+  const std::string text = item.string_or("");
+  const std::size_t colon = text.find(": ");
+  const bool has_key =
+      colon != std::string::npos && colon > 0 &&
+      std::all_of(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(colon),
+                  [](unsigned char c) { return std::isalnum(c) != 0 || c == '-'; });
+  if (!has_key || printable(text) != text) return "must be one line, \"Key: value\"";
+  if (ascii_lower(text.substr(0, colon)) == "necrocode-task") {
+    return "is the trailer that every commit of a run has";
+  }
+  return placeholder_defect(text, kCommitPlaceholders);
+}
+
+std::vector<FieldError> read_trailers(Config& config, const Json& list) {
+  if (!list.is_array()) return {{"", "must be a list, not " + std::string(list.type_name())}};
+  std::vector<FieldError> defects;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    if (auto defect = trailer_defect(list.items()[i])) {
+      defects.push_back({"/" + std::to_string(i), std::move(*defect)});
+    }
+  }
+  config.commit_trailers = list;
+  return defects;
+}
+
 const std::vector<Setting>& settings() {
   constexpr int kDay = 86'400;
   constexpr int kDaysMax = 36'500;
@@ -366,6 +419,13 @@ const std::vector<Setting>& settings() {
             "events are removed when so old; 0: never"),
       whole_value("registry.max_running_by_skill", &Config::registry_max_running_by_skill,
                   read_skill_limits, "most tasks at once that need a skill, by skill"),
+      identity("commit.author_name", &Config::commit_author_name, "author of the runs' commits"),
+      identity("commit.author_email", &Config::commit_author_email, "the author's address"),
+      commit_template(
+          "commit.title", &Config::commit_title,
+          "title of the runs' commits; {task_id}, {spec}, {number}, {title} are filled"),
+      whole_value("commit.trailers", &Config::commit_trailers, read_trailers,
+                  "further trailers of the runs' commits, \"Key: value\", filled like the title"),
       text("default_playbook_path", "", &Config::default_playbook_path,
            "playbook of a task that names none"),
       text("playbooks.directory", "", &Config::playbooks_directory,

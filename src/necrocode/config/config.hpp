@@ -66,6 +66,11 @@ struct Config {
   int pools_num_slots = 2;
   int pools_max_slots = 8;
 
+  std::string commit_author_name = "necrocode";
+  std::string commit_author_email = "necrocode@localhost";
+  std::string commit_title = "feat(task-{number}): {title}";  ///< a template, checked
+  Json commit_trailers = Json::array();                       ///< the same, "Key: value" each
+
   std::string default_playbook_path;  ///< of a task that names none
   std::string playbooks_directory;    ///< where the playbooks that tasks name are kept
   /// URLs or globs of repositories whose own playbooks are used.

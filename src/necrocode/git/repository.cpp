@@ -469,12 +469,19 @@ void Repository::stage(const std::vector<std::string>& paths, const CallContext&
   git_.output(update, context);
 }
 
-void Repository::restore_from_index(const CallContext& context,
-                                    const std::set<std::string>& keep) const {
-  const TreeComparison swept = sweep_tree(work_tree_, read_index(git_dir_ / "index"), keep);
+void Repository::restore_from_index(const CallContext& context, const std::set<std::string>& keep,
+                                    const fs::path& aside) const {
+  const TreeComparison swept = sweep_tree(work_tree_, read_index(git_dir_ / "index"), keep, aside);
   require(swept.failures.empty(), "cannot clean the work tree: " + join(swept.failures, "; "));
   if (swept.difference_count == 0) return;
   run({"checkout-index", "--all", "--force", "--index", "--quiet"}, context);
+}
+
+void Repository::refresh_index(const CallContext& context) const {
+  // It exits with 1 when a file differs, which is no failure here.
+  const Git::Invocation refresh = prepare({"update-index", "-q", "--refresh"});
+  const process::CommandResult result = git_.execute(refresh, context);
+  if (!result.ok() && result.exit_code != 1) git_.fail(refresh, result);
 }
 
 std::string Repository::head_commit() const {
@@ -519,28 +526,54 @@ std::optional<std::string> Repository::merge(const std::vector<std::string>& com
 
   std::string merged = parents.front();
   for (std::size_t i = 1; i < parents.size(); ++i) {
-    const Git::Invocation tree =
-        prepare({"merge-tree", "--write-tree", "--name-only", "-z", "--no-messages",
-                 "--allow-unrelated-histories", merged, parents[i]});
-    const process::CommandResult result = git_.execute(tree, context);
-    const bool conflict = result.end == process::CommandEnd::kExited && result.exit_code == 1;
-    if (!result.ok() && !conflict) git_.fail(tree, result);
-    const std::vector<std::string_view> parts = nul_separated(result.out.head);
-    require(!parts.empty() && is_object_id(parts.front()), "git's merge cannot be read");
-    if (conflict) {
-      conflicts.assign(parts.begin() + 1, parts.end());
-      return {};
-    }
+    const auto tree = merge_trees(merged, parents[i], conflicts, context);
+    if (!tree) return {};
     // The last one gets all of them as parents; those before only carry the tree on.
-    Git::Invocation record = prepare({"commit-tree", std::string(parts.front()), "-F", "-"});
-    for (std::size_t parent = 0; parent <= i; ++parent) {
-      record.args.insert(record.args.end(), {"-p", parents[parent]});
-    }
-    record.input = message;
-    merged = std::string(trim(git_.output(record, context)));
+    merged = record(*tree, {parents.begin(), parents.begin() + static_cast<std::ptrdiff_t>(i) + 1},
+                    message, context);
   }
-  require(is_object_id(merged), "git's merge cannot be read");
   return merged;
+}
+
+std::optional<std::string> Repository::rebase(const std::string& commit, const std::string& onto,
+                                              const std::string& message,
+                                              std::vector<std::string>& conflicts,
+                                              const CallContext& context) const {
+  conflicts.clear();
+  require(is_object_id(commit) && is_object_id(onto), "not a full object id");
+  const auto tree = merge_trees(onto, commit, conflicts, context);
+  if (!tree) return {};
+  return record(*tree, {onto}, message, context);
+}
+
+// The tree of both merged, or nothing and the paths in conflict.
+std::optional<std::string> Repository::merge_trees(const std::string& ours,
+                                                   const std::string& theirs,
+                                                   std::vector<std::string>& conflicts,
+                                                   const CallContext& context) const {
+  const Git::Invocation tree =
+      prepare({"merge-tree", "--write-tree", "--name-only", "-z", "--no-messages",
+               "--allow-unrelated-histories", ours, theirs});
+  const process::CommandResult result = git_.execute(tree, context);
+  const bool conflict = result.end == process::CommandEnd::kExited && result.exit_code == 1;
+  if (!result.ok() && !conflict) git_.fail(tree, result);
+  const std::vector<std::string_view> parts = nul_separated(result.out.head);
+  require(!parts.empty() && is_object_id(parts.front()), "git's merge cannot be read");
+  if (!conflict) return std::string(parts.front());
+  conflicts.assign(parts.begin() + 1, parts.end());
+  return {};
+}
+
+std::string Repository::record(const std::string& tree, const std::vector<std::string>& parents,
+                               const std::string& message, const CallContext& context) const {
+  Git::Invocation record = prepare({"commit-tree", tree, "-F", "-"});
+  for (const std::string& parent : parents) {
+    record.args.insert(record.args.end(), {"-p", parent});
+  }
+  record.input = message;
+  std::string commit(trim(git_.output(record, context)));
+  require(is_object_id(commit), "git's commit cannot be read");
+  return commit;
 }
 
 std::string Repository::diff(const std::string& from, const std::string& to,

@@ -134,8 +134,11 @@ class Repository {
   /// too.
   void stage(const std::vector<std::string>& paths, const CallContext& context) const;
   /// The work tree exactly as the index has it, untracked and ignored files removed, but for those
-  /// in `keep` (see sweep_tree).
-  void restore_from_index(const CallContext& context, const std::set<std::string>& keep = {}) const;
+  /// in `keep`; `aside`: moved there instead of removed (see sweep_tree for both).
+  void restore_from_index(const CallContext& context, const std::set<std::string>& keep = {},
+                          const std::filesystem::path& aside = {}) const;
+  /// Writes into the index what lstat says of each file that is as the index has it.
+  void refresh_index(const CallContext& context) const;
   /// Commits the index; the new commit's id.
   std::string commit(const std::string& message, const CallContext& context) const;
   /// A commit with these commits merged, in order, as its parents (less those that others contain;
@@ -143,6 +146,11 @@ class Repository {
   std::optional<std::string> merge(const std::vector<std::string>& commits,
                                    const std::string& message, std::vector<std::string>& conflicts,
                                    const CallContext& context) const;
+  /// The change that `commit` makes to its parent, as a commit on `onto` with this message; or
+  /// nothing, with the conflicting paths in `conflicts`.
+  std::optional<std::string> rebase(const std::string& commit, const std::string& onto,
+                                    const std::string& message, std::vector<std::string>& conflicts,
+                                    const CallContext& context) const;
   /// The unified diff between two commits (or to the index when `to` is empty), binary-safe.
   std::string diff(const std::string& from, const std::string& to,
                    const CallContext& context) const;
@@ -171,6 +179,11 @@ class Repository {
 
  private:
   Git::Invocation prepare(std::vector<std::string> args) const;
+  std::optional<std::string> merge_trees(const std::string& ours, const std::string& theirs,
+                                         std::vector<std::string>& conflicts,
+                                         const CallContext& context) const;
+  std::string record(const std::string& tree, const std::vector<std::string>& parents,
+                     const std::string& message, const CallContext& context) const;
   std::vector<FileChange> changes_of(std::vector<std::string> args,
                                      const CallContext& context) const;
   std::string head_commit() const;

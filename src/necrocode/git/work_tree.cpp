@@ -139,8 +139,9 @@ bool matches(const IndexEntry& entry, const struct stat& status) {
 
 class Walk {
  public:
-  Walk(const std::vector<IndexEntry>& index, bool remove, const std::set<std::string>& keep)
-      : remove_(remove), keep_(keep) {
+  Walk(const std::vector<IndexEntry>& index, bool remove, const std::set<std::string>& keep,
+       fs::path aside = {})
+      : remove_(remove), keep_(keep), aside_(std::move(aside)) {
     entries_.reserve(index.size());
     for (const IndexEntry& entry : index) {
       entries_.emplace(entry.path, &entry);
@@ -220,7 +221,17 @@ class Walk {
 
   void wrong(int parent, const std::string& name, const std::string& path) {
     differs(path);
-    if (remove_ && !remover_->remove(parent, name.c_str())) fails(path, reason());
+    if (!remove_) return;
+    const bool gone = aside_.empty() ? remover_->remove(parent, name.c_str())
+                                     : move_aside(parent, name.c_str(), path);
+    if (!gone) fails(path, reason());
+  }
+  // A rename needs no permission in what is renamed, and follows no link.
+  bool move_aside(int parent, const char* name, const std::string& path) const {
+    const fs::path target = aside_ / path;
+    std::error_code error;
+    fs::create_directories(target.parent_path(), error);
+    return ::renameat(parent, name, AT_FDCWD, target.c_str()) == 0;
   }
   void differs(std::string_view path) {
     ++result_.difference_count;
@@ -234,6 +245,7 @@ class Walk {
 
   bool remove_;
   const std::set<std::string>& keep_;
+  fs::path aside_;
   dev_t device_ = 0;
   std::optional<Remover> remover_;
   std::unordered_map<std::string_view, const IndexEntry*> entries_;
@@ -268,8 +280,8 @@ TreeComparison compare_tree(const fs::path& work_tree, const std::vector<IndexEn
 }
 
 TreeComparison sweep_tree(const fs::path& work_tree, const std::vector<IndexEntry>& index,
-                          const std::set<std::string>& keep) {
-  return Walk(index, true, keep).run(work_tree);
+                          const std::set<std::string>& keep, const fs::path& aside) {
+  return Walk(index, true, keep, aside).run(work_tree);
 }
 
 void wait_for_next_tick(const std::vector<IndexEntry>& index) {

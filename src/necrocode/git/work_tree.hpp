@@ -32,10 +32,12 @@ TreeComparison compare_tree(const std::filesystem::path& work_tree,
 /// The same, and removes every path that is not exactly as in the index (missing ones stay
 /// missing), so that what is left is proven, and git restores the rest. Folders without permissions
 /// get them back, the top one too. `keep`: further paths, with each folder above them, that stay as
-/// they are; of a folder in it only what is in `keep` as well.
+/// they are; of a folder in it only what is in `keep` as well. `aside`, when given, is an empty
+/// folder of the same file system, and what would be removed is moved there, under its own path.
 TreeComparison sweep_tree(const std::filesystem::path& work_tree,
                           const std::vector<IndexEntry>& index,
-                          const std::set<std::string>& keep = {});
+                          const std::set<std::string>& keep = {},
+                          const std::filesystem::path& aside = {});
 
 /// Returns when a later change of a file is sure to get a later change time than any in `index`:
 /// file systems stamp with the kernel's coarse clock (4 ms or so).

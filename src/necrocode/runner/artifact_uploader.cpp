@@ -1,49 +1,214 @@
 #include "necrocode/runner/artifact_uploader.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "necrocode/base/check.hpp"
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::runner {
+namespace {
 
-UploadedArtifact ArtifactUploader::keep(const TaskContext& task, const std::string& type,
-                                        const std::string& name, std::string_view content,
-                                        const std::string& mime_type, const CallContext& context) {
-  const std::string masked = masker_.mask(content);
-  write_file_durable(run_dir_ / name, masked, 0600);
-  UploadedArtifact artifact{type, name, (run_dir_ / name).string(), masked.size(),
-                            sha256_hex(masked)};
-  return upload(task, std::move(artifact), mime_type, context);
+namespace fs = std::filesystem;
+
+constexpr std::size_t kNoteBytes = 64 * limits::kKiB;
+
+// Every file of a run that the store gets, in the order in which it gets them.
+struct Kind {
+  std::string_view name;
+  std::string_view type;
+  std::string_view mime_type;
+};
+constexpr std::array<Kind, 4> kKinds = {{{"diff.patch", "diff", "text/x-diff"},
+                                         {"tests.json", "test", "application/json"},
+                                         {"transcript.jsonl", "transcript", "application/jsonl"},
+                                         {"run.log", "log", "text/plain"}}};
+
+const Kind& kind_of(std::string_view name) {
+  const auto kind = std::find_if(kKinds.begin(), kKinds.end(),
+                                 [name](const Kind& known) { return known.name == name; });
+  NECROCODE_CHECK(kind != kKinds.end());
+  return *kind;
 }
 
-UploadedArtifact ArtifactUploader::keep_file(const TaskContext& task, const std::string& type,
-                                             const std::string& name, const std::string& mime_type,
-                                             const CallContext& context) {
-  const std::string content = read_file(run_dir_ / name, 2 * limits::kRunLogBytes);
-  UploadedArtifact artifact{type, name, (run_dir_ / name).string(), content.size(),
-                            sha256_hex(content)};
-  return upload(task, std::move(artifact), mime_type, context);
+std::string stored_name(const RunIdentity& run, std::string_view name) {
+  return (run.attempt > 1 ? "attempt-" + std::to_string(run.attempt) + "-" : "") +
+         std::string(name);
 }
 
-UploadedArtifact ArtifactUploader::upload(const TaskContext& task, UploadedArtifact artifact,
-                                          const std::string& mime_type,
-                                          const CallContext& context) {
-  if (!store_ || out_of_reach_) return artifact;
-  const Json metadata = Json::object({{"task_id", task.task_id.str()},
-                                      {"spec_name", task.task_id.spec()},
+// With size and digest as the file is now; its uri is its path until the store gives one.
+UploadedArtifact describe(const fs::path& folder, const RunIdentity& run, const Kind& kind) {
+  const fs::path file = folder / kind.name;
+  UploadedArtifact artifact{std::string(kind.type), stored_name(run, kind.name), file.string(), 0,
+                            ""};
+  const FileDescriptor opened(::open(file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!opened) throw_errno("cannot open", file.string());
+  Sha256 digest;
+  std::array<char, 64 * limits::kKiB> piece{};
+  while (true) {
+    const ssize_t got = ::read(opened.get(), piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw_errno("cannot read", file.string());
+    if (got == 0) break;
+    digest.update({piece.data(), static_cast<std::size_t>(got)});
+    artifact.size_bytes += static_cast<std::uint64_t>(got);
+  }
+  artifact.sha256 = digest.finish_hex();
+  return artifact;
+}
+
+void upload(ArtifactStoreClient& store, const fs::path& file, const RunIdentity& run,
+            const Kind& kind, UploadedArtifact& artifact, const CallContext& context) {
+  const Json metadata = Json::object({{"task_id", run.task_id.str()},
+                                      {"spec_name", run.task_id.spec()},
                                       {"name", artifact.name},
-                                      {"mime_type", mime_type}});
+                                      {"mime_type", kind.mime_type},
+                                      {"runner_id", run.runner_id},
+                                      {"attempt", run.attempt}});
+  artifact.uri = store.upload_file(artifact.type, file, metadata, context);
+  artifact.stored = true;
+}
+
+bool is_out_of_reach(const RunnerError& error) {
+  return dynamic_cast<const TimeoutError*>(&error) != nullptr ||
+         dynamic_cast<const Unavailable*>(&error) != nullptr;
+}
+
+struct Owed {
+  RunIdentity run;
+  fs::path run_dir;
+  bool passing = false;
+};
+
+std::optional<Owed> read_note(const fs::path& file) {
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return std::nullopt;
+  const auto note = Json::try_parse(read_file(file, kNoteBytes));
+  const auto id = note ? task_id_of(*note) : std::nullopt;
+  if (!id) return std::nullopt;
+  return Owed{{*id, (*note)["runner_id"].string_or(""),
+               static_cast<int>((*note)["attempt"].as_int().value_or(0))},
+              (*note)["folder"].string_or(""),
+              (*note)["passing"].as_bool().value_or(false)};
+}
+
+// The lock that a run holds on its log while it is at work; nothing when somebody has it.
+FileDescriptor take(const fs::path& run_dir) {
+  FileDescriptor log(
+      ::open((run_dir / "run.log").c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (log && ::flock(log.get(), LOCK_EX | LOCK_NB) != 0) log.reset();
+  return log;
+}
+
+// The registry may have given the task out again, and then takes nothing from an earlier attempt;
+// the store has it all the same.
+void record(TaskRegistryClient& registry, const RunIdentity& run, const UploadedArtifact& artifact,
+            const CallContext& context) {
+  const Json metadata = Json::object({{"name", artifact.name}, {"sha256", artifact.sha256}});
   try {
-    artifact.uri = store_->upload_file(artifact.type, run_dir_ / artifact.name, metadata, context);
-    artifact.stored = true;
+    registry.add_artifact(run.task_id.str(), artifact.type, artifact.uri,
+                          static_cast<std::int64_t>(artifact.size_bytes), metadata, {}, context);
   } catch (const RunnerError& error) {
-    out_of_reach_ =
-        dynamic_cast<const TimeoutError*>(&error) || dynamic_cast<const Unavailable*>(&error);
-    log::warn(
-        "artifact not uploaded, kept in the run's folder",
-        {{"artifact", artifact.name}, {"folder", run_dir_.string()}, {"error", error.what()}});
+    log::info("a late artifact is not recorded with its task",
+              {{"task", run.task_id.str()}, {"uri", artifact.uri}, {"error", error.what()}});
+  }
+}
+
+void deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* registry,
+             const CallContext& context) {
+  bool refused = false;
+  std::error_code error;
+  for (const Kind& kind : kKinds) {
+    const fs::path file = owed.run_dir / kind.name;
+    if (!fs::is_regular_file(fs::symlink_status(file, error))) continue;
+    UploadedArtifact artifact = describe(owed.run_dir, owed.run, kind);
+    try {
+      upload(store, file, owed.run, kind, artifact, context);
+    } catch (const RunnerError& failure) {
+      if (is_out_of_reach(failure)) throw;
+      refused = true;
+      log::error("the store refuses an artifact; it stays in the run's folder",
+                 {{"file", file.string()}, {"error", failure.what()}});
+      continue;
+    }
+    if (registry && owed.run.attempt > 0) record(*registry, owed.run, artifact, context);
+  }
+  log::info("a run's artifacts are delivered late", {{"folder", owed.run_dir.string()}});
+  if (owed.passing && !refused) remove_tree(owed.run_dir);
+}
+
+}  // namespace
+
+void ArtifactUploader::begin(const fs::path& notes, bool passing) {
+  if (!store_) return;
+  fs::create_directories(notes);
+  // By the folder: a later run in it takes the place of an earlier one, as its files do.
+  note_ = notes / (sha256_hex(fs::absolute(run_dir_).string()).substr(0, 32) + ".json");
+  write_file_atomic(note_,
+                    Json::object({{"folder", fs::absolute(run_dir_).string()},
+                                  {"task_id", run_.task_id.str()},
+                                  {"runner_id", run_.runner_id},
+                                  {"attempt", run_.attempt},
+                                  {"passing", passing}})
+                        .dump(),
+                    0600);
+}
+
+void ArtifactUploader::write(const std::string& name, std::string_view content) {
+  write_file_atomic(run_dir_ / kind_of(name).name, masker_.mask(content), 0600);
+}
+
+UploadedArtifact ArtifactUploader::keep(const std::string& name, const CallContext& context) {
+  const Kind& kind = kind_of(name);
+  UploadedArtifact artifact = describe(run_dir_, run_, kind);
+  if (!store_ || out_of_reach_) return artifact;
+  try {
+    upload(*store_, run_dir_ / name, run_, kind, artifact, context);
+  } catch (const RunnerError& error) {
+    out_of_reach_ = is_out_of_reach(error);
+    log::warn("artifact not uploaded, kept in the run's folder",
+              {{"artifact", name}, {"folder", run_dir_.string()}, {"error", error.what()}});
   }
   return artifact;
+}
+
+void ArtifactUploader::all_kept() {
+  if (note_.empty() || out_of_reach_) return;
+  std::error_code error;
+  fs::remove(note_, error);
+}
+
+bool deliver_owed(const fs::path& notes, ArtifactStoreClient& store, TaskRegistryClient* registry,
+                  const CallContext& context) {
+  std::error_code error;
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(notes, error)) files.push_back(entry.path());
+  for (const fs::path& note : files) {
+    if (context.cancelled()) return true;
+    const auto owed = read_note(note);
+    if (!owed) continue;
+    if (!fs::exists(owed->run_dir / "run.log", error)) {  // somebody took the files away
+      fs::remove(note, error);
+      continue;
+    }
+    const FileDescriptor lock = take(owed->run_dir);
+    if (!lock) continue;  // at work, or somebody else delivers it
+    try {
+      deliver(*owed, store, registry, context);
+      fs::remove(note, error);
+    } catch (const RunnerError& failure) {
+      log::warn("artifacts of earlier runs cannot be delivered yet",
+                {{"folder", owed->run_dir.string()}, {"error", failure.what()}});
+      return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace necrocode::runner

@@ -89,15 +89,19 @@ fs::path find_common_dir(const fs::path& git_dir) {
 }  // namespace
 
 GivenClone::GivenClone(fs::path root) : root_(std::move(root)), lock_(lock(root_)) {
-  root_permissions_ = fs::status(root_).permissions();
   git_dir_ = find_git_dir(root_);
   common_dir_ = find_common_dir(git_dir_);
+  look_again();
+  require_idle();
+}
+
+void GivenClone::look_again() {
+  root_permissions_ = fs::status(root_).permissions();
   const std::string head = read_plain(git_dir_ / "HEAD");
   const bool on_branch = head.starts_with("ref: refs/heads/");
   head_commit_ = on_branch ? ref(head.substr(5)).value_or("") : head;
   head_name_ = on_branch ? head.substr(5 + kHeads.size()) : head_commit_;
   if (!git::is_object_id(head_commit_)) fail("slot_path has no commit to start from", root_);
-  require_idle();
 }
 
 void GivenClone::require_idle() const {

@@ -17,6 +17,8 @@ class GivenClone {
   /// Throws WorkspacePreparationError when `root` is no work tree with a commit, when another run
   /// has it, and when git stopped in the middle of something there (a rebase, a merge …).
   explicit GivenClone(std::filesystem::path root);
+  /// Reads HEAD and the folder's permissions anew.
+  void look_again();
 
   const std::filesystem::path& root() const { return root_; }
   /// `.git`, or what a linked work tree's `.git` file names.

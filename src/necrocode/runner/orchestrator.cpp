@@ -32,6 +32,9 @@ constexpr auto kReportTime = 8s;
 constexpr auto kParkTime = 3s;
 constexpr auto kReleaseTime = 5s;
 
+// How often a run follows its base branch, which may move faster than the tests run.
+constexpr int kRebasesMax = 2;
+
 // Why a run was stopped from outside.
 enum class Stopped { kNo, kByCaller, kLeaseLost, kSlotLost, kCancelRequested };
 
@@ -84,9 +87,10 @@ class Run {
         claimed_(services.registry && claim),
         reporter_(services.registry, claim),
         log_(options.run_dir / "run.log", services.masker),
-        transcript_(services.masker),
-        uploader_(options.extent == RunExtent::kWhole ? services.artifacts : nullptr,
-                  options.run_dir, services.masker),
+        transcript_(options.run_dir / "transcript.jsonl", services.masker),
+        uploader_(
+            options.extent == RunExtent::kWhole ? services.artifacts : nullptr, options.run_dir,
+            {task.task_id, options.runner_id, claim ? claim->task.attempt : 0}, services.masker),
         workspaces_(services.git, options.git_retries),
         tests_(services.sandbox, log_, services.masker),
         started_(real_clock().steady_now()),
@@ -130,10 +134,8 @@ class Run {
 
   void begin() {
     enter(Phase::kValidate);
-    for (const std::string& warning : task_.warnings) log_.line("warning: " + warning);
-    if (!task_.warnings.empty()) {
-      emit("warning", Json::object({{"message", join(task_.warnings, "; ")}}));
-    }
+    for (const std::string& warning : task_.warnings) warn(warning);
+    uploader_.begin(options_.data_dir / "owed", options_.passing);
     result_.sandbox = services_.sandbox.name();
     log_.line("tests run in: " + result_.sandbox);
     // Both end up in the repository's history, where nothing can be taken back.
@@ -171,6 +173,7 @@ class Run {
     remove_leftovers(options_.run_dir);  // the log is ours, so no run is at work here
     scratch_.emplace(kScratch, options_.run_dir);
     workspace_.emplace(workspaces_.prepare(task_, slot_, scratch_->path(), work_));
+    for (const std::string& warning : workspace_->warnings) warn(warning);
     test_workspace_ = {workspace_->root, workspace_->read_only, workspace_->covers, {}, {}};
     for (std::string& file : workspace_->repository.tracked_files(work_)) {
       if (matches_any(task_.readonly_files, file))
@@ -191,10 +194,7 @@ class Run {
     };
     ChosenPlaybook chosen = choose_playbook(task_, workspace_->remote_url, options_.playbooks,
                                             read_at_head, detect_test_commands(workspace_->root));
-    for (const std::string& warning : chosen.warnings) {
-      log_.line("warning: " + warning);
-      emit("warning", Json::object({{"message", warning}}));
-    }
+    for (const std::string& warning : chosen.warnings) warn(warning);
     playbook_ = std::move(chosen.playbook);
     test_commands_ = playbook_.commands();
     test_values_ = playbook_values(task_, workspace_->branch, workspace_->base_commit);
@@ -336,8 +336,7 @@ class Run {
   // The reason to ask again with, or nothing when that was done often enough.
   std::string note_unusable(const RunnerError& error) {
     const std::string reason = services_.masker.mask(error.what());
-    log_.line("answer not used: " + reason);
-    emit("warning", Json::object({{"message", "answer not used: " + reason}}));
+    warn("answer not used: " + reason);
     if (result_.reasks >= options_.max_reasks) return {};
     ++result_.reasks;
     return reason;
@@ -351,7 +350,9 @@ class Run {
     if (services_.masker.contains_secret(diff_)) {
       throw SecurityError("the change holds a secret; it is not committed");
     }
-    commit_ = workspaces_.commit(*workspace_, services_.masker.mask(commit_message(task_)), work_);
+    uploader_.write("diff.patch", diff_);  // from now on a kill loses nothing that was paid for
+    commit_ = workspaces_.commit(
+        *workspace_, services_.masker.mask(commit_message(task_, options_.commit)), work_);
     log_.line("commit " + commit_);
   }
 
@@ -360,12 +361,58 @@ class Run {
       log_.line("not pushed, as it is a dry run");
       return conclude();
     }
-    enter(Phase::kPush);
-    reporter_.require_lease(work_);
-    result_.push = workspaces_.push(*workspace_, task_, commit_, work_);
-    log_.line("pushed " + result_.push->branch);
-    emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
+    for (int moves = 0;; ++moves) {
+      enter(Phase::kPush);
+      reporter_.require_lease(work_);
+      result_.push = workspaces_.push(*workspace_, task_, commit_, work_);
+      log_.line("pushed " + result_.push->branch);
+      emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
+      const bool moved = result_.push->base_tip != workspace_->base_tip;
+      if (!moved || result_.push->base_tip.empty() || moves == kRebasesMax || !rebase()) break;
+    }
     conclude();
+  }
+
+  // The base moved while the run was at work: the same change on top of it, proved again. Where
+  // that cannot be, what is pushed stays: it is proved as it stands.
+  bool rebase() {
+    const std::string pushed = commit_;
+    const std::string base = workspace_->base_commit;
+    const std::string base_tip = workspace_->base_tip;
+    const std::optional<TestReport> tests = result_.tests;
+    std::string reason;
+    log_.line("the base moved to " + result_.push->base_tip);
+    try {
+      std::vector<std::string> conflicts;
+      const auto rebased =
+          workspaces_.rebase(*workspace_, task_, commit_, result_.push->base_tip, conflicts, work_);
+      if (!rebased) {
+        reason = "it conflicts in " + join(conflicts, ", ");
+      } else if (prove_again()) {
+        commit_ = *rebased;
+        result_.files = workspaces_.changes(*workspace_, work_);
+        diff_ = workspaces_.diff(*workspace_, work_);
+        return true;
+      } else {
+        reason = "the tests do not pass there";
+      }
+    } catch (const RunnerError& error) {
+      if (stopped_.load() != Stopped::kNo) throw;
+      reason = error.what();
+    }
+    workspaces_.return_to(*workspace_, pushed, base, CallContext().within(kHandBackTime));
+    workspace_->base_tip = base_tip;
+    result_.tests = tests;
+    warn("the base moved meanwhile, and the change cannot follow: " + reason);
+    return false;
+  }
+
+  bool prove_again() {
+    if (playbook_.steps.empty()) return true;
+    enter(Phase::kTest);
+    const bool passed = run_tests().passed();
+    workspaces_.restore(*workspace_, work_);
+    return passed;
   }
 
   void conclude() {
@@ -482,22 +529,22 @@ class Run {
 
   void upload(const CallContext& context) {
     if (is_plan()) return;
-    if (!diff_.empty())
-      keep(uploader_.keep(task_, "diff", "diff.patch", diff_, "text/x-diff", context));
+    if (!diff_.empty()) {
+      uploader_.write("diff.patch", diff_);
+      keep("diff.patch", context);
+    }
     if (result_.tests) {
-      keep(uploader_.keep(task_, "test", "tests.json",
-                          result_.tests->to_json(limits::kOutputHeadBytes).pretty(),
-                          "application/json", context));
+      uploader_.write("tests.json", result_.tests->to_json(limits::kOutputHeadBytes).pretty());
+      keep("tests.json", context);
     }
-    if (!transcript_.empty()) {
-      keep(uploader_.keep(task_, "transcript", "transcript.jsonl", transcript_.text(),
-                          "application/jsonl", context));
-    }
+    if (!transcript_.empty()) keep("transcript.jsonl", context);
     log_.line("ended: " + std::string(result_.outcome()));
-    keep(uploader_.keep_file(task_, "log", "run.log", "text/plain", context));
+    keep("run.log", context);
+    uploader_.all_kept();
   }
 
-  void keep(UploadedArtifact artifact) {
+  void keep(const std::string& name, const CallContext& context) {
+    UploadedArtifact artifact = uploader_.keep(name, context);
     emit("artifact", Json::object({{"artifact_type", artifact.type},
                                    {"uri", artifact.uri},
                                    {"size_bytes", artifact.size_bytes}}));
@@ -570,6 +617,12 @@ class Run {
     assignment.earlier_attempts = earlier_attempts_;
     assignment.users_files = workspace_->users_files;
     return assignment;
+  }
+
+  void warn(const std::string& message) {
+    const std::string masked = services_.masker.mask(message);
+    log_.line("warning: " + masked);
+    emit("warning", Json::object({{"message", masked}}));
   }
 
   // Whoever watches cannot disturb the run: a full or closed output is told once.

@@ -11,6 +11,7 @@
 #include "necrocode/pool/client.hpp"
 #include "necrocode/process/sandbox.hpp"
 #include "necrocode/registry/client.hpp"
+#include "necrocode/runner/commit_message.hpp"
 #include "necrocode/runner/executor.hpp"
 #include "necrocode/runner/lease_keeper.hpp"
 #include "necrocode/runner/playbook_choice.hpp"
@@ -36,7 +37,8 @@ struct RunnerServices {
 struct RunOptions {
   std::string runner_id;
   std::filesystem::path run_dir;   ///< for this run alone; made when absent
-  std::filesystem::path data_dir;  ///< where baselines are kept
+  std::filesystem::path data_dir;  ///< where baselines are kept, and what is owed is noted
+  bool passing = false;            ///< the run's folder goes when the store has what it holds
   int max_repairs = 2;
   int max_reasks = 2;
   llm::SpendingLimits spending{};  ///< on the model, in this run
@@ -44,6 +46,7 @@ struct RunOptions {
   /// Empty: nothing is parked.
   std::string provider;
   int git_retries = 3;
+  CommitStyle commit{};
   bool baseline = true;
   PlaybookPlaces playbooks{};
   RunExtent extent = RunExtent::kWhole;

@@ -1,7 +1,11 @@
 #include "necrocode/runner/transcript.hpp"
 
+#include <fcntl.h>
+
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/observe/log.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -29,12 +33,28 @@ std::string Transcript::clean(std::string_view text) const {
 }
 
 void Transcript::add(std::string_view member, const Json& value) {
-  if (full_) return;
+  if (closed_) return;
   Json line = Json::object({{"call", call_}});
   std::string text = line.set(std::string(member), value).dump() + "\n";
-  full_ = lines_.size() + text.size() > kTranscriptBytes;
-  if (full_) text = Json::object({{"call", call_}, {"left_out", true}}).dump() + "\n";
-  lines_ += text;
+  closed_ = written_ + text.size() > kTranscriptBytes;
+  if (closed_) text = Json::object({{"call", call_}, {"left_out", true}}).dump() + "\n";
+  write(text);
+}
+
+void Transcript::write(std::string_view text) {
+  try {
+    if (!file_) {
+      file_.reset(::open(path_.c_str(),
+                         O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+      if (!file_) throw_errno("cannot create the transcript", path_.string());
+    }
+    write_all(file_.get(), text);
+    written_ += text.size();
+  } catch (const StorageError& error) {
+    closed_ = true;
+    log::error("the run's transcript cannot be written; the rest of it is lost",
+               {{"file", path_.string()}, {"error", error.what()}});
+  }
 }
 
 }  // namespace necrocode::runner

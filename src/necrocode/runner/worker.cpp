@@ -6,6 +6,7 @@
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/observe/log.hpp"
+#include "necrocode/runner/artifact_uploader.hpp"
 #include "necrocode/runner/run_log.hpp"
 
 namespace necrocode::runner {
@@ -14,6 +15,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kRetryAfterError = 2s;  // beyond the client's own retries
+constexpr auto kDeliverEvery = 30s;
+constexpr auto kDeliverTime = 5min;
 
 bool all_stored(const RunResult& result) {
   for (const UploadedArtifact& artifact : result.artifacts) {
@@ -56,6 +59,7 @@ void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runn
   RunOptions run = options_.run;
   run.runner_id = runner_id;
   run.data_dir = options_.data_dir;
+  run.passing = true;
   run.run_dir = options_.data_dir / "runs" /
                 (std::string(task->task_id.spec()) + "-" + std::string(task->task_id.number()) +
                  "-" + random_hex(4));
@@ -109,6 +113,19 @@ void Worker::runner_loop(const std::string& runner_id, const std::stop_token& no
   }
 }
 
+void Worker::deliver_loop(const std::stop_token& stop) {
+  do {
+    CallContext context;
+    context.stop = stop;
+    try {
+      deliver_owed(options_.data_dir / "owed", *services_.artifacts, services_.registry,
+                   context.within(kDeliverTime));
+    } catch (const std::exception& error) {
+      log::error("cannot look for artifacts that are owed", {{"error", error.what()}});
+    }
+  } while (real_clock().sleep_for(kDeliverEvery, stop));
+}
+
 WorkerSummary Worker::run(const CallContext& context) {
   const std::filesystem::path runs = options_.data_dir / "runs";
   std::filesystem::create_directories(runs);
@@ -119,6 +136,10 @@ WorkerSummary Worker::run(const CallContext& context) {
   std::mutex mutex;
   std::condition_variable_any changed;
   int running = options_.max_parallel;
+  std::jthread deliveries;
+  if (services_.artifacts) {
+    deliveries = std::jthread([this](const std::stop_token& stop) { deliver_loop(stop); });
+  }
   std::vector<std::jthread> runners;
   for (int i = 0; i < options_.max_parallel; ++i) {
     runners.emplace_back([&, id = "runner-" + random_hex(4)] {

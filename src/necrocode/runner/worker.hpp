@@ -50,6 +50,7 @@ class Worker {
                    const std::stop_token& now);
   void work_on(const registry::ClaimedTask& claim, const std::string& runner_id,
                const std::stop_token& now);
+  void deliver_loop(const std::stop_token& stop);
   RunnerServices services_;
   WorkerOptions options_;
   std::atomic<int> done_ = 0;

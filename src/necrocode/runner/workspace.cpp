@@ -8,28 +8,16 @@
 #include "necrocode/base/text.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/change_set.hpp"
+#include "necrocode/runner/commit_message.hpp"
+#include "necrocode/runner/loan.hpp"
 
 namespace necrocode::runner {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kTrailer = "Necrocode-Task: ";
-
-std::string trailer_of(const TaskContext& task) {
-  return std::string(kTrailer) + task.task_id.str();
-}
-
-// Only the last paragraph counts: text of a task's description cannot stand for another task.
-bool has_trailer(std::string_view message, const TaskContext& task) {
-  message = trim(message);
-  const std::size_t paragraph = message.rfind("\n\n");
-  if (paragraph != std::string_view::npos) message = message.substr(paragraph + 2);
-  for (const std::string_view line : split(message, '\n')) {
-    if (trim(line) == trailer_of(task)) return true;
-  }
-  return false;
-}
+// How often another run of the same task may push between our look and our push.
+constexpr int kOvertakenMax = 2;
 
 // What git says when trying again cannot help.
 bool is_permanent(const git::GitError& error) {
@@ -110,6 +98,11 @@ std::set<std::string> walk(const fs::path& root) {
   return paths;
 }
 
+std::string ref_in(const std::map<std::string, std::string>& refs, const std::string& name) {
+  const auto found = refs.find(name);
+  return found == refs.end() ? std::string() : found->second;
+}
+
 bool is_contained(const git::Repository& repository, const std::string& commit,
                   const std::string& in, const CallContext& context) {
   try {
@@ -131,6 +124,12 @@ void require_room_at_remote(const Workspace& workspace, const TaskContext& task,
              "\"; name another branch_name",
          workspace.remote_url);
   }
+}
+
+Loan loan_of(const Workspace& workspace) {
+  const GivenClone& clone = *workspace.given;
+  return {clone.head_commit(), workspace.branch, "", clone.root_permissions(),
+          workspace.users_files};
 }
 
 bool is_inside(const fs::path& path, const fs::path& folder) {
@@ -178,14 +177,8 @@ void require_clean(const git::Repository& repository, const GivenClone& clone,
     require_no_changes(repository, clone, context);
   }
   repository.run({"read-tree", clone.head_commit()}, context);
-  try {
-    // With the files' times in the index, only those that differ are written later.
-    repository.run({"update-index", "-q", "--refresh"}, context);
-  } catch (const git::GitError&) {
-    // Some file differs: told right below, by name.
-    require_no_changes(repository, clone, context);
-    throw;
-  }
+  // With the files' times in the index, only those that differ are written later.
+  repository.refresh_index(context);
   require_no_changes(repository, clone, context);
 }
 
@@ -194,13 +187,6 @@ void require_clean(const git::Repository& repository, const GivenClone& clone,
 void Workspace::show_git_dir(const fs::path& file) {
   write_file_atomic(file, "gitdir: " + repository.git_dir().string() + "\n");
   read_only = git_folders(repository.git_dir());
-}
-
-std::string commit_message(const TaskContext& task) {
-  std::string message = "feat(task-" + std::string(task.task_id.number()) +
-                        "): " + shorten(printable(task.title), 72) + "\n";
-  if (!task.description.empty()) message += "\n" + task.description + "\n";
-  return message + "\n" + trailer_of(task) + "\n";
 }
 
 Workspace WorkspaceManager::open(const TaskContext& task, const std::optional<SlotAllocation>& slot,
@@ -234,7 +220,12 @@ Workspace WorkspaceManager::open_given(const TaskContext& task, const fs::path& 
   const fs::path objects = clone.common_dir() / "objects";
   git::Repository repository(git_, scratch / "git", path, objects);
   repository.init({}, context);
+  const auto aside = put_right_after_kill(repository, clone, git_.identity(), context);
   Workspace workspace(std::move(repository), path, task.repo_url, task.branch_name);
+  if (aside) {
+    workspace.warnings.push_back("an earlier run was killed in slot_path; what it left lies in " +
+                                 aside->string());
+  }
   if (const std::string boundary = clone.shallow_boundary(); !boundary.empty()) {
     write_file_atomic(scratch / "git/shallow", boundary);
   }
@@ -266,11 +257,11 @@ void WorkspaceManager::require_commit(const Workspace& workspace,
 }
 
 std::string WorkspaceManager::merge_dependencies(const Workspace& workspace,
-                                                 const TaskContext& task,
+                                                 const TaskContext& task, const std::string& base,
                                                  const std::map<std::string, std::string>& refs,
                                                  const CallContext& context) const {
-  if (task.base_commits.empty()) return workspace.base_commit;
-  std::vector<std::string> commits = {workspace.base_commit};
+  if (task.base_commits.empty()) return base;
+  std::vector<std::string> commits = {base};
   for (const std::string& parent : task.base_commits) {
     require_commit(workspace, refs, parent, context);
     commits.push_back(parent);
@@ -291,27 +282,23 @@ std::string WorkspaceManager::merge_dependencies(const Workspace& workspace,
 // The base, and where the branch starts: at the base, or at this task's own earlier work.
 std::string WorkspaceManager::choose_start(Workspace& workspace, const TaskContext& task,
                                            const CallContext& context) const {
-  const auto refs = with_retries(retries_, context,
-                                 [&] { return git_.remote_refs(workspace.remote_url, context); });
-  const auto ref = [&refs](const std::string& name) {
-    const auto found = refs.find(name);
-    return found == refs.end() ? std::string() : found->second;
-  };
-  workspace.remote_head = ref("HEAD");
-  workspace.base_commit = ref(task.base_branch.empty() ? "HEAD" : "refs/heads/" + task.base_branch);
-  if (workspace.base_commit.empty()) {
+  const auto refs = look(workspace, context);
+  workspace.remote_head = ref_in(refs, "HEAD");
+  workspace.base_ref = task.base_branch.empty() ? "HEAD" : "refs/heads/" + task.base_branch;
+  workspace.base_tip = ref_in(refs, workspace.base_ref);
+  if (workspace.base_tip.empty()) {
     fail(task.base_branch.empty()
              ? "the remote has no default branch; name a base_branch"
              : "the remote has no branch \"" + printable(task.base_branch) + "\"",
          workspace.remote_url);
   }
   require_room_at_remote(workspace, task, refs);
-  require_commit(workspace, refs, workspace.base_commit, context);
-  workspace.base_commit = merge_dependencies(workspace, task, refs, context);
-  workspace.remote_tip = ref("refs/heads/" + task.branch_name);
+  require_commit(workspace, refs, workspace.base_tip, context);
+  workspace.base_commit = merge_dependencies(workspace, task, workspace.base_tip, refs, context);
+  workspace.remote_tip = ref_in(refs, "refs/heads/" + task.branch_name);
   if (workspace.remote_tip.empty()) return workspace.base_commit;
   require_commit(workspace, refs, workspace.remote_tip, context);
-  if (!has_trailer(workspace.repository.commit_message(workspace.remote_tip, context), task)) {
+  if (!is_commit_of(workspace.repository.commit_message(workspace.remote_tip, context), task)) {
     fail("the remote has a branch \"" + printable(task.branch_name) + "\" that is not this task's",
          workspace.remote_url);
   }
@@ -328,7 +315,7 @@ void WorkspaceManager::require_nothing_overwritten(const Workspace& workspace,
   clone.require_room_for(task.branch_name);
   const auto local = clone.branch_commit(task.branch_name);
   if (local && !is_contained(workspace.repository, *local, start, context) &&
-      !has_trailer(workspace.repository.commit_message(*local, context), task)) {
+      !is_commit_of(workspace.repository.commit_message(*local, context), task)) {
     fail("slot_path has a branch \"" + printable(task.branch_name) + "\" with other work",
          workspace.root.string());
   }
@@ -363,7 +350,10 @@ Workspace WorkspaceManager::prepare(const TaskContext& task,
     }
   }
   const std::string start = choose_start(workspace, task, context);
-  if (workspace.given) require_nothing_overwritten(workspace, task, start, context);
+  if (workspace.given) {
+    require_nothing_overwritten(workspace, task, start, context);
+    write_loan(*workspace.given, loan_of(workspace));
+  }
   try {
     workspace.repository.check_out(task.branch_name, start, false, context);
   } catch (...) {
@@ -418,9 +408,9 @@ std::string WorkspaceManager::commit(const Workspace& workspace, const std::stri
   return workspace.repository.commit(message, context);
 }
 
-PushResult WorkspaceManager::push(const Workspace& workspace, const TaskContext& task,
-                                  const std::string& commit, const CallContext& context) const {
-  PushResult result{task.branch_name, commit, -1};
+git::PushOutcome WorkspaceManager::push_once(const Workspace& workspace, const TaskContext& task,
+                                             const std::string& commit, PushResult& result,
+                                             const CallContext& context) const {
   ErrorInfo info;
   info.service = "git";
   info.operation = "push";
@@ -434,29 +424,75 @@ PushResult WorkspaceManager::push(const Workspace& workspace, const TaskContext&
     if (outcome == git::PushOutcome::kRejected) {
       throw PushError("the remote refused the push", info);
     }
-    info.detail.clear();
+    return outcome;
   } catch (const git::GitError& error) {
     info.detail = error.info().detail;
     info.cause = std::current_exception();
     throw PushError("the push did not succeed", info);
   }
+}
+
+PushResult WorkspaceManager::push(Workspace& workspace, const TaskContext& task,
+                                  const std::string& commit, const CallContext& context) const {
+  PushResult result{task.branch_name, commit, -1};
   // Whatever git answered, the remote's own word counts; it also tells a push whose answer was
   // lost.
-  if (!pushed(workspace, task, commit, context)) {
-    throw PushError("the remote's branch was changed by somebody else meanwhile", info);
+  for (int overtaken = 0; overtaken <= kOvertakenMax; ++overtaken) {
+    push_once(workspace, task, commit, result, context);
+    const auto refs = look(workspace, context);
+    const std::string tip = ref_in(refs, "refs/heads/" + task.branch_name);
+    if (tip == commit) {
+      result.base_tip = ref_in(refs, workspace.base_ref);
+      workspace.remote_tip = tip;
+      return result;
+    }
+    if (tip.empty()) continue;  // somebody removed it
+    require_commit(workspace, refs, tip, context);
+    if (!is_commit_of(workspace.repository.commit_message(tip, context), task)) break;
+    workspace.remote_tip = tip;
   }
-  return result;
+  ErrorInfo info;
+  info.service = "git";
+  info.operation = "push";
+  info.target = task.branch_name;
+  throw PushError("the remote's branch was changed by somebody else meanwhile", std::move(info));
+}
+
+std::optional<std::string> WorkspaceManager::rebase(Workspace& workspace, const TaskContext& task,
+                                                    const std::string& commit,
+                                                    const std::string& base_tip,
+                                                    std::vector<std::string>& conflicts,
+                                                    const CallContext& context) const {
+  require_commit(workspace, {{workspace.base_ref, base_tip}}, base_tip, context);
+  const std::string onto = merge_dependencies(workspace, task, base_tip, {}, context);
+  const auto rebased = workspace.repository.rebase(
+      commit, onto, workspace.repository.commit_message(commit, context), conflicts, context);
+  if (!rebased) return std::nullopt;
+  workspace.base_tip = base_tip;
+  return_to(workspace, *rebased, onto, context);
+  return rebased;
+}
+
+void WorkspaceManager::return_to(Workspace& workspace, const std::string& commit,
+                                 const std::string& base_commit, const CallContext& context) const {
+  workspace.repository.check_out(workspace.branch, commit, false, context);
+  restore(workspace, context);
+  workspace.base_commit = base_commit;
+}
+
+std::map<std::string, std::string> WorkspaceManager::look(const Workspace& workspace,
+                                                          const CallContext& context) const {
+  return with_retries(retries_, context,
+                      [&] { return git_.remote_refs(workspace.remote_url, context); });
 }
 
 std::optional<PushResult> WorkspaceManager::pushed(const Workspace& workspace,
                                                    const TaskContext& task,
                                                    const std::string& commit,
                                                    const CallContext& context) const {
-  const auto refs = with_retries(retries_, context,
-                                 [&] { return git_.remote_refs(workspace.remote_url, context); });
-  const auto tip = refs.find("refs/heads/" + task.branch_name);
-  if (tip == refs.end() || tip->second != commit) return std::nullopt;
-  return PushResult{task.branch_name, commit, 0};
+  const auto refs = look(workspace, context);
+  if (ref_in(refs, "refs/heads/" + task.branch_name) != commit) return std::nullopt;
+  return PushResult{task.branch_name, commit, 0, ref_in(refs, workspace.base_ref)};
 }
 
 void WorkspaceManager::hand_back(const Workspace& workspace, bool success,
@@ -468,15 +504,20 @@ void WorkspaceManager::hand_back(const Workspace& workspace, bool success,
                                    context);
     restore(workspace, context);
     fs::permissions(workspace.root, workspace.given->root_permissions());
+    remove_loan(*workspace.given);
   };
   if (!success) return as_found();
   restore(workspace, context);
   try {
     const auto commit = workspace.repository.resolve("HEAD", context);
     if (!commit) fail("the run's commit cannot be found again", workspace.root.string());
+    Loan loan = loan_of(workspace);
+    loan.commit = *commit;
+    write_loan(*workspace.given, loan);
     workspace.given->stand_on(workspace.branch, *commit, workspace.repository.git_dir() / "index",
                               git_.identity());
     fs::permissions(workspace.root, workspace.given->root_permissions());
+    remove_loan(*workspace.given);
   } catch (...) {
     as_found();
     throw;

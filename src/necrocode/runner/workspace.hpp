@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -28,6 +29,8 @@ struct Workspace {
   std::filesystem::path root;
   std::string remote_url;
   std::string branch;
+  std::string base_ref;           ///< of the remote: what the task starts from
+  std::string base_tip;           ///< what that ref was at
   std::string base_commit;        ///< what the change is measured against
   std::string remote_head;        ///< tip of the remote's default branch; empty: it has none
   std::string remote_tip;         ///< of the branch at the remote, empty when it is not there
@@ -42,6 +45,7 @@ struct Workspace {
   /// before the run and is not tracked, those in nested repositories too.
   std::optional<GivenClone> given;
   std::set<std::string> users_files;
+  std::vector<std::string> warnings;  ///< for whoever reads of the run
 };
 
 /// What the task depends on cannot be merged; info().detail names the paths.
@@ -54,6 +58,7 @@ struct PushResult {
   std::string branch;
   std::string commit;
   int retries = 0;
+  std::string base_tip{};  ///< of the base's ref, as the remote confirmed the push
 };
 
 class WorkspaceManager {
@@ -88,9 +93,20 @@ class WorkspaceManager {
   std::string commit(const Workspace& workspace, const std::string& message,
                      const CallContext& context) const;
   /// Returns when the remote has confirmed. A lost answer is looked up, not repeated blindly.
+  /// A tip that another run of this task pushed meanwhile is replaced.
   /// Throws PushError when the remote refuses or the branch is no longer this task's.
-  PushResult push(const Workspace& workspace, const TaskContext& task, const std::string& commit,
+  PushResult push(Workspace& workspace, const TaskContext& task, const std::string& commit,
                   const CallContext& context) const;
+  /// The change of `commit` on `base_tip`, to which the base's ref moved, merged with the task's
+  /// dependencies; checked out. The new commit; or nothing, with the paths in conflict, and the
+  /// workspace as it was.
+  std::optional<std::string> rebase(Workspace& workspace, const TaskContext& task,
+                                    const std::string& commit, const std::string& base_tip,
+                                    std::vector<std::string>& conflicts,
+                                    const CallContext& context) const;
+  /// Back on a commit that the branch was at before, made on `base_commit`.
+  void return_to(Workspace& workspace, const std::string& commit, const std::string& base_commit,
+                 const CallContext& context) const;
   /// What the remote has of a push that may have happened: nothing when its tip is another.
   std::optional<PushResult> pushed(const Workspace& workspace, const TaskContext& task,
                                    const std::string& commit, const CallContext& context) const;
@@ -108,15 +124,18 @@ class WorkspaceManager {
   void require_commit(const Workspace& workspace, const std::map<std::string, std::string>& refs,
                       const std::string& commit, const CallContext& context) const;
   std::string merge_dependencies(const Workspace& workspace, const TaskContext& task,
+                                 const std::string& base,
                                  const std::map<std::string, std::string>& refs,
                                  const CallContext& context) const;
+  std::map<std::string, std::string> look(const Workspace& workspace,
+                                          const CallContext& context) const;
+  git::PushOutcome push_once(const Workspace& workspace, const TaskContext& task,
+                             const std::string& commit, PushResult& result,
+                             const CallContext& context) const;
   void require_nothing_overwritten(const Workspace& workspace, const TaskContext& task,
                                    const std::string& start, const CallContext& context) const;
   const git::Git& git_;
   int retries_;
 };
-
-/// Title, description, and the trailer by which a later run knows its own work.
-std::string commit_message(const TaskContext& task);
 
 }  // namespace necrocode::runner
