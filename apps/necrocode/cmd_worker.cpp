@@ -47,6 +47,8 @@ int run(const WorkerArguments& arguments) {
   options.lease = std::chrono::seconds{arguments.lease_seconds};
   options.drain = std::chrono::seconds{config.drain_seconds};
   options.data_dir = config.data_dir;
+  options.min_free_memory_bytes =
+      static_cast<std::uint64_t>(config.min_free_memory_mb) * limits::kMiB;
   options.defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
   options.defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
   options.run.max_repairs = config.max_repairs;

@@ -364,15 +364,23 @@ git::GitOptions git_options(const config::Credentials& credentials, const config
   return options;
 }
 
+int test_commands_at_once(const config::Config& config) {
+  constexpr int kPerProcessor = 2;
+  if (config.max_test_commands > 0) return config.max_test_commands;
+  return kPerProcessor * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
 }  // namespace
 
 RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, bool unsandboxed)
     : runtime_(runtime),
       sandbox_(unsandboxed ? process::make_unsandboxed(the_supervisor)
                            : process::make_bubblewrap_sandbox(the_supervisor)),
+      bounded_sandbox_(*sandbox_, test_commands_at_once(runtime.config())),
       git_(the_supervisor, git_options(runtime.credentials(), runtime.config())),
       llm_(runtime.llm()),
-      executor_(llm_, runtime.masker()) {
+      executor_(llm_, runtime.masker()),
+      bounded_executor_(executor_, runtime.config().llm_max_in_flight) {
   const config::Config& config = runtime.config();
   if (!config.task_registry_url.empty())
     registry_.emplace(runtime.registry(runtime.registry_outbox()));
@@ -384,8 +392,8 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
 
 runner::RunnerServices RunnerParts::services() {
   return {git_,
-          *sandbox_,
-          executor_,
+          bounded_sandbox_,
+          bounded_executor_,
           runtime_.masker(),
           registry_ ? &*registry_ : nullptr,
           pool_ ? &*pool_ : nullptr,

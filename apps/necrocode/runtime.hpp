@@ -23,6 +23,7 @@
 #include "necrocode/outbox/outbox.hpp"
 #include "necrocode/process/sandbox.hpp"
 #include "necrocode/runner/orchestrator.hpp"
+#include "necrocode/runner/turns.hpp"
 
 namespace necrocode::app {
 
@@ -169,9 +170,11 @@ class RunnerParts {
  private:
   Runtime& runtime_;
   std::unique_ptr<process::Sandbox> sandbox_;
+  runner::BoundedSandbox bounded_sandbox_;
   git::Git git_;
   LLMClient llm_;
   runner::LlmExecutor executor_;
+  runner::BoundedExecutor bounded_executor_;
   std::optional<TaskRegistryClient> registry_;
   std::optional<RepoPoolClient> pool_;
   std::optional<ArtifactStoreClient> artifacts_;

@@ -139,15 +139,17 @@ TEST_P(RunStoppedAtRandom, EndsOnceAndLeavesNothing) {
     std::this_thread::sleep_for(std::chrono::milliseconds(random() % 450));
     const bool hard = random() % 3 != 0;
     program->signal(hard ? SIGKILL : SIGTERM);
-    const int code = program->wait();
+    std::string output;
+    const int code = program->wait(&output);
     EXPECT_TRUE(code == 0 || code == 128 + SIGKILL || code == 5 || code == 128 + SIGTERM)
-        << code << stderr_text();
+        << code << output << stderr_text();
     if (code == 0) ++done;
     EXPECT_TRUE(eventually([&] { return processes_with(mark) == 0; }));
     EXPECT_EQ(read_file(path("clone/.env"), 100), "mine\n");
   }
   whole.set("task_id", "e2e:" + std::to_string(1 + done));
-  EXPECT_EQ(start_run(whole)->wait(), 0) << stderr_text();
+  std::string last;
+  EXPECT_EQ(start_run(whole)->wait(&last), 0) << last << stderr_text();
   for (int number = 1; number <= 1 + done; ++number) {
     const std::string branch = "feature/task-e2e-" + std::to_string(number) + "-write-the-file";
     expect_one_commit(branch);

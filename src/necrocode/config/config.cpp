@@ -419,6 +419,12 @@ const std::vector<Setting>& settings() {
             "events are removed when so old; 0: never"),
       whole_value("registry.max_running_by_skill", &Config::registry_max_running_by_skill,
                   read_skill_limits, "most tasks at once that need a skill, by skill"),
+      whole("max_test_commands", "", &Config::max_test_commands, 0, 10'000,
+            "test commands that a process runs side by side; 0: twice its processors"),
+      whole("llm.max_in_flight", "", &Config::llm_max_in_flight, 0, 10'000,
+            "model calls of a process at once; 0: no bound"),
+      whole("min_free_memory_mb", "", &Config::min_free_memory_mb, 0, INT_MAX,
+            "a worker claims no task while the machine has less memory available, in MiB"),
       identity("commit.author_name", &Config::commit_author_name, "author of the runs' commits"),
       identity("commit.author_email", &Config::commit_author_email, "the author's address"),
       commit_template(

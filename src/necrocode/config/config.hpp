@@ -66,6 +66,10 @@ struct Config {
   int pools_num_slots = 2;
   int pools_max_slots = 8;
 
+  int max_test_commands = 0;     ///< side by side in a process; 0: twice its processors
+  int llm_max_in_flight = 0;     ///< model calls of a process at once; 0: no bound
+  int min_free_memory_mb = 256;  ///< below it a worker claims nothing
+
   std::string commit_author_name = "necrocode";
   std::string commit_author_email = "necrocode@localhost";
   std::string commit_title = "feat(task-{number}): {title}";  ///< a template, checked

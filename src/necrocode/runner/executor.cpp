@@ -133,7 +133,7 @@ std::string build_prompt(const Assignment& assignment) {
   std::string prompt = "Task " + task.task_id.str() + ": " + task.title + "\n";
   if (!task.description.empty()) prompt += "\n" + task.description + "\n";
   add_list(prompt, "Acceptance criteria:", task.acceptance_criteria);
-  add_list(prompt, "Already in the tree, from the tasks it depends on:", task.dependencies);
+  add_list(prompt, "Already in the tree, from the tasks it depends on:", assignment.dependencies);
   add_list(prompt, "The change is accepted when these commands succeed:", assignment.test_commands);
   add_list(prompt, "Files that must not be changed:", task.readonly_files);
   add_list(prompt, "Earlier attempts at this task ended so:", assignment.earlier_attempts);

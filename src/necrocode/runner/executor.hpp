@@ -23,6 +23,8 @@ struct Assignment {
   std::string failed_tests{};  ///< of the change so far: command, verdict, output; empty at first
   std::string unusable_answer{};  ///< why the last answer could not be used; empty otherwise
   std::vector<std::string> changed_files{};  ///< by earlier rounds of this run
+  /// The tasks that it builds on, and how they ended, a line each.
+  std::vector<std::string> dependencies{};
   /// How earlier attempts at the task ended, a line each.
   std::vector<std::string> earlier_attempts{};
   /// The files that have most to do with the task (repository_map.hpp), the most telling first.

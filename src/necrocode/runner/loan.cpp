@@ -118,12 +118,10 @@ std::optional<fs::path> put_right_after_kill(const git::Repository& repository, 
   }
   fs::permissions(clone.root(), loan->root_permissions);
   clone.look_again();
+  const bool nothing_moved = fs::is_empty(aside);
+  if (nothing_moved) fs::remove(aside);
   remove_loan(clone);
-  if (fs::is_empty(aside)) {
-    fs::remove(aside);
-    fs::remove(folder_of(clone));
-    return std::nullopt;
-  }
+  if (nothing_moved) return std::nullopt;
   log::warn("a run was killed in slot_path; what it left is moved aside",
             {{"slot_path", clone.root().string()}, {"folder", aside.string()}});
   return aside;

@@ -321,14 +321,16 @@ class Run {
       result_.model = answer.model;
       log_.line("change: " + join(answer.changed_files, ", "));
       log_.line("model's explanation: " + answer.explanation);
-      emit("model_call", Json::object({{"model", answer.model},
-                                       {"usage", answer.usage.to_json()},
-                                       {"attempts", answer.attempts},
-                                       {"changed_files", answer.changed_files}}));
+      tell_model_call(answer.attempts,
+                      {{"model", answer.model}, {"usage", answer.usage.to_json()}});
+      emit("edit", Json::object({{"files", answer.changed_files}}));
       return answer;
     } catch (const std::exception& error) {
       result_.usage = spending_.usage();
       transcript_.failed(error.what());
+      const auto* known = dynamic_cast<const RunnerError*>(&error);
+      tell_model_call(known ? known->info().attempts : 0,
+                      {{"error", services_.masker.mask(error.what())}});
       throw;
     }
   }
@@ -354,6 +356,7 @@ class Run {
     commit_ = workspaces_.commit(
         *workspace_, services_.masker.mask(commit_message(task_, options_.commit)), work_);
     log_.line("commit " + commit_);
+    emit("commit", Json::object({{"commit", commit_}}));
   }
 
   void push() {
@@ -366,6 +369,7 @@ class Run {
       reporter_.require_lease(work_);
       result_.push = workspaces_.push(*workspace_, task_, commit_, work_);
       log_.line("pushed " + result_.push->branch);
+      tell_retries("push", result_.push->retries);
       emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
       const bool moved = result_.push->base_tip != workspace_->base_tip;
       if (!moved || result_.push->base_tip.empty() || moves == kRebasesMax || !rebase()) break;
@@ -590,8 +594,14 @@ class Run {
 
   const TestReport& run_tests() {
     const std::set<std::string> red(result_.red_at_base.begin(), result_.red_at_base.end());
-    tests_.run(test_workspace_, playbook_, test_values_, red, task_.test_timeout, work_,
-               result_.tests.emplace());
+    TestReport& report = result_.tests.emplace();
+    try {
+      tests_.run(test_workspace_, playbook_, test_values_, red, task_.test_timeout, work_, report);
+    } catch (...) {
+      tell_commands(report);
+      throw;
+    }
+    tell_commands(report);
     emit("test",
          Json::object({{"passed", result_.tests->passed()},
                        {"commands", result_.tests->commands.size()},
@@ -607,6 +617,12 @@ class Run {
                              (failed ? ": \"" + failed->step + "\" " + failed->verdict() : ""));
   }
 
+  // What the model learns of the tasks that this one builds on.
+  const std::vector<std::string>& dependencies() {
+    if (!dependencies_) dependencies_ = reporter_.describe_dependencies(task_, work_);
+    return *dependencies_;
+  }
+
   Assignment make_assignment() {
     Assignment assignment{task_, workspace_->root, workspace_->repository.tracked_files(work_),
                           test_commands_};
@@ -614,6 +630,7 @@ class Run {
       relevant_files_ = rank_files(workspace_->root, assignment.tracked_files, task_words(task_));
     }
     assignment.relevant_files = *relevant_files_;
+    assignment.dependencies = dependencies();
     assignment.earlier_attempts = earlier_attempts_;
     assignment.users_files = workspace_->users_files;
     return assignment;
@@ -623,6 +640,32 @@ class Run {
     const std::string masked = services_.masker.mask(message);
     log_.line("warning: " + masked);
     emit("warning", Json::object({{"message", masked}}));
+  }
+
+  void tell_model_call(int attempts, std::initializer_list<JsonMember> more) {
+    tell_retries("model_call", attempts - 1);
+    Json data = Json::object(more);
+    data.set("attempts", attempts).set("run_usage", result_.usage.to_json());
+    emit("model_call", std::move(data));
+  }
+
+  void tell_retries(std::string_view operation, int count) {
+    if (count <= 0) return;
+    emit("retry", Json::object({{"operation", operation}, {"count", count}}));
+  }
+
+  void tell_commands(const TestReport& report) {
+    for (const TestCommandResult& command : report.commands) {
+      const auto& ran = command.result;
+      emit("command", Json::object({{"step", command.step},
+                                    {"command", command.command},
+                                    {"attempt", command.attempt},
+                                    {"passed", command.passed()},
+                                    {"verdict", command.verdict()},
+                                    {"exit_code", ran.exit_code},
+                                    {"duration_seconds",
+                                     std::chrono::duration<double>(ran.duration).count()}}));
+    }
   }
 
   // Whoever watches cannot disturb the run: a full or closed output is told once.
@@ -679,6 +722,7 @@ class Run {
   Json test_values_;                        ///< what it asks for
   std::vector<std::string> test_commands_;  ///< its commands, as the model is told them
   std::optional<std::vector<std::string>> relevant_files_;  ///< once asked for
+  std::optional<std::vector<std::string>> dependencies_;    ///< the same
   std::vector<std::string> earlier_attempts_;
   std::set<std::string> changed_;
   std::string failed_tests_;

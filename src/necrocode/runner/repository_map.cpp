@@ -22,6 +22,7 @@ constexpr double kInFolder = 2;
 constexpr double kInContent = 1;
 constexpr std::size_t kFilesRead = 200;
 constexpr std::size_t kFileBytesRead = 256 * limits::kKiB;
+constexpr std::size_t kAllBytesRead = 4 * limits::kMiB;
 constexpr std::size_t kBeginningLines = 12;
 constexpr std::size_t kAroundLines = 6;
 
@@ -56,7 +57,7 @@ void for_each_part(std::string_view word, Each&& each) {
   }
 }
 
-/// Calls `each` with every word and every part of it, in lower case.
+/// Calls `each` with every word and every part of it, as it stands.
 template <class Each>
 void for_each_word(std::string_view text, Each&& each) {
   for (std::size_t i = 0; i < text.size();) {
@@ -71,19 +72,41 @@ void for_each_word(std::string_view text, Each&& each) {
     std::size_t parts = 0;
     for_each_part(word, [&](std::string_view part) {
       ++parts;
-      if (part.size() >= kWordBytes) each(ascii_lower(part));
+      if (part.size() >= kWordBytes) each(part);
     });
-    if (parts > 1 && word.size() >= kWordBytes) each(ascii_lower(word));
+    if (parts > 1 && word.size() >= kWordBytes) each(word);
   }
 }
 
-std::set<std::string> shared(std::string_view text, const std::set<std::string>& words) {
-  std::set<std::string> found;
-  for_each_word(text, [&](const std::string& word) {
-    if (words.contains(word)) found.insert(word);
-  });
-  return found;
-}
+/// Finds words in texts. Nearly every word of a text is none of them, and is passed over without
+/// being copied: by its length and first letter.
+class WordFinder {
+ public:
+  explicit WordFinder(const std::set<std::string>& words) : words_(words) {
+    for (const std::string& word : words) {
+      begins_[static_cast<unsigned char>(word.front())] = true;
+      shortest_ = std::min(shortest_, word.size());
+      longest_ = std::max(longest_, word.size());
+    }
+  }
+  std::set<std::string> in(std::string_view text) const {
+    std::set<std::string> found;
+    for_each_word(text, [&](std::string_view word) {
+      if (word.size() < shortest_ || word.size() > longest_) return;
+      if (!begins_[static_cast<unsigned char>(is_upper(word[0]) ? word[0] - 'A' + 'a' : word[0])])
+        return;
+      const auto known = words_.find(ascii_lower(word));
+      if (known != words_.end()) found.insert(*known);
+    });
+    return found;
+  }
+
+ private:
+  const std::set<std::string>& words_;
+  std::array<bool, 256> begins_{};
+  std::size_t shortest_ = std::string::npos;
+  std::size_t longest_ = 0;
+};
 
 struct Ranked {
   const std::string* path = nullptr;
@@ -106,7 +129,8 @@ bool is_text(std::string_view content) {
 
 std::set<std::string> telling_words(std::string_view text) {
   std::set<std::string> words;
-  for_each_word(text, [&](std::string word) {
+  for_each_word(text, [&](std::string_view as_it_stands) {
+    std::string word = ascii_lower(as_it_stands);
     const bool common =
         std::find(kCommonWords.begin(), kCommonWords.end(), word) != kCommonWords.end();
     if (!common && words.size() < kWords) words.insert(std::move(word));
@@ -118,21 +142,25 @@ std::vector<std::string> rank_files(const fs::path& root, const std::vector<std:
                                     const std::set<std::string>& words) {
   std::vector<Ranked> ranked;
   if (words.empty()) return {};
+  const WordFinder finder(words);
   for (const std::string& path : files) {
     Ranked& file = ranked.emplace_back();
     file.path = &path;
     const std::size_t slash = path.rfind('/');
     const std::string_view whole = path;
-    if (slash != std::string::npos) put(file, shared(whole.substr(0, slash), words), kInFolder);
-    put(file, shared(whole.substr(slash == std::string::npos ? 0 : slash + 1), words), kInName);
+    if (slash != std::string::npos) put(file, finder.in(whole.substr(0, slash)), kInFolder);
+    put(file, finder.in(whole.substr(slash == std::string::npos ? 0 : slash + 1)), kInName);
   }
   // Contents only of the most promising, so that it takes as long in a large repository.
   std::stable_sort(ranked.begin(), ranked.end(), [](const Ranked& a, const Ranked& b) {
     return a.words.size() > b.words.size();
   });
-  for (std::size_t i = 0; i < std::min(ranked.size(), kFilesRead); ++i) {
+  std::size_t left = kAllBytesRead;
+  for (std::size_t i = 0; i < std::min(ranked.size(), kFilesRead) && left > 0; ++i) {
     const auto content = read_workspace_file(root, *ranked[i].path, kFileBytesRead);
-    if (content && is_text(*content)) put(ranked[i], shared(*content, words), kInContent);
+    if (!content) continue;
+    left -= std::min(left, content->size());
+    if (is_text(*content)) put(ranked[i], finder.in(*content), kInContent);
   }
   std::map<std::string, double> files_with;
   for (const Ranked& file : ranked) {
@@ -255,8 +283,9 @@ std::string excerpt_of(std::string_view content, const std::set<std::string>& wo
   if (content.size() <= bytes) return std::string(content);
   const std::vector<std::string_view> lines = split(content, '\n');
   std::vector<std::pair<std::size_t, std::size_t>> hits;  // words in the line, its index
+  const WordFinder finder(words);
   for (std::size_t i = 0; i < lines.size(); ++i) {
-    const std::size_t count = shared(lines[i].substr(0, limits::kKiB), words).size();
+    const std::size_t count = finder.in(lines[i].substr(0, limits::kKiB)).size();
     if (count > 0) hits.emplace_back(count, i);
   }
   std::stable_sort(hits.begin(), hits.end(),

@@ -16,7 +16,8 @@ std::set<std::string> telling_words(std::string_view text);
 
 /// Of `files` (below `root`, in any order) those that share words with the task, the most telling
 /// first. A word counts by how few files have it, in a file's name more than in its folders and
-/// there more than in its content. Contents are read of 200 files at most, of 256 KiB each.
+/// there more than in its content. Contents are read of 200 files at most, of 256 KiB each and
+/// 4 MiB together.
 std::vector<std::string> rank_files(const std::filesystem::path& root,
                                     const std::vector<std::string>& files,
                                     const std::set<std::string>& words);

@@ -1,5 +1,8 @@
 #include "necrocode/runner/task_reporter.hpp"
 
+#include <algorithm>
+
+#include "necrocode/base/text.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::runner {
@@ -8,6 +11,10 @@ namespace {
 // Of the time that the orchestrator gives for the report.
 constexpr auto kSettleTime = std::chrono::seconds(2);
 constexpr auto kCompleteTime = std::chrono::seconds(5);
+
+constexpr std::size_t kDependenciesAsked = 16;
+constexpr auto kAskTime = std::chrono::seconds(5);
+constexpr std::size_t kTitleBytes = 200;
 
 Json summary(const RunResult& result) {
   Json metadata =
@@ -88,6 +95,26 @@ bool TaskReporter::finish(const RunResult& result, registry::TaskState state,
                {{"task", claim_->task.id}, {"outcome", result.outcome()}, {"error", error.what()}});
     return false;
   }
+}
+
+std::vector<std::string> TaskReporter::describe_dependencies(const TaskContext& task,
+                                                             const CallContext& context) const {
+  std::vector<std::string> lines = task.dependencies;
+  if (!registry_) return lines;
+  for (std::size_t i = 0; i < std::min(lines.size(), kDependenciesAsked); ++i) {
+    const std::string& id = lines[i];
+    const bool full = id.find(':') != std::string::npos;
+    try {
+      const registry::Task known = registry_->get_task(
+          full ? id : std::string(task.task_id.spec()) + ":" + id, context.within(kAskTime));
+      lines[i] += ": " + printable(shorten(known.fields["title"].string_or(""), kTitleBytes));
+      const std::string branch = known.metadata["branch"].string_or("");
+      if (!branch.empty()) lines[i] += " (branch " + printable(branch) + ")";
+    } catch (const RunnerError& error) {
+      log::warn("a dependency cannot be described", {{"task", id}, {"error", error.what()}});
+    }
+  }
+  return lines;
 }
 
 std::optional<LeaseKeeper::Held> TaskReporter::keep_lease(LeaseKeeper* keeper,

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "necrocode/registry/client.hpp"
 #include "necrocode/runner/lease_keeper.hpp"
@@ -26,6 +27,11 @@ class TaskReporter {
   /// Ends the task: done, failed, cancelled or handed back, with its artifacts, in one call.
   /// False when the registry did not take it (lease lost, out of reach); then it is logged.
   bool finish(const RunResult& result, registry::TaskState state, const CallContext& context);
+  /// A line for each task that `task` depends on: its id, and as far as the registry tells it the
+  /// title and the pushed branch. Never throws for a registry that does not
+  /// answer.
+  std::vector<std::string> describe_dependencies(const TaskContext& task,
+                                                 const CallContext& context) const;
   /// Renews the task's lease while the result lives; nothing without a claim.
   std::optional<LeaseKeeper::Held> keep_lease(LeaseKeeper* keeper, LeaseKeeper::Tell tell);
 

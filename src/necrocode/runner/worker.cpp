@@ -3,8 +3,10 @@
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/text.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
 #include "necrocode/runner/run_log.hpp"
@@ -15,8 +17,28 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kRetryAfterError = 2s;  // beyond the client's own retries
+constexpr auto kMemoryPause = 1s;
 constexpr auto kDeliverEvery = 30s;
 constexpr auto kDeliverTime = 5min;
+
+// What new work could use without swapping (proc(5), MemAvailable); nothing where it is not told.
+std::optional<std::uint64_t> available_memory_bytes() {
+  constexpr std::string_view kName = "MemAvailable:";
+  std::string text;
+  try {
+    text = read_file("/proc/meminfo", limits::kMiB);
+  } catch (const StorageError&) {
+    return std::nullopt;
+  }
+  for (std::string_view line : split(text, '\n')) {
+    if (!line.starts_with(kName) || !line.ends_with(" kB")) continue;
+    line.remove_prefix(kName.size());
+    line.remove_suffix(3);
+    const auto kib = parse_uint(trim(line));
+    return kib ? std::optional(*kib * limits::kKiB) : std::nullopt;
+  }
+  return std::nullopt;
+}
 
 bool all_stored(const RunResult& result) {
   for (const UploadedArtifact& artifact : result.artifacts) {
@@ -83,6 +105,22 @@ void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runn
   if (all_stored(result)) remove_tree(run.run_dir);
 }
 
+// False when it is time to stop.
+bool Worker::wait_for_memory(const std::stop_token& stop) const {
+  bool told = false;
+  while (!stop.stop_requested()) {
+    const auto available = available_memory_bytes();
+    if (!available || *available >= options_.min_free_memory_bytes) return true;
+    if (!std::exchange(told, true)) {
+      log::warn("no task is claimed while the machine is short of memory",
+                {{"available_mb", *available / limits::kMiB},
+                 {"min_free_memory_mb", options_.min_free_memory_bytes / limits::kMiB}});
+    }
+    real_clock().sleep_for(kMemoryPause, stop);
+  }
+  return false;
+}
+
 void Worker::runner_loop(const std::string& runner_id, const std::stop_token& no_more,
                          const std::stop_token& now) {
   registry::ClaimRequest request;
@@ -93,7 +131,7 @@ void Worker::runner_loop(const std::string& runner_id, const std::stop_token& no
   request.wait = options_.claim_wait;
   CallContext context;
   context.stop = no_more;
-  while (!no_more.stop_requested()) {
+  while (wait_for_memory(no_more)) {
     try {
       for (const registry::ClaimedTask& claim : services_.registry->claim(request, context)) {
         if (no_more.stop_requested()) {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ struct WorkerOptions {
   std::chrono::seconds drain{30};   ///< for runs under way after a stop; then they are handed back
   std::chrono::seconds claim_wait{20};
   std::chrono::seconds lease{60};
+  std::uint64_t min_free_memory_bytes = 0;  ///< of the machine: below it nothing is claimed
   std::filesystem::path data_dir;
   TaskDefaults defaults;
   RunOptions run;  ///< runner_id, run_dir and data_dir are set for each run
@@ -50,6 +52,7 @@ class Worker {
                    const std::stop_token& now);
   void work_on(const registry::ClaimedTask& claim, const std::string& runner_id,
                const std::stop_token& now);
+  bool wait_for_memory(const std::stop_token& stop) const;
   void deliver_loop(const std::stop_token& stop);
   RunnerServices services_;
   WorkerOptions options_;
