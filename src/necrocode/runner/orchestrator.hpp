@@ -45,6 +45,8 @@ struct RunOptions {
   std::string provider;
   int git_retries = 3;
   bool baseline = true;
+  std::chrono::seconds tests_total_timeout{0};  ///< of one round of tests; 0: the task's alone
+  int test_retries = 0;  ///< of a failed step that no playbook names; see PlaybookStep
   PlaybookPlaces playbooks{};
   RunExtent extent = RunExtent::kWhole;
   std::chrono::seconds slot_wait{20};
