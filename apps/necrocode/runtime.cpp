@@ -81,6 +81,12 @@ void CommonOptions::declare_llm(Cli& cli) {
                   "seconds for one model call (default: 120)");
 }
 
+void CommonOptions::declare_tests(Cli& cli) {
+  declare_setting(cli, "--retry-tests", {"test_retry_count"},
+                  "further attempts of a failed test command, 0 to 5; one that then passes is "
+                  "reported as flaky (default: 0)");
+}
+
 void CommonOptions::declare_json(Cli& cli, const std::string& help) {
   cli.flag("--json", json, help);
 }

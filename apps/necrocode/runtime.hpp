@@ -42,6 +42,8 @@ class CommonOptions {
   void declare_services(Cli& cli, const std::set<Service>& services);
   /// Declares --llm-endpoint, --llm-model, --llm-timeout.
   void declare_llm(Cli& cli);
+  /// Declares --retry-tests.
+  void declare_tests(Cli& cli);
   void declare_log_level(Cli& cli);
   void declare_json(Cli& cli, const std::string& help = "print JSON");
   /// A command that talks to `services`, and prints JSON when asked to.
