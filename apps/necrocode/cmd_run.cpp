@@ -166,6 +166,8 @@ void OneRun::set_options(const config::Config& config) {
   options_.max_repairs = config.max_repairs;
   options_.git_retries = config.git_retry_count;
   options_.baseline = !arguments_.no_baseline;
+  options_.tests_total_timeout = std::chrono::seconds{config.tests_total_timeout_seconds};
+  options_.test_retries = config.test_retry_count;
   if (arguments_.dry_run) options_.extent = runner::RunExtent::kWithoutPush;
   if (arguments_.plan) options_.extent = runner::RunExtent::kPlan;
   options_.observer = [this](const runner::RunEvent& event) {
@@ -303,6 +305,7 @@ void declare_run(Cli& cli) {
   arguments.common.declare(command);
   arguments.common.declare_services(command, kAllServices);
   arguments.common.declare_llm(command);
+  arguments.common.declare_tests(command);
   arguments.common.declare_json(command, "print events as JSON lines, the result last");
   command.positional("task", arguments.task_file, "task file, JSON or YAML")
       .option("--repo", arguments.repo,

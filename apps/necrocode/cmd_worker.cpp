@@ -56,6 +56,8 @@ int run(const WorkerArguments& arguments) {
   options.run.git_retries = config.git_retry_count;
   options.run.baseline = !arguments.no_baseline;
   options.run.commit = runtime.commit_style();
+  options.run.tests_total_timeout = std::chrono::seconds{config.tests_total_timeout_seconds};
+  options.run.test_retries = config.test_retry_count;
   options.run.playbooks = runtime.playbooks();
   options.run.provider = arguments.provider.empty() ? runtime.llm_host() : arguments.provider;
   options.run.slot_lease = options.lease;
@@ -104,6 +106,7 @@ void declare_worker(Cli& cli) {
   arguments.common.declare(command);
   arguments.common.declare_services(command, kAllServices);
   arguments.common.declare_llm(command);
+  arguments.common.declare_tests(command);
   arguments.common.declare_json(command, "print events as JSON lines");
   command.option("--max-parallel", arguments.max_parallel, 1, 1000, "runs side by side")
       .options("--skill", arguments.skills,

@@ -103,7 +103,7 @@ std::string test_fresh_clone(const DemoSubject& subject, const registry::Task& t
   runner::TestRunner::Workspace workspace;
   workspace.root = root;
   tests.run(workspace, runner::playbook_of(context.test_commands, false), {}, {},
-            context.test_timeout, subject.context, report);
+            {context.test_timeout}, subject.context, report);
   if (report.passed()) return {};
   return task.id + ": " +
          (report.commands.empty()

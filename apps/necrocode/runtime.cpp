@@ -81,6 +81,12 @@ void CommonOptions::declare_llm(Cli& cli) {
                   "seconds for one model call (default: 120)");
 }
 
+void CommonOptions::declare_tests(Cli& cli) {
+  declare_setting(cli, "--retry-tests", {"test_retry_count"},
+                  "further attempts of a failed test command, 0 to 5; one that then passes is "
+                  "reported as flaky (default: 0)");
+}
+
 void CommonOptions::declare_json(Cli& cli, const std::string& help) {
   cli.flag("--json", json, help);
 }
@@ -388,6 +394,7 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
   if (!config.artifact_store_url.empty()) artifacts_.emplace(runtime.artifacts());
   if (registry_) task_leases_.emplace(runner::renew_tasks(*registry_));
   if (pool_) slot_leases_.emplace(runner::renew_slots(*pool_));
+  if (artifacts_) logs_.emplace(*artifacts_);
 }
 
 runner::RunnerServices RunnerParts::services() {
@@ -399,7 +406,8 @@ runner::RunnerServices RunnerParts::services() {
           pool_ ? &*pool_ : nullptr,
           artifacts_ ? &*artifacts_ : nullptr,
           task_leases_ ? &*task_leases_ : nullptr,
-          slot_leases_ ? &*slot_leases_ : nullptr};
+          slot_leases_ ? &*slot_leases_ : nullptr,
+          logs_ ? &*logs_ : nullptr};
 }
 
 process::Supervisor& supervisor() {

@@ -43,6 +43,8 @@ class CommonOptions {
   void declare_services(Cli& cli, const std::set<Service>& services);
   /// Declares --llm-endpoint, --llm-model, --llm-timeout.
   void declare_llm(Cli& cli);
+  /// Declares --retry-tests.
+  void declare_tests(Cli& cli);
   void declare_log_level(Cli& cli);
   void declare_json(Cli& cli, const std::string& help = "print JSON");
   /// A command that talks to `services`, and prints JSON when asked to.
@@ -180,6 +182,7 @@ class RunnerParts {
   std::optional<ArtifactStoreClient> artifacts_;
   std::optional<runner::LeaseKeeper> task_leases_;  // after the clients that they use
   std::optional<runner::LeaseKeeper> slot_leases_;
+  std::optional<runner::LogShipper> logs_;
 };
 
 /// The process's supervisor, started by main() before anything was read.

@@ -24,6 +24,8 @@ struct Config {
   std::string execution_mode = "local-process";
   int default_timeout_seconds = 1800;
   int test_timeout_seconds = 600;
+  int tests_total_timeout_seconds = 0;  ///< 0: no more than the task's time
+  int test_retry_count = 0;
   int max_repairs = 2;
   int drain_seconds = 30;
 

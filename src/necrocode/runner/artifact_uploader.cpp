@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kNoteBytes = 64 * limits::kKiB;
+constexpr std::string_view kLog = "run.log";
 
 // Every file of a run that the store gets, in the order in which it gets them.
 struct Kind {
@@ -25,10 +26,11 @@ struct Kind {
   std::string_view type;
   std::string_view mime_type;
 };
-constexpr std::array<Kind, 4> kKinds = {{{"diff.patch", "diff", "text/x-diff"},
+constexpr std::array<Kind, 5> kKinds = {{{"diff.patch", "diff", "text/x-diff"},
                                          {"tests.json", "test", "application/json"},
+                                         {"junit.xml", "junit", "application/xml"},
                                          {"transcript.jsonl", "transcript", "application/jsonl"},
-                                         {"run.log", "log", "text/plain"}}};
+                                         {kLog, "log", "text/plain"}}};
 
 const Kind& kind_of(std::string_view name) {
   const auto kind = std::find_if(kKinds.begin(), kKinds.end(),
@@ -63,15 +65,18 @@ UploadedArtifact describe(const fs::path& folder, const RunIdentity& run, const 
   return artifact;
 }
 
+Json metadata_of(const RunIdentity& run, const Kind& kind) {
+  return Json::object({{"task_id", run.task_id.str()},
+                       {"spec_name", run.task_id.spec()},
+                       {"name", stored_name(run, kind.name)},
+                       {"mime_type", kind.mime_type},
+                       {"runner_id", run.runner_id},
+                       {"attempt", run.attempt}});
+}
+
 void upload(ArtifactStoreClient& store, const fs::path& file, const RunIdentity& run,
             const Kind& kind, UploadedArtifact& artifact, const CallContext& context) {
-  const Json metadata = Json::object({{"task_id", run.task_id.str()},
-                                      {"spec_name", run.task_id.spec()},
-                                      {"name", artifact.name},
-                                      {"mime_type", kind.mime_type},
-                                      {"runner_id", run.runner_id},
-                                      {"attempt", run.attempt}});
-  artifact.uri = store.upload_file(artifact.type, file, metadata, context);
+  artifact.uri = store.upload_file(artifact.type, file, metadata_of(run, kind), context);
   artifact.stored = true;
 }
 
@@ -101,7 +106,7 @@ std::optional<Owed> read_note(const fs::path& file) {
 // The lock that a run holds on its log while it is at work; nothing when somebody has it.
 FileDescriptor take(const fs::path& run_dir) {
   FileDescriptor log(
-      ::open((run_dir / "run.log").c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      ::open((run_dir / kLog).c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (log && ::flock(log.get(), LOCK_EX | LOCK_NB) != 0) log.reset();
   return log;
 }
@@ -147,6 +152,7 @@ void deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* r
 
 void ArtifactUploader::begin(const fs::path& notes, bool passing) {
   if (!store_) return;
+  if (logs_) shipment_.emplace(logs_->ship(run_dir_ / kLog, metadata_of(run_, kind_of(kLog))));
   fs::create_directories(notes);
   // By the folder: a later run in it takes the place of an earlier one, as its files do.
   note_ = notes / (sha256_hex(fs::absolute(run_dir_).string()).substr(0, 32) + ".json");
@@ -169,7 +175,13 @@ UploadedArtifact ArtifactUploader::keep(const std::string& name, const CallConte
   UploadedArtifact artifact = describe(run_dir_, run_, kind);
   if (!store_ || out_of_reach_) return artifact;
   try {
-    upload(*store_, run_dir_ / name, run_, kind, artifact, context);
+    const auto uri = name == kLog && shipment_ ? shipment_->seal(context) : std::nullopt;
+    if (uri) {
+      artifact.uri = *uri;
+      artifact.stored = true;
+    } else {
+      upload(*store_, run_dir_ / name, run_, kind, artifact, context);
+    }
   } catch (const RunnerError& error) {
     out_of_reach_ = is_out_of_reach(error);
     log::warn("artifact not uploaded, kept in the run's folder",
@@ -193,7 +205,7 @@ bool deliver_owed(const fs::path& notes, ArtifactStoreClient& store, TaskRegistr
     if (context.cancelled()) return true;
     const auto owed = read_note(note);
     if (!owed) continue;
-    if (!fs::exists(owed->run_dir / "run.log", error)) {  // somebody took the files away
+    if (!fs::exists(owed->run_dir / kLog, error)) {  // somebody took the files away
       fs::remove(note, error);
       continue;
     }

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "necrocode/artifacts/client.hpp"
 #include "necrocode/base/masking.hpp"
 #include "necrocode/registry/client.hpp"
+#include "necrocode/runner/log_shipper.hpp"
 #include "necrocode/runner/run_result.hpp"
 #include "necrocode/runner/task_context.hpp"
 
@@ -26,10 +28,14 @@ struct RunIdentity {
 
 class ArtifactUploader {
  public:
-  /// `store` null: only the folder.
-  ArtifactUploader(ArtifactStoreClient* store, std::filesystem::path run_dir, RunIdentity run,
-                   const Masker& masker)
-      : store_(store), run_dir_(std::move(run_dir)), run_(std::move(run)), masker_(masker) {}
+  /// `store` null: only the folder; `logs` null: the log is uploaded at the end.
+  ArtifactUploader(ArtifactStoreClient* store, LogShipper* logs, std::filesystem::path run_dir,
+                   RunIdentity run, const Masker& masker)
+      : store_(store),
+        logs_(logs),
+        run_dir_(std::move(run_dir)),
+        run_(std::move(run)),
+        masker_(masker) {}
 
   /// Notes in `notes` that the run's files are owed to the store, until all_kept(). `passing`: the
   /// run's folder goes when they are delivered. Throws StorageError.
@@ -43,11 +49,13 @@ class ArtifactUploader {
 
  private:
   ArtifactStoreClient* store_;
+  LogShipper* logs_;
   std::filesystem::path run_dir_;
   RunIdentity run_;
   const Masker& masker_;
   std::filesystem::path note_;  ///< empty: nothing is owed
-  bool out_of_reach_ = false;   ///< the store, at the last upload: the next are not tried
+  std::optional<LogShipper::Shipment> shipment_;
+  bool out_of_reach_ = false;  ///< the store, at the last upload: the next are not tried
 };
 
 /// Delivers what runs owe by `notes` whose process is gone or done, and records it with the

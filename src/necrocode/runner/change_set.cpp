@@ -1,9 +1,7 @@
 #include "necrocode/runner/change_set.hpp"
 
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +18,7 @@
 #include "necrocode/llm/edits.hpp"
 #include "necrocode/llm/unified_diff.hpp"
 #include "necrocode/observe/log.hpp"
+#include "necrocode/runner/beneath.hpp"
 #include "necrocode/runner/task_context.hpp"
 
 namespace necrocode::runner {
@@ -27,16 +26,6 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& path, const std::string& why) {
   throw SecurityError("refused path \"" + printable(shorten(path, 200)) + "\": " + why);
-}
-
-// -1 with errno on failure.
-FileDescriptor open_beneath(int root, const std::string& path, int flags, mode_t mode = 0) {
-  open_how how{};
-  how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
-  how.mode = mode;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  return FileDescriptor(
-      static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
 }
 
 struct Existing {

@@ -36,7 +36,7 @@ std::string read_piece(const std::filesystem::path& path, std::uint64_t offset) 
 struct LogShipper::Entry {
   std::filesystem::path file;
   Json metadata;
-  std::mutex mutex;  ///< of what follows: one call about a log at a time
+  std::mutex mutex;   ///< of what follows: one call about a log at a time
   std::string uri{};  ///< empty: not begun
   std::uint64_t offset = 0;
   SteadyTime renewed{};  ///< when the store heard of it last
@@ -59,9 +59,7 @@ struct LogShipper::Entry {
 };
 
 LogShipper::LogShipper(ArtifactStoreClient& store, std::chrono::milliseconds every)
-    : store_(store),
-      every_(every),
-      thread_([this](const std::stop_token& stop) { work(stop); }) {}
+    : store_(store), every_(every), thread_([this](const std::stop_token& stop) { work(stop); }) {}
 
 LogShipper::~LogShipper() {
   thread_.request_stop();

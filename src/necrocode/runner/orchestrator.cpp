@@ -10,10 +10,12 @@
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
+#include "necrocode/runner/baseline.hpp"
 #include "necrocode/runner/change_set.hpp"
 #include "necrocode/runner/repository_map.hpp"
 #include "necrocode/runner/task_reporter.hpp"
-#include "necrocode/runner/test_runner.hpp"
+#include "necrocode/runner/test_detection.hpp"
+#include "necrocode/runner/test_report.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -42,15 +44,6 @@ enum class Stopped { kNo, kByCaller, kLeaseLost, kSlotLost, kCancelRequested };
 std::chrono::nanoseconds time_to_finish(std::chrono::seconds timeout) {
   return std::min<std::chrono::nanoseconds>(
       timeout / 10.0 < 1s ? 1s : std::chrono::nanoseconds(timeout) / 10, 30s);
-}
-
-// What of a failing test goes back to the model.
-std::string describe_failed_tests(const TestReport& report) {
-  const TestCommandResult* failed = report.first_failure();
-  if (!failed) return {};
-  std::string text = "$ " + failed->command + "\n" + failed->verdict() + "\n";
-  const std::string output = failed->result.out.text() + failed->result.err.text();
-  return text + to_valid_utf8(head_and_tail(output, limits::kFailureOutputBytes)) + "\n";
 }
 
 // What the model learns of them: why they failed, not who ran them.
@@ -88,9 +81,10 @@ class Run {
         reporter_(services.registry, claim),
         log_(options.run_dir / "run.log", services.masker),
         transcript_(options.run_dir / "transcript.jsonl", services.masker),
-        uploader_(
-            options.extent == RunExtent::kWhole ? services.artifacts : nullptr, options.run_dir,
-            {task.task_id, options.runner_id, claim ? claim->task.attempt : 0}, services.masker),
+        uploader_(options.extent == RunExtent::kWhole ? services.artifacts : nullptr, services.logs,
+                  options.run_dir,
+                  {task.task_id, options.runner_id, claim ? claim->task.attempt : 0},
+                  services.masker),
         workspaces_(services.git, options.git_retries),
         tests_(services.sandbox, log_, services.masker),
         started_(real_clock().steady_now()),
@@ -192,8 +186,9 @@ class Run {
     const auto read_at_head = [this](const std::string& path) {
       return workspaces_.read_at_remote_head(*workspace_, path, work_);
     };
-    ChosenPlaybook chosen = choose_playbook(task_, workspace_->remote_url, options_.playbooks,
-                                            read_at_head, detect_test_commands(workspace_->root));
+    ChosenPlaybook chosen =
+        choose_playbook(task_, workspace_->remote_url, options_.playbooks, read_at_head,
+                        detect_test_commands(workspace_->root), options_.test_retries);
     for (const std::string& warning : chosen.warnings) warn(warning);
     playbook_ = std::move(chosen.playbook);
     test_commands_ = playbook_.commands();
@@ -236,24 +231,24 @@ class Run {
     const fs::path kept =
         folder / (sha256_hex(workspace_->base_commit + "\n" + playbook_.fingerprint(test_values_)) +
                   ".json");
-    std::error_code error;
-    if (fs::exists(kept, error)) {
-      const Json known = Json::try_parse(read_file(kept, limits::kMiB)).value_or(Json());
-      for (const Json& command : known["red"].items()) {
-        result_.red_at_base.push_back(command.string_or(""));
-      }
+    if (auto known = read_baseline(kept)) {
+      note_red(std::move(*known));
       return;
     }
     TestReport report;
     Playbook every_step = playbook_;
     drop_fail_fast(every_step.steps);
-    tests_.run(test_workspace_, every_step, test_values_, {}, task_.test_timeout, work_, report);
+    tests_.run(test_workspace_, every_step, test_values_, {}, test_times(), work_, report);
     workspaces_.restore(*workspace_, work_);
-    for (const TestCommandResult& command : report.commands) {
-      if (command.last && !command.passed()) result_.red_at_base.push_back(command.step);
-    }
-    fs::create_directories(folder);
-    write_file_atomic(kept, Json::object({{"red", result_.red_at_base}}).dump(), 0600);
+    note_red(red_steps(report));
+    const bool whole = std::none_of(report.commands.begin(), report.commands.end(),
+                                    [](const TestCommandResult& one) { return one.round_over; });
+    if (whole) keep_baseline(kept, red_before_);
+  }
+
+  void note_red(RedSteps red) {
+    red_before_ = std::move(red);
+    for (const auto& [step, cases] : red_before_) result_.red_at_base.push_back(step);
   }
 
   void implement_until_tests_pass() {
@@ -270,7 +265,8 @@ class Run {
       const TestReport& report = run_tests();
       if (report.passed() || !report.ran()) return;
       workspaces_.restore(*workspace_, work_);
-      failed_tests_ = services_.masker.mask(describe_failed_tests(report));
+      failed_tests_ =
+          services_.masker.mask(describe_failure(report, red_before_, limits::kFailureOutputBytes));
       if (repeated || result_.repairs >= options_.max_repairs) throw_tests_failed(report, repeated);
       ++result_.repairs;
       enter(Phase::kRepair);
@@ -540,6 +536,8 @@ class Run {
     if (result_.tests) {
       uploader_.write("tests.json", result_.tests->to_json(limits::kOutputHeadBytes).pretty());
       keep("tests.json", context);
+      uploader_.write("junit.xml", to_junit_xml(*result_.tests));
+      keep("junit.xml", context);
     }
     if (!transcript_.empty()) keep("transcript.jsonl", context);
     log_.line("ended: " + std::string(result_.outcome()));
@@ -592,11 +590,15 @@ class Run {
     }
   }
 
+  TestRunner::Times test_times() const {
+    return {task_.test_timeout, options_.tests_total_timeout};
+  }
+
   const TestReport& run_tests() {
-    const std::set<std::string> red(result_.red_at_base.begin(), result_.red_at_base.end());
     TestReport& report = result_.tests.emplace();
     try {
-      tests_.run(test_workspace_, playbook_, test_values_, red, task_.test_timeout, work_, report);
+      tests_.run(test_workspace_, playbook_, test_values_, red_before_, test_times(), work_,
+                 report);
     } catch (...) {
       tell_commands(report);
       throw;
@@ -724,6 +726,7 @@ class Run {
   std::optional<std::vector<std::string>> relevant_files_;  ///< once asked for
   std::optional<std::vector<std::string>> dependencies_;    ///< the same
   std::vector<std::string> earlier_attempts_;
+  RedSteps red_before_;
   std::set<std::string> changed_;
   std::string failed_tests_;
   std::string diff_;
@@ -746,7 +749,8 @@ void remove_earlier_results(const fs::path& run_dir) {
   if (!fs::is_regular_file(run_dir / "result.json", error)) return;
   const auto earlier = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
   if (!earlier || (*earlier)["type"] != Json("result")) return;
-  for (const char* name : {"result.json", "diff.patch", "tests.json", "transcript.jsonl"}) {
+  for (const char* name :
+       {"result.json", "diff.patch", "tests.json", "junit.xml", "transcript.jsonl"}) {
     fs::remove(run_dir / name, error);
   }
 }

@@ -14,6 +14,7 @@
 #include "necrocode/runner/commit_message.hpp"
 #include "necrocode/runner/executor.hpp"
 #include "necrocode/runner/lease_keeper.hpp"
+#include "necrocode/runner/log_shipper.hpp"
 #include "necrocode/runner/playbook_choice.hpp"
 #include "necrocode/runner/run_events.hpp"
 #include "necrocode/runner/run_result.hpp"
@@ -32,6 +33,7 @@ struct RunnerServices {
   ArtifactStoreClient* artifacts = nullptr;  ///< null: artifacts stay in the run's folder
   LeaseKeeper* task_leases = nullptr;        ///< there where `registry` is
   LeaseKeeper* slot_leases = nullptr;        ///< there where `pool` is
+  LogShipper* logs = nullptr;                ///< to `artifacts`; null: at the run's end
 };
 
 struct RunOptions {
@@ -48,6 +50,8 @@ struct RunOptions {
   int git_retries = 3;
   CommitStyle commit{};
   bool baseline = true;
+  std::chrono::seconds tests_total_timeout{0};  ///< of one round of tests; 0: the task's alone
+  int test_retries = 0;  ///< of a failed step that no playbook names; see PlaybookStep
   PlaybookPlaces playbooks{};
   RunExtent extent = RunExtent::kWhole;
   std::chrono::seconds slot_wait{20};

@@ -17,6 +17,7 @@ constexpr std::size_t kSteps = 200;
 constexpr std::size_t kParallel = 16;
 constexpr std::size_t kCommandBytes = 16 * limits::kKiB;
 constexpr std::size_t kEnvironment = 100;
+constexpr std::size_t kJunitGlobs = 20;
 constexpr int kRetries = 10;
 constexpr int kSecondsMax = 7 * 86'400;
 /// Linux takes no string of an environment beyond 128 KiB.
@@ -232,6 +233,7 @@ class Reader {
     step.retry_count = static_cast<int>(fields.integer("retry_count", 0, kRetries).value_or(0));
     read_environment(fields, step);
     read_directory(fields, step);
+    read_junit(fields, step);
     if (fields.has("else")) {
       if (!step.condition) fields.fail("else", "needs a condition beside it");
       if (in_group) fields.fail("else", "does not go within a parallel group");
@@ -240,7 +242,7 @@ class Reader {
     if (fields.has("parallel")) {
       if (in_group) fields.fail("parallel", "does not go within a parallel group");
       for (const char* name :
-           {"command", "retry_count", "timeout_seconds", "env", "working_directory"}) {
+           {"command", "retry_count", "timeout_seconds", "env", "working_directory", "junit"}) {
         if (fields.has(name)) fields.fail(name, "goes with each step of the parallel group");
       }
       step.parallel = steps(fields, "parallel", kParallel, true);
@@ -324,12 +326,31 @@ class Reader {
     }
   }
 
+  static bool leads_out(std::string_view path) {
+    const std::vector<std::string_view> parts = split(path, '/');
+    return path.starts_with('/') || std::find(parts.begin(), parts.end(), "..") != parts.end();
+  }
+
   static void read_directory(JsonFields& fields, PlaybookStep& step) {
     step.working_directory = fields.string("working_directory", limits::kPathBytes).value_or("");
-    const std::vector<std::string_view> parts = split(step.working_directory, '/');
-    const bool leaves = std::find(parts.begin(), parts.end(), "..") != parts.end();
-    if (step.working_directory.starts_with('/') || leaves) {
+    if (leads_out(step.working_directory)) {
       fields.fail("working_directory", "must be a path inside the repository");
+    }
+  }
+
+  /// One glob, or a list of them.
+  static void read_junit(JsonFields& fields, PlaybookStep& step) {
+    const Json* given = fields.value().find("junit");
+    if (given && given->is_string()) {
+      step.junit.push_back(fields.string("junit", limits::kPathBytes).value_or(""));
+    } else {
+      step.junit = fields.strings("junit", kJunitGlobs, limits::kPathBytes);
+    }
+    for (const std::string& glob : step.junit) {
+      if (glob.empty() || leads_out(glob)) {
+        fields.fail("junit", "\"" + printable(shorten(glob, 100)) +
+                                 "\" must be a path or glob inside the repository");
+      }
     }
   }
 
@@ -417,6 +438,7 @@ Json describe(const std::vector<PlaybookStep>& steps, const Json& values) {
       told.push_back(describe(text, values));
     }
     told.push_back(step.working_directory);
+    told.push_back(step.junit);
     told.push_back(step.retry_count);
     told.push_back(
         static_cast<std::int64_t>(step.timeout.value_or(std::chrono::seconds(0)).count()));
@@ -439,13 +461,14 @@ std::vector<std::string> Playbook::commands() const {
   return all;
 }
 
-Playbook playbook_of(const std::vector<std::string>& commands, bool fail_fast) {
+Playbook playbook_of(const std::vector<std::string>& commands, bool fail_fast, int retry_count) {
   Playbook playbook;
   for (const std::string& command : commands) {
     PlaybookStep& step = playbook.steps.emplace_back();
     step.name = command;
     step.command = Template::literal(command);
     step.fail_fast = fail_fast;
+    step.retry_count = retry_count;
   }
   return playbook;
 }

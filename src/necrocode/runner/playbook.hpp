@@ -58,6 +58,7 @@ struct PlaybookStep {
   int retry_count = 0;                            ///< further attempts after a failure
   std::vector<std::pair<std::string, Template>> env{};
   std::string working_directory{};        ///< below the workspace
+  std::vector<std::string> junit{};       ///< globs of its JUnit reports; none: the usual places
   std::vector<PlaybookStep> otherwise{};  ///< `else`: when the condition does not hold
   std::vector<PlaybookStep> parallel{};   ///< side by side; none of these is a group itself
 };
@@ -75,8 +76,8 @@ struct Playbook {
 /// in it.
 Playbook read_playbook(std::string_view text, const std::string& what);
 
-/// One step a command, taken literally.
-Playbook playbook_of(const std::vector<std::string>& commands, bool fail_fast);
+/// One step a command, taken literally; `retry_count` is each one's.
+Playbook playbook_of(const std::vector<std::string>& commands, bool fail_fast, int retry_count = 0);
 
 /// By what a condition calls a step: its name in lower case, with '-' for all that is no letter or
 /// digit.

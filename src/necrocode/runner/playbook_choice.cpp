@@ -88,7 +88,7 @@ void no_target(std::vector<PlaybookStep>& steps) {
 
 ChosenPlaybook choose_playbook(const TaskContext& task, const std::string& repository,
                                const PlaybookPlaces& places, const ReadAtHead& read_at_head,
-                               const std::vector<std::string>& detected) {
+                               const std::vector<std::string>& detected, int test_retries) {
   ChosenPlaybook chosen;
   std::optional<Found> found;
   if (!places.file.empty()) {
@@ -104,7 +104,8 @@ ChosenPlaybook choose_playbook(const TaskContext& task, const std::string& repos
   const bool own = !task.test_commands.empty();
   if (!own && found) return chosen;
   if (own) no_target(chosen.playbook.steps);
-  Playbook commands = playbook_of(own ? task.test_commands : detected, task.fail_fast);
+  Playbook commands =
+      playbook_of(own ? task.test_commands : detected, task.fail_fast, test_retries);
   std::move(commands.steps.begin(), commands.steps.end(),
             std::back_inserter(chosen.playbook.steps));
   if (!found) chosen.origin = own ? "the task's test_commands" : "the repository's files";

@@ -33,12 +33,13 @@ struct ChosenPlaybook {
 using ReadAtHead = std::function<std::optional<std::string>(const std::string& path)>;
 
 /// The playbook's steps, then the task's own test_commands, which are then the only targets;
-/// without a playbook those commands, else `detected`. A task's playbook that only an untrusted
+/// without a playbook those commands, else `detected`. `test_retries`: of these commands, not of a
+/// playbook's steps. A task's playbook that only an untrusted
 /// repository may hold is not used, which is a warning; the default one steps in. Throws
 /// PlaybookExecutionError: not there, outside of the folder, or wrong.
 ChosenPlaybook choose_playbook(const TaskContext& task, const std::string& repository,
                                const PlaybookPlaces& places, const ReadAtHead& read_at_head,
-                               const std::vector<std::string>& detected);
+                               const std::vector<std::string>& detected, int test_retries = 0);
 
 /// Throws PlaybookExecutionError.
 Playbook read_playbook_file(const std::filesystem::path& file);

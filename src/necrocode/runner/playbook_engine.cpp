@@ -12,9 +12,9 @@ namespace {
 
 class Engine {
  public:
-  Engine(Json values, const std::set<std::string>& red_before, const RunStep& run,
+  Engine(Json values, const FailedBefore& failed_before, const RunStep& run,
          std::vector<StepReport>& reports)
-      : values_(std::move(values)), red_before_(red_before), run_(run), reports_(reports) {}
+      : values_(std::move(values)), failed_before_(failed_before), run_(run), reports_(reports) {}
 
   void expect(const std::vector<PlaybookStep>& steps) {
     for (const PlaybookStep& step : steps) {
@@ -107,6 +107,7 @@ class Engine {
         command.env.push_back(name + "=" + text.fill(values_));
       }
       command.working_directory = step.working_directory;
+      command.junit = step.junit;
       command.timeout = step.timeout;
       command.alone = alone;
       return command;
@@ -134,7 +135,8 @@ class Engine {
   }
 
   void judge(const PlaybookStep& step, StepReport& report) const {
-    report.known_red = !report.passed && !step.target && red_before_.contains(step.name);
+    report.known_red =
+        !report.passed && !step.target && failed_before_ && failed_before_(step.name);
   }
 
   void note(const StepReport& report) {
@@ -150,17 +152,17 @@ class Engine {
   }
 
   Json values_;
-  const std::set<std::string>& red_before_;
+  const FailedBefore& failed_before_;
   const RunStep& run_;
   std::vector<StepReport>& reports_;
 };
 
 }  // namespace
 
-void run_playbook(const Playbook& playbook, Json values, const std::set<std::string>& red_before,
+void run_playbook(const Playbook& playbook, Json values, const FailedBefore& failed_before,
                   const RunStep& run, std::vector<StepReport>& reports) {
   reports.clear();
-  Engine engine(std::move(values), red_before, run, reports);
+  Engine engine(std::move(values), failed_before, run, reports);
   engine.expect(playbook.steps);
   engine.run_all(playbook.steps);
 }

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <set>
 
 #include "necrocode/runner/playbook.hpp"
 
@@ -15,6 +14,7 @@ struct StepCommand {
   std::string shell;  ///< for `sh -c`
   std::vector<std::string> env;
   std::string working_directory;
+  std::vector<std::string> junit;  ///< globs of its reports; none: the usual places
   std::optional<std::chrono::seconds> timeout;
   int attempt = 1;
   bool alone = true;  ///< no other command runs beside it
@@ -25,20 +25,22 @@ struct StepReport {
   bool skipped = false;  ///< its condition did not hold
   bool passed = false;
   int attempts = 0;        ///< passed after more than one: flaky
-  bool known_red = false;  ///< failed, as before the change, and is no target
+  bool known_red = false;  ///< failed no more than before the change, and is no target
 };
 
 /// Runs one command and says whether it passed. Called from several threads at once for a parallel
 /// group.
 using RunStep = std::function<bool(const StepCommand&)>;
 
+/// Whether a step that has failed just now did so before the change, and no less. None: it did not.
+using FailedBefore = std::function<bool(const std::string& step)>;
+
 /// Runs the steps in their order, up to the first failure with fail_fast. `values`: what conditions
 /// and commands ask for; the steps' own ends are added as steps.KEY.passed and steps.KEY.skipped.
-/// `red_before`: names of steps that failed before the change; of those that are no target a
-/// failure ends nothing. `reports` holds what has been, also when this throws:
-/// PlaybookExecutionError for a value that is missing or does not compare, with the step's name, or
-/// what `run` throws.
-void run_playbook(const Playbook& playbook, Json values, const std::set<std::string>& red_before,
+/// `failed_before` is asked of steps that are no target: such a failure ends nothing. `reports`
+/// holds what has been, also when this throws: PlaybookExecutionError for a value that is missing
+/// or does not compare, with the step's name, or what `run` throws.
+void run_playbook(const Playbook& playbook, Json values, const FailedBefore& failed_before,
                   const RunStep& run, std::vector<StepReport>& reports);
 
 /// True when at least one step ran.

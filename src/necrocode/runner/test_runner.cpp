@@ -12,73 +12,15 @@
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/runner/baseline.hpp"
+#include "necrocode/runner/junit_files.hpp"
 
 namespace necrocode::runner {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string read_if_there(const fs::path& file) {
-  std::error_code error;
-  if (!fs::is_regular_file(fs::symlink_status(file, error))) return {};
-  try {
-    return read_file(file, limits::kMiB);
-  } catch (const StorageError&) {
-    return {};  // unreadable or huge: not a build file that we can judge
-  }
-}
-
-bool has(const fs::path& root, std::string_view name) {
-  std::error_code error;
-  return fs::exists(root / name, error);
-}
-
-bool has_make_target(const std::string& makefile, std::string_view target) {
-  for (const std::string_view line : split(makefile, '\n')) {
-    if (line.starts_with(target) && line.substr(target.size()).starts_with(":")) return true;
-  }
-  return false;
-}
-
-std::vector<std::string> make_commands(const fs::path& root) {
-  std::string makefile = read_if_there(root / "Makefile");
-  if (makefile.empty()) makefile = read_if_there(root / "makefile");
-  for (const std::string_view target : {"test", "check"}) {
-    if (has_make_target(makefile, target)) return {"make " + std::string(target)};
-  }
-  return {};
-}
-
-std::vector<std::string> npm_commands(const fs::path& root) {
-  const auto package = Json::try_parse(read_if_there(root / "package.json"));
-  const std::string script = package ? (*package)["scripts"]["test"].string_or("") : "";
-  // npm's own template for a package without tests.
-  if (script.empty() || script.find("no test specified") != std::string::npos) return {};
-  return {"npm test --silent"};
-}
-
-std::vector<std::string> python_commands(const fs::path& root) {
-  const bool pytest =
-      has(root, "pytest.ini") || has(root, "conftest.py") ||
-      read_if_there(root / "pyproject.toml").find("[tool.pytest") != std::string::npos ||
-      read_if_there(root / "setup.cfg").find("[tool:pytest]") != std::string::npos;
-  if (pytest) return {"python3 -m pytest -q"};
-  if (has(root, "tests") &&
-      (has(root, "pyproject.toml") || has(root, "setup.py") || has(root, "setup.cfg"))) {
-    return {"python3 -m unittest discover -s tests"};
-  }
-  return {};
-}
-
-// What lstat() says of a file. Any change of it, and any move of it, changes the change time, which
-// no program can set; that its folder is not exchanged meanwhile, the sandbox sees to.
-struct FileState {
-  dev_t device = 0;
-  ino_t inode = 0;
-  std::int64_t changed_ns = 0;
-  friend bool operator==(const FileState&, const FileState&) = default;
-};
-
+// That a file's folder is not exchanged meanwhile, the sandbox sees to.
 std::optional<FileState> look_at(const fs::path& path) {
   struct stat status = {};
   if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
@@ -107,6 +49,34 @@ Json stream_json(const process::CapturedStream& stream, std::size_t bytes) {
                        {"bytes", stream.total_bytes}});
 }
 
+Json case_counts(const TestCommandResult& command) {
+  std::int64_t failed = 0;
+  std::int64_t skipped = 0;
+  for (const TestCase& one : command.cases) {
+    failed += one.failed() ? 1 : 0;
+    skipped += one.outcome == TestCase::Outcome::kSkipped ? 1 : 0;
+  }
+  const auto all = static_cast<std::int64_t>(command.cases.size());
+  Json counts =
+      Json::object({{"passed", all - failed - skipped}, {"failed", failed}, {"skipped", skipped}});
+  if (command.cases_left_out > 0) counts.set("left_out", command.cases_left_out);
+  return counts;
+}
+
+// As many as fit into `bytes`, at least one.
+Json failed_cases(const TestCommandResult& command, std::size_t bytes) {
+  Json list = Json::array();
+  std::size_t used = 0;
+  for (const TestCase& one : command.cases) {
+    if (!one.failed()) continue;
+    const std::string name = one.title();
+    used += name.size() + one.message.size();
+    if (list.size() > 0 && used > bytes) break;
+    list.push_back(Json::object({{"name", name}, {"message", one.message}}));
+  }
+  return list;
+}
+
 }  // namespace
 
 std::string TestCommandResult::verdict() const {
@@ -117,11 +87,13 @@ std::string TestCommandResult::verdict() const {
   switch (result.end) {
     case process::CommandEnd::kExited:
       return result.exit_code == 0 ? "passed"
-                                   : "failed with exit code " + std::to_string(result.exit_code);
+                                   : "failed with exit code " + std::to_string(result.exit_code) +
+                                         (worse.empty() ? "" : "; " + worse);
     case process::CommandEnd::kSignalled:
       return "killed by signal " + std::to_string(result.signal);
     case process::CommandEnd::kTimedOut:
-      return "timed out after " + human_duration(result.duration);
+      return "timed out after " + human_duration(result.duration) +
+             (round_over ? ", with the time of the whole round" : "");
     case process::CommandEnd::kCancelled:
       return "cancelled";
   }
@@ -149,7 +121,7 @@ std::chrono::nanoseconds TestReport::duration() const {
 Json TestReport::to_json(std::size_t output_bytes) const {
   Json list = Json::array();
   for (const TestCommandResult& command : commands) {
-    list.push_back(Json::object(
+    Json told = Json::object(
         {{"step", command.step},
          {"command", command.command},
          {"attempt", command.attempt},
@@ -158,7 +130,12 @@ Json TestReport::to_json(std::size_t output_bytes) const {
          {"exit_code", command.result.exit_code},
          {"duration_seconds", std::chrono::duration<double>(command.result.duration).count()},
          {"stdout", stream_json(command.result.out, output_bytes)},
-         {"stderr", stream_json(command.result.err, output_bytes)}}));
+         {"stderr", stream_json(command.result.err, output_bytes)}});
+    if (!command.cases.empty() || command.cases_left_out > 0) {
+      told.set("cases", case_counts(command));
+      told.set("failed_cases", failed_cases(command, output_bytes));
+    }
+    list.push_back(std::move(told));
   }
   Json flaky = Json::array();
   Json skipped = Json::array();
@@ -174,22 +151,6 @@ Json TestReport::to_json(std::size_t output_bytes) const {
                        {"skipped", std::move(skipped)},
                        {"known_failures", std::move(known)},
                        {"commands", std::move(list)}});
-}
-
-std::vector<std::string> detect_test_commands(const fs::path& root) {
-  if (has(root, "CMakeLists.txt")) {
-    return {"cmake -S . -B build", "cmake --build build",
-            "ctest --test-dir build --output-on-failure"};
-  }
-  for (const auto detect : {make_commands, npm_commands, python_commands}) {
-    if (auto commands = detect(root); !commands.empty()) return commands;
-  }
-  if (has(root, "Cargo.toml")) return {"cargo test --quiet"};
-  if (has(root, "go.mod")) return {"go test ./..."};
-  if (has(root, "pom.xml")) return {"mvn -q -B test"};
-  if (has(root, "gradlew")) return {"./gradlew test"};
-  if (has(root, "build.gradle") || has(root, "build.gradle.kts")) return {"gradle test"};
-  return {};
 }
 
 namespace {
@@ -208,17 +169,20 @@ void mask(process::CapturedStream& stream, const Masker& masker) {
 /// The commands of one run of a playbook, which may go side by side.
 class TestRunner::Round {
  public:
-  Round(const TestRunner& runner, const Workspace& workspace, std::chrono::seconds timeout,
-        const CallContext& context, TestReport& report)
+  Round(const TestRunner& runner, const Workspace& workspace, const RedSteps& red_before,
+        Times times, const CallContext& context, TestReport& report)
       : runner_(runner),
         workspace_(workspace),
+        red_before_(red_before),
+        times_(times),
+        over_at_(real_clock().steady_now() + times.round),
         context_(context),
         report_(report),
         as_given_(look_at_all(workspace.root, workspace.read_only_files)) {
     base_.command.env = process::clean_environment();
     // A .pyc is only looked up by whole seconds and size: a quick change would run the old one.
     base_.command.env.push_back("PYTHONDONTWRITEBYTECODE=1");
-    base_.command.timeout = timeout;
+    base_.command.timeout = times.command;
     base_.workspace = workspace.root;
     base_.read_only = workspace.read_only;
     base_.covers = workspace.covers;
@@ -230,33 +194,66 @@ class TestRunner::Round {
   }
 
   bool run(const StepCommand& step) {
-    process::SandboxedCommand command = base_;
-    command.command.argv = {"/bin/sh", "-c", step.shell};
-    command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
-    if (step.timeout) command.command.timeout = *step.timeout;
-    runner_.log_.line("$ " + step.shell);
     TestCommandResult last;
     last.step = step.name;
     last.command = step.shell;
     last.attempt = step.attempt;
-    if (const auto folder = folder_of(step)) {
+    process::SandboxedCommand command = base_;
+    command.command.argv = {"/bin/sh", "-c", step.shell};
+    command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
+    if (step.timeout) command.command.timeout = *step.timeout;
+    const auto left = over_at_ - real_clock().steady_now();
+    const bool round_ends_first = times_.round.count() > 0 && left < command.command.timeout;
+    if (round_ends_first) command.command.timeout = left;
+    if (round_ends_first && left.count() <= 0) {
+      if (step.attempt > 1) return false;  // what the first attempt showed says more
+      last.round_over = true;
+      last.not_run =
+          "not run, as the time of the whole round (" + human_duration(times_.round) + ") was over";
+    } else if (const auto folder = folder_of(step)) {
       command.command.working_directory = *folder;
-      last.result = run_logged(command, step);
-      mask(last.result.out, runner_.masker_);
-      mask(last.result.err, runner_.masker_);
+      run_in_sandbox(command, step, last);
+      last.round_over = round_ends_first && last.result.end == process::CommandEnd::kTimedOut;
     } else {
       last.not_run = "its working_directory \"" + printable(step.working_directory) +
                      "\" is no folder of the repository";
     }
     last.changed_read_only = changed_read_only();
-    runner_.log_.line(last.command + ": " + last.verdict());
     const bool passed = last.passed();
     keep(std::move(last));
     if (!passed) require_time_left();
     return passed;
   }
 
+  /// Called between the steps, of one that failed.
+  bool failed_before(const std::string& step) {
+    const std::lock_guard lock(mutex_);
+    return red_before_.contains(step) &&
+           std::all_of(report_.commands.begin(), report_.commands.end(),
+                       [&](const TestCommandResult& command) {
+                         return command.step != step || !command.last || command.worse.empty();
+                       });
+  }
+
  private:
+  void run_in_sandbox(const process::SandboxedCommand& command, const StepCommand& step,
+                      TestCommandResult& last) {
+    RunLog& log = runner_.log_;
+    log.line("$ " + step.shell);
+    // Of steps side by side, no one could say whose a report at a usual place is.
+    const bool usual = step.junit.empty() && step.alone;
+    const JunitFiles reports(workspace_.root,
+                             usual ? usual_junit_places(step.working_directory) : step.junit);
+    last.result = run_logged(command, step);
+    mask(last.result.out, runner_.masker_);
+    mask(last.result.err, runner_.masker_);
+    std::vector<std::string> warnings;
+    JunitReport junit = reports.read(runner_.masker_, kJunitCases, warnings);
+    for (const std::string& warning : warnings) log.line("warning: " + warning);
+    last.cases = std::move(junit.cases);
+    last.cases_left_out = junit.left_out;
+  }
+
   /// Two outputs at once would hide a secret from the masker, each cutting the other's: those of a
   /// group come when they are whole.
   process::CommandResult run_logged(const process::SandboxedCommand& command,
@@ -294,9 +291,23 @@ class TestRunner::Round {
 
   void keep(TestCommandResult result) {
     const std::lock_guard lock(mutex_);
+    std::size_t cases = 0;
     for (TestCommandResult& earlier : report_.commands) {
-      if (result.attempt > 1 && earlier.step == result.step) earlier.last = false;
+      if (result.attempt > 1 && earlier.step == result.step) {
+        earlier.last = false;
+        earlier.cases.clear();
+      }
+      cases += earlier.cases.size();
     }
+    if (const std::size_t room = kJunitCases - cases; result.cases.size() > room) {
+      result.cases_left_out += result.cases.size() - room;
+      result.cases.resize(room);
+    }
+    const auto before = red_before_.find(result.step);
+    if (!result.passed() && before != red_before_.end()) {
+      result.worse = worse_than(before->second, result);
+    }
+    runner_.log_.line(result.command + ": " + result.verdict());
     report_.commands.push_back(std::move(result));
   }
 
@@ -312,6 +323,9 @@ class TestRunner::Round {
 
   const TestRunner& runner_;
   const Workspace& workspace_;
+  const RedSteps& red_before_;
+  const Times times_;
+  const SteadyTime over_at_;  ///< where the round has a time of its own
   const CallContext& context_;
   std::mutex mutex_;
   TestReport& report_;  ///< guarded by mutex_
@@ -320,13 +334,13 @@ class TestRunner::Round {
 };
 
 void TestRunner::run(const Workspace& workspace, const Playbook& playbook, const Json& values,
-                     const std::set<std::string>& red_before, std::chrono::seconds timeout,
-                     const CallContext& context, TestReport& report) {
+                     const RedSteps& red_before, Times times, const CallContext& context,
+                     TestReport& report) {
   report = {};
-  Round round(*this, workspace, timeout, context, report);
+  Round round(*this, workspace, red_before, times, context, report);
   run_playbook(
-      playbook, values, red_before, [&round](const StepCommand& step) { return round.run(step); },
-      report.steps);
+      playbook, values, [&round](const std::string& step) { return round.failed_before(step); },
+      [&round](const StepCommand& step) { return round.run(step); }, report.steps);
 }
 
 }  // namespace necrocode::runner

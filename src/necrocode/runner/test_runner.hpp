@@ -3,11 +3,14 @@
 
 #include <chrono>
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "necrocode/base/json.hpp"
 #include "necrocode/process/sandbox.hpp"
+#include "necrocode/runner/junit.hpp"
 #include "necrocode/runner/playbook_engine.hpp"
 #include "necrocode/runner/run_log.hpp"
 
@@ -22,10 +25,16 @@ struct TestCommandResult {
   process::CommandResult result;
   std::string changed_read_only;  ///< the first read-only file that is not as it was; or empty
   std::string not_run;            ///< why the command was not even started; or empty
+  bool round_over = false;        ///< the round's time ended it, or left none for it
+  std::vector<TestCase> cases{};  ///< of the JUnit reports that it wrote; only of the last attempt
+  std::size_t cases_left_out = 0;
+  std::string worse{};  ///< how it failed more than before the change; or empty
   bool passed() const { return result.ok() && changed_read_only.empty() && not_run.empty(); }
   /// "passed", "failed with exit code 1", "killed by signal 9", "timed out after 600 s",
   /// "cancelled", "changed the read-only file X".
   std::string verdict() const;
+  /// Its reports told of all cases, and so can be compared with another run's.
+  bool has_all_cases() const { return !cases.empty() && cases_left_out == 0; }
 };
 
 struct TestReport {
@@ -40,10 +49,9 @@ struct TestReport {
   Json to_json(std::size_t output_bytes) const;
 };
 
-/// The commands that the repository's files suggest, or none.
-/// Sources: each tool's own convention (CTest, make's `test` or `check` target, npm's `test`
-/// script, pytest or unittest discovery, cargo test, go test, mvn test, gradle test).
-std::vector<std::string> detect_test_commands(const std::filesystem::path& root);
+/// The steps that failed before the change, each with the titles of the cases that failed in it;
+/// nothing where its reports did not tell of all cases.
+using RedSteps = std::map<std::string, std::optional<std::vector<std::string>>>;
 
 class TestRunner {
  public:
@@ -56,18 +64,22 @@ class TestRunner {
     /// Files below `root`: a command that changes or replaces one has failed, whatever it says.
     std::vector<std::string> read_only_files;
   };
+  struct Times {
+    std::chrono::seconds command;   ///< for each attempt of a step that names no time
+    std::chrono::seconds round{0};  ///< for all of them; 0: as long as the context lets it
+  };
   /// What the commands print is kept masked, as it came: in a JSON report the colour escapes within
   /// a secret would be another text.
   TestRunner(process::Sandbox& sandbox, RunLog& log, const Masker& masker)
       : sandbox_(sandbox), log_(log), masker_(masker) {}
 
-  /// Runs the playbook's commands by /bin/sh; `values` is what it asks for, `red_before` the steps
-  /// that failed before the change, `timeout` that of a step which names none. `report` holds what
-  /// has run, also when this throws: TestExecutionError when a command cannot be started,
+  /// Runs the playbook's commands by /bin/sh; `values` is what it asks for. A step that is no
+  /// target may fail as `red_before` says: where both runs told of their cases, only the same ones.
+  /// What the round's time does not reach has failed, as a result like any other. `report` holds
+  /// what has run, also when this throws: TestExecutionError when a command cannot be started,
   /// TimeoutError when the context ends, PlaybookExecutionError.
   void run(const Workspace& workspace, const Playbook& playbook, const Json& values,
-           const std::set<std::string>& red_before, std::chrono::seconds timeout,
-           const CallContext& context, TestReport& report);
+           const RedSteps& red_before, Times times, const CallContext& context, TestReport& report);
 
  private:
   class Round;

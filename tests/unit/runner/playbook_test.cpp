@@ -41,7 +41,8 @@ struct Ran {
       const std::set<std::string>& red_before = {}) {
     std::mutex mutex;
     run_playbook(
-        read_playbook(text, "book.yaml"), values(), red_before,
+        read_playbook(text, "book.yaml"), values(),
+        [&](const std::string& step) { return red_before.contains(step); },
         [&](const StepCommand& command) {
           const std::string told = command.name + "#" + std::to_string(command.attempt);
           const std::lock_guard lock(mutex);
@@ -64,11 +65,12 @@ steps:
     timeout_seconds: 30
     retry_count: 2
     working_directory: web
+    junit: [web/out/*.xml, "**/TEST-*.xml"]
     env:
       CI: "1"
   - name: Checks
     parallel:
-      - {name: Unit, command: make unit}
+      - {name: Unit, command: make unit, junit: out/unit.xml}
       - {name: Docs, command: make docs, condition: metadata.team == 'core'}
   - name: Slow
     condition: steps.lint.passed and not steps.docs.skipped
@@ -84,7 +86,9 @@ steps:
   EXPECT_EQ(book.steps[0].retry_count, 2);
   EXPECT_EQ(book.steps[0].working_directory, "web");
   EXPECT_EQ(book.steps[0].env.size(), 1u);
+  EXPECT_THAT(book.steps[0].junit, ElementsAre("web/out/*.xml", "**/TEST-*.xml"));
   EXPECT_EQ(book.steps[1].parallel.size(), 2u);
+  EXPECT_THAT(book.steps[1].parallel[0].junit, ElementsAre("out/unit.xml"));
   EXPECT_EQ(book.steps[2].otherwise.at(0).name, "Note");
 }
 
@@ -135,6 +139,13 @@ TEST(Playbooks, ThatCannotMeanAnythingAreRefused) {
             "no step before this one is named \"a\""},
            {"steps: [{name: a, command: b, working_directory: ../x}]", "inside the repository"},
            {"steps: [{name: a, command: b, working_directory: /x}]", "inside the repository"},
+           {"steps: [{name: a, command: b, junit: ../x.xml}]",
+            "junit \"../x.xml\" must be a path or glob inside the repository"},
+           {"steps: [{name: a, command: b, junit: [x.xml, /x.xml]}]", "\"/x.xml\" must be a path"},
+           {"steps: [{name: a, command: b, junit: ''}]", "\"\" must be a path"},
+           {"steps: [{name: a, command: b, junit: 7}]", "junit must be an array"},
+           {"steps: [{name: a, junit: x, parallel: [{name: b, command: c}]}]",
+            "junit goes with each step"},
            {"steps: [{name: a, command: b, env: {1X: y}}]", "cannot be the name of a variable"},
            {"steps: [{name: a, command: b, env: {X: 1}}]", "must be text; put it in quotes"},
            {"steps: [{name: a, command: 'b {{ title'}]", "has no \"}}\""},
@@ -283,7 +294,7 @@ TEST(PlaybookEngine, AStepThatIsNoTargetMayFailWhereItFailedBefore) {
   const auto run = [&](const std::set<std::string>& red, const std::string& failing) {
     std::vector<StepReport> reports;
     run_playbook(
-        book, values(), red,
+        book, values(), [&](const std::string& step) { return red.contains(step); },
         [&](const StepCommand& command) {
           return command.shell.find(failing) == std::string::npos;
         },

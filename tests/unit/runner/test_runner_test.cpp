@@ -9,7 +9,6 @@ namespace necrocode::runner {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::ElementsAre;
 using testing::IsEmpty;
 
 class RunningTests : public testing::Test {
@@ -20,18 +19,19 @@ class RunningTests : public testing::Test {
     TestReport report;
     TestRunner(*sandbox_, log_, masker_)
         .run({root(), {}, {}, {}, read_only_files_}, playbook_of(commands, fail_fast), {}, {},
-             timeout, context, report);
+             {timeout}, context, report);
     return report;
   }
   TestReport run_book(const std::string& text) {
     TestReport report;
     TestRunner(*sandbox_, log_, masker_)
         .run({root(), {}, {}, {}, {}}, read_playbook(text, "book.yaml"), {}, {},
-             std::chrono::seconds{60}, {}, report);
+             {std::chrono::seconds{60}}, {}, report);
     return report;
   }
   const fs::path& root() const { return folder_.path(); }
   std::vector<std::string> read_only_files_;
+  std::string verdict_;
 
   TemporaryDirectory folder_;
   TemporaryDirectory log_folder_;
@@ -146,19 +146,105 @@ TEST_F(RunningTests, OutputThenInTheLog) {
               testing::AllOf(testing::HasSubstr("to-the-log"), testing::HasSubstr("also")));
 }
 
-TEST_F(RunningTests, DetectionThenWhatTheFilesSay) {
-  EXPECT_THAT(detect_test_commands(root()), IsEmpty());
-  write_file_atomic(root() / "go.mod", "module x\n");
-  EXPECT_THAT(detect_test_commands(root()), ElementsAre("go test ./..."));
-  write_file_atomic(root() / "package.json",
-                    R"({"scripts":{"test":"echo \"Error: no test specified\" && exit 1"}})");
-  EXPECT_THAT(detect_test_commands(root()), ElementsAre("go test ./..."));
-  write_file_atomic(root() / "package.json", R"({"scripts":{"test":"node --test"}})");
-  EXPECT_THAT(detect_test_commands(root()), ElementsAre("npm test --silent"));
-  write_file_atomic(root() / "Makefile", "all:\n\ncheck: all\n");
-  EXPECT_THAT(detect_test_commands(root()), ElementsAre("make check"));
-  write_file_atomic(root() / "CMakeLists.txt", "");
-  EXPECT_EQ(detect_test_commands(root()).size(), 3U);
+constexpr const char* kWrite = R"(cat > junit.xml <<X
+<testsuite><testcase name='sums'><failure message='3 is not 4'/></testcase>
+<testcase name='fine'/><testcase name='later'><skipped/></testcase></testsuite>
+X
+)";
+
+TEST_F(RunningTests, ReportThatTheCommandWritesThenItsCasesAreTold) {
+  const TestReport report = run({kWrite + std::string("exit 1")});
+  const Json command = report.to_json(1000)["commands"].items().at(0);
+  EXPECT_EQ(command["cases"], Json::parse(R"({"passed":1,"failed":1,"skipped":1})"));
+  EXPECT_EQ(command["failed_cases"], Json::parse(R"([{"name":"sums","message":"3 is not 4"}])"));
+  // Of the next command it is not.
+  EXPECT_THAT(run({"exit 1"}).commands.at(0).cases, IsEmpty());
+}
+
+TEST_F(RunningTests, ReportsAtPlacesThatTheStepNamesThenOnlyThose) {
+  const TestReport report = run_book(std::string(R"(
+steps:
+  - name: A
+    junit: [out/**/*.xml]
+    working_directory: sub
+    command: |
+      mkdir -p ../out/deep
+      echo "<testsuite><testcase name='usual'/></testsuite>" > junit.xml
+      echo "<testsuite><testcase name='own'/></testsuite>" > ../out/deep/a.xml
+)"));
+  EXPECT_THAT(report.commands.at(0).cases, IsEmpty());  // no such folder yet
+  fs::create_directories(root() / "sub");
+  const TestReport again = run_book(std::string(R"(
+steps:
+  - name: A
+    junit: [out/**/*.xml]
+    working_directory: sub
+    command: |
+      mkdir -p ../out/deep
+      echo "<testsuite><testcase name='usual'/></testsuite>" > junit.xml
+      echo "<testsuite><testcase name='own'/></testsuite>" > ../out/deep/a.xml
+)"));
+  ASSERT_EQ(again.commands.at(0).cases.size(), 1U);
+  EXPECT_EQ(again.commands[0].cases[0].name, "own");
+}
+
+TEST_F(RunningTests, ParallelStepsThenAReportIsOnlyOfWhoNamesIt) {
+  const TestReport report = run_book(R"(
+steps:
+  - name: G
+    parallel:
+      - {name: A, junit: a.xml, command: "echo '<testsuite><testcase name=\"a\"/></testsuite>' > a.xml"}
+      - {name: B, command: "echo '<testsuite><testcase name=\"b\"/></testsuite>' > junit.xml"}
+)");
+  ASSERT_EQ(report.commands.size(), 2U);
+  for (const TestCommandResult& one : report.commands)
+    EXPECT_EQ(one.cases.size(), one.step == "A" ? 1U : 0U) << one.step;
+}
+
+TEST_F(RunningTests, StepThatFailsInACaseThatPassedBeforeThenNotTolerated) {
+  Playbook book = playbook_of({kWrite + std::string("exit 1"), "true"}, true);
+  book.steps[0].target = false;
+  const std::string step = book.steps[0].name;
+  const auto passes = [&](const RedSteps& red) {
+    TestReport report;
+    TestRunner(*sandbox_, log_, masker_)
+        .run({root(), {}, {}, {}, {}}, book, {}, red, {std::chrono::seconds{60}}, {}, report);
+    fs::remove(root() / "junit.xml");
+    verdict_ = report.commands.at(0).verdict();
+    return report.passed();
+  };
+  EXPECT_TRUE(passes({{step, {{"sums", "another"}}}}));
+  EXPECT_TRUE(passes({{step, std::nullopt}}));
+  EXPECT_FALSE(passes({}));
+  EXPECT_FALSE(passes({{step, {{"another"}}}}));
+  EXPECT_EQ(verdict_, "failed with exit code 1; 1 test case fails that did not before: sums");
+}
+
+TEST_F(RunningTests, TimeOfTheRoundIsOverThenTheRestIsNotRun) {
+  TestReport report;
+  TestRunner(*sandbox_, log_, masker_)
+      .run({root(), {}, {}, {}, {}}, playbook_of({"true", "sleep 1000", "true"}, false, 3), {}, {},
+           {std::chrono::seconds{60}, std::chrono::seconds{1}}, {}, report);
+  EXPECT_FALSE(report.passed());
+  ASSERT_EQ(report.commands.size(), 3U);  // no attempt more
+  EXPECT_TRUE(report.commands[0].passed());
+  EXPECT_THAT(report.commands[1].verdict(),
+              testing::MatchesRegex("timed out after .* whole round"));
+  EXPECT_TRUE(report.commands[1].last);
+  EXPECT_EQ(report.commands[2].verdict(),
+            "not run, as the time of the whole round (1.0 s) was over");
+  EXPECT_EQ(report.first_failure(), &report.commands[1]);
+}
+
+TEST_F(RunningTests, CommandThatPassesWhenTriedAgainThenFlaky) {
+  TestReport report;
+  TestRunner(*sandbox_, log_, masker_)
+      .run({root(), {}, {}, {}, {}},
+           playbook_of({"test -e x || { touch x; " + std::string(kWrite) + "exit 1; }"}, true, 1),
+           {}, {}, {std::chrono::seconds{60}}, {}, report);
+  EXPECT_TRUE(report.passed());
+  EXPECT_EQ(report.to_json(100)["flaky"].size(), 1U);
+  EXPECT_THAT(report.commands.at(0).cases, IsEmpty());  // of an attempt that does not count
 }
 
 }  // namespace

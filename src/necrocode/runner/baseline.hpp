@@ -1,0 +1,29 @@
+// What failed before the change: step by step, and case by case where JUnit reports tell of them.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "necrocode/runner/test_runner.hpp"
+
+namespace necrocode::runner {
+
+/// Of a run of the tests at the base. A step that the round's time cut short is none of them: what
+/// it would have said is not known.
+RedSteps red_steps(const TestReport& at_base);
+
+/// How a failed step failed more than its cases `before` the change: "2 test cases fail that did
+/// not before: A; B". Empty when it did not, or when nothing is known of its cases then.
+std::string worse_than(const std::optional<std::vector<std::string>>& before,
+                       const TestCommandResult& now);
+
+/// Of the failing cases those that did not fail `before`; all when nothing is known of them.
+std::vector<const TestCase*> new_failures(const std::optional<std::vector<std::string>>& before,
+                                          const TestCommandResult& now);
+
+/// Nothing when the file is not there, or not one that keep_baseline() wrote.
+std::optional<RedSteps> read_baseline(const std::filesystem::path& file);
+void keep_baseline(const std::filesystem::path& file, const RedSteps& red);
+
+}  // namespace necrocode::runner
