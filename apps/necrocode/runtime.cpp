@@ -111,9 +111,7 @@ std::vector<config::Flag> CommonOptions::flags() const {
 }
 
 config::LoadedConfig CommonOptions::load() const {
-  config::LoadedConfig loaded = config::load(config_file_, flags());
-  for (const std::string& warning : loaded.warnings) note("necrocode: warning: " + warning);
-  return loaded;
+  return config::load(config_file_, flags());
 }
 
 StopOnSignal::StopOnSignal() {
@@ -311,6 +309,18 @@ llm::SpendingLimits Runtime::spending_limits() const {
   return limits;
 }
 
+process::ResourceLimits Runtime::resource_limits() const {
+  process::ResourceLimits limits = process::default_limits();
+  if (config().max_memory_mb > 0) {
+    limits.memory_bytes = static_cast<std::uint64_t>(config().max_memory_mb) * limits::kMiB;
+  }
+  if (config().max_processes > 0) {
+    limits.processes = static_cast<std::uint64_t>(config().max_processes);
+  }
+  limits.cpu_percent = config().max_cpu_percent;
+  return limits;
+}
+
 runner::PlaybookPlaces Runtime::playbooks() const {
   runner::PlaybookPlaces places;
   places.directory = config().playbooks_directory;
@@ -358,8 +368,9 @@ git::GitOptions git_options(const config::Credentials& credentials) {
 
 RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, bool unsandboxed)
     : runtime_(runtime),
-      sandbox_(unsandboxed ? process::make_unsandboxed(the_supervisor)
-                           : process::make_bubblewrap_sandbox(the_supervisor)),
+      sandbox_(unsandboxed
+                   ? process::make_unsandboxed(the_supervisor, runtime.resource_limits())
+                   : process::make_bubblewrap_sandbox(the_supervisor, runtime.resource_limits())),
       git_(the_supervisor, git_options(runtime.credentials())),
       llm_(runtime.llm()),
       executor_(llm_, runtime.masker()) {

@@ -135,7 +135,7 @@ class Run {
       emit("warning", Json::object({{"message", join(task_.warnings, "; ")}}));
     }
     result_.sandbox = services_.sandbox.name();
-    log_.line("tests run in: " + result_.sandbox);
+    log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
     // Both end up in the repository's history, where nothing can be taken back.
     if (services_.masker.contains_secret(task_.title + "\n" + task_.branch_name)) {
       throw SecurityError("the task's title or branch name holds a secret");
@@ -545,6 +545,9 @@ class Run {
     const std::set<std::string> red(result_.red_at_base.begin(), result_.red_at_base.end());
     tests_.run(test_workspace_, playbook_, test_values_, red, task_.test_timeout, work_,
                result_.tests.emplace());
+    for (const std::string& warning : result_.tests->warnings) {
+      emit("warning", Json::object({{"message", warning}}));
+    }
     emit("test",
          Json::object({{"passed", result_.tests->passed()},
                        {"commands", result_.tests->commands.size()},
@@ -555,9 +558,11 @@ class Run {
 
   [[noreturn]] void throw_tests_failed(const TestReport& report, bool repeated) {
     const TestCommandResult* failed = report.first_failure();
-    throw TestExecutionError("the tests do not pass" +
-                             std::string(repeated ? ", and the model repeats its answer" : "") +
-                             (failed ? ": \"" + failed->step + "\" " + failed->verdict() : ""));
+    const std::string reason = "the tests do not pass" +
+                               std::string(repeated ? ", and the model repeats its answer" : "") +
+                               (failed ? ": \"" + failed->step + "\" " + failed->verdict() : "");
+    if (failed && failed->met_a_limit()) throw ResourceLimitError(reason);
+    throw TestExecutionError(reason);
   }
 
   Assignment make_assignment() {

@@ -107,13 +107,7 @@ Json stream_json(const process::CapturedStream& stream, std::size_t bytes) {
                        {"bytes", stream.total_bytes}});
 }
 
-}  // namespace
-
-std::string TestCommandResult::verdict() const {
-  if (!not_run.empty()) return not_run;
-  if (result.ok() && !changed_read_only.empty()) {
-    return "changed the read-only file " + printable(changed_read_only);
-  }
+std::string end_text(const process::CommandResult& result) {
   switch (result.end) {
     case process::CommandEnd::kExited:
       return result.exit_code == 0 ? "passed"
@@ -126,6 +120,22 @@ std::string TestCommandResult::verdict() const {
       return "cancelled";
   }
   return "failed";
+}
+
+Json usage_json(const process::ResourceUsage& usage) {
+  return Json::object({{"peak_memory_bytes", usage.peak_memory_bytes},
+                       {"peak_processes", usage.peak_processes},
+                       {"cpu_seconds", std::chrono::duration<double>(usage.cpu_time).count()}});
+}
+
+}  // namespace
+
+std::string TestCommandResult::verdict() const {
+  if (!not_run.empty()) return not_run;
+  if (result.ok() && !changed_read_only.empty()) {
+    return "changed the read-only file " + printable(changed_read_only);
+  }
+  return (met_a_limit() ? result.limit_reached + ", and " : "") + end_text(result);
 }
 
 const TestCommandResult* TestReport::first_failure() const {
@@ -157,6 +167,7 @@ Json TestReport::to_json(std::size_t output_bytes) const {
          {"verdict", command.verdict()},
          {"exit_code", command.result.exit_code},
          {"duration_seconds", std::chrono::duration<double>(command.result.duration).count()},
+         {"usage", usage_json(command.result.usage)},
          {"stdout", stream_json(command.result.out, output_bytes)},
          {"stderr", stream_json(command.result.err, output_bytes)}}));
   }
@@ -234,6 +245,7 @@ class TestRunner::Round {
     command.command.argv = {"/bin/sh", "-c", step.shell};
     command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
     if (step.timeout) command.command.timeout = *step.timeout;
+    command.command.on_warning = [this, &step](const std::string& text) { warn(step, text); };
     runner_.log_.line("$ " + step.shell);
     TestCommandResult last;
     last.step = step.name;
@@ -251,6 +263,7 @@ class TestRunner::Round {
     last.changed_read_only = changed_read_only();
     runner_.log_.line(last.command + ": " + last.verdict());
     const bool passed = last.passed();
+    if (passed && !last.result.limit_reached.empty()) warn(step, last.result.limit_reached);
     keep(std::move(last));
     if (!passed) require_time_left();
     return passed;
@@ -290,6 +303,13 @@ class TestRunner::Round {
       if (look_at(workspace_.root / file) != as_given_[i]) return file;
     }
     return {};
+  }
+
+  void warn(const StepCommand& step, const std::string& text) {
+    const std::string warning = "\"" + printable(step.name) + "\" " + text;
+    runner_.log_.line("warning: " + warning);
+    const std::lock_guard lock(mutex_);
+    report_.warnings.push_back(warning);
   }
 
   void keep(TestCommandResult result) {
