@@ -38,10 +38,8 @@ int check() {
     rows.push_back({setting.key, shown(setting.value), origin, setting.description});
   }
   if (common.json) {
-    print_json(Json::object({{"ok", true},
-                             {"file", loaded.file.string()},
-                             {"warnings", loaded.warnings},
-                             {"settings", std::move(settings)}}));
+    print_json(Json::object(
+        {{"ok", true}, {"file", loaded.file.string()}, {"settings", std::move(settings)}}));
     return 0;
   }
   print_table({"SETTING", "VALUE", "FROM", "WHAT IT IS"}, rows);

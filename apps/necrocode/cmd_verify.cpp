@@ -103,6 +103,16 @@ std::string configured_clients(std::optional<Runtime>& made) {
   return {};
 }
 
+/// No check: a machine for services alone needs no sandbox.
+std::string how_tests_run(const Runtime& runtime) {
+  try {
+    const auto sandbox = process::make_bubblewrap_sandbox(supervisor(), runtime.resource_limits());
+    return std::string(sandbox->name()) + "; " + sandbox->limits();
+  } catch (const SecurityError& error) {
+    return std::string("not on this machine: ") + error.what();
+  }
+}
+
 void print_check(bool ok, const std::string& what, const std::string& detail) {
   if (common.json) return;
   print_line(styled(ok ? "good" : "bad", ok ? "ok  " : "FAIL") + "  " + what + "  " +
@@ -152,6 +162,11 @@ int run() {
     print_check(one.ok, one.name, one.detail);
   }
   Json whole = Json::object({{"ok", ok}, {"checks", std::move(list)}});
+  if (runtime) {
+    const std::string how = how_tests_run(*runtime);
+    whole.set("tests_run_in", how);
+    if (!common.json) print_line("tests run in: " + presentable(how));
+  }
   if (live && ok) {
     Json operations = Json::array();
     ok = run_live(*runtime, operations);

@@ -117,9 +117,7 @@ std::vector<config::Flag> CommonOptions::flags() const {
 }
 
 config::LoadedConfig CommonOptions::load() const {
-  config::LoadedConfig loaded = config::load(config_file_, flags());
-  for (const std::string& warning : loaded.warnings) note("necrocode: warning: " + warning);
-  return loaded;
+  return config::load(config_file_, flags());
 }
 
 StopOnSignal::StopOnSignal() {
@@ -325,6 +323,18 @@ runner::CommitStyle Runtime::commit_style() const {
   return style;
 }
 
+process::ResourceLimits Runtime::resource_limits() const {
+  process::ResourceLimits limits = process::default_limits();
+  if (config().max_memory_mb > 0) {
+    limits.memory_bytes = static_cast<std::uint64_t>(config().max_memory_mb) * limits::kMiB;
+  }
+  if (config().max_processes > 0) {
+    limits.processes = static_cast<std::uint64_t>(config().max_processes);
+  }
+  limits.cpu_percent = config().max_cpu_percent;
+  return limits;
+}
+
 runner::PlaybookPlaces Runtime::playbooks() const {
   runner::PlaybookPlaces places;
   places.directory = config().playbooks_directory;
@@ -380,8 +390,9 @@ int test_commands_at_once(const config::Config& config) {
 
 RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, bool unsandboxed)
     : runtime_(runtime),
-      sandbox_(unsandboxed ? process::make_unsandboxed(the_supervisor)
-                           : process::make_bubblewrap_sandbox(the_supervisor)),
+      sandbox_(unsandboxed
+                   ? process::make_unsandboxed(the_supervisor, runtime.resource_limits())
+                   : process::make_bubblewrap_sandbox(the_supervisor, runtime.resource_limits())),
       bounded_sandbox_(*sandbox_, test_commands_at_once(runtime.config())),
       git_(the_supervisor, git_options(runtime.credentials(), runtime.config())),
       llm_(runtime.llm()),

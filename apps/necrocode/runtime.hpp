@@ -53,7 +53,7 @@ class CommonOptions {
 
   /// The settings among them that were given.
   std::vector<config::Flag> flags() const;
-  /// Files, environment and flags(); says on stderr what is set without effect.
+  /// Files, environment and flags().
   config::LoadedConfig load() const;
 
  private:
@@ -135,6 +135,8 @@ class Runtime {
   /// What one run may spend on the model.
   llm::SpendingLimits spending_limits() const;
   runner::CommitStyle commit_style() const;
+  /// What each test command may take.
+  process::ResourceLimits resource_limits() const;
   /// Where playbooks may come from.
   runner::PlaybookPlaces playbooks() const;
   /// False when the endpoint is one that answers nobody without a key, and there is none.

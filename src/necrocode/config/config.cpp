@@ -29,7 +29,6 @@ struct Setting {
   std::string description;
   Setter set;
   Getter get;
-  bool enforced = true;
   Reader read{};  // of a map or a list, which only the file can give
 
   bool is_number() const { return get(Config{}).is_number(); }
@@ -135,12 +134,6 @@ Setting flag(std::string key, std::string variable, Field<bool> field, std::stri
           [field](const Config& config) { return config.*field; }};
 }
 
-Setting not_enforced(Setting setting) {
-  setting.enforced = false;
-  setting.description += " (not enforced by this version)";
-  return setting;
-}
-
 const Setting* find_setting(std::string_view key);
 
 std::string not_this(std::string_view value) {
@@ -201,7 +194,6 @@ Setting whole_value(std::string key, Field<Json> field, Reader read, std::string
           std::move(description),
           [](Config&, const std::string&) { return std::string("must stand in the file"); },
           [field](const Config& config) { return config.*field; },
-          true,
           std::move(read)};
 }
 
@@ -448,10 +440,12 @@ const std::vector<Setting>& settings() {
       whole("pools.num_slots", "", &Config::pools_num_slots, 1, 1000, "slots of a pool made so"),
       whole("pools.max_slots", "", &Config::pools_max_slots, 1, 1000,
             "how far a pool may grow on demand"),
-      not_enforced(whole("max_memory_mb", "", &Config::max_memory_mb, 1, INT_MAX,
-                         "memory of a run, in MiB")),
-      not_enforced(whole("max_cpu_percent", "", &Config::max_cpu_percent, 1, 1'000'000,
-                         "processor time of a run; 100 is one processor")),
+      whole("max_memory_mb", "", &Config::max_memory_mb, 16, INT_MAX,
+            "MiB of memory that a test command may take; default: half of the machine's"),
+      whole("max_cpu_percent", "", &Config::max_cpu_percent, 1, 1'000'000,
+            "processor time that a test command may take, 100 is one processor; default: no limit"),
+      whole("max_processes", "", &Config::max_processes, 16, 4'194'304,
+            "processes and threads that a test command may have at once; default: 2048"),
   };
   return kSettings;
 }
@@ -518,7 +512,7 @@ struct Loader {
     if (!told) errors.push_back({origin, std::move(problem)});
   }
 
-  // What is wrong with settings together, not with any alone; and what they do not do.
+  // What is wrong with settings together, not with any alone.
   void look_over() {
     const Config& config = loaded.config;
     if (config.pools_num_slots > config.pools_max_slots) {
@@ -526,12 +520,6 @@ struct Loader {
              "pools.num_slots (" + std::to_string(config.pools_num_slots) +
                  ") must not be above pools.max_slots (" + std::to_string(config.pools_max_slots) +
                  ", from: " + loaded.origin["pools.max_slots"] + ")");
-    }
-    for (const Setting& setting : settings()) {
-      const std::string& origin = loaded.origin[setting.key];
-      if (setting.enforced || origin == "default") continue;
-      loaded.warnings.push_back(setting.key + " (" + origin +
-                                ") is understood, but not enforced by this version");
     }
   }
 

@@ -82,9 +82,10 @@ struct Config {
   /// URLs or globs of repositories whose own playbooks are used.
   Json playbooks_trusted_repositories = Json::array();
 
-  // Of existing installations: understood, not enforced yet.
-  int max_memory_mb = 0;  ///< 0: not set
+  // Of each test command, with all that it starts. 0: not set, see process::default_limits().
+  int max_memory_mb = 0;
   int max_cpu_percent = 0;
+  int max_processes = 0;
 };
 
 /// A setting as the command line gave it.
@@ -99,7 +100,6 @@ struct LoadedConfig {
   Config config;
   std::map<std::string, std::string> origin;  ///< by key
   std::filesystem::path file;                 ///< empty when there was none
-  std::vector<std::string> warnings;          ///< what is set, but does not do what it says
 };
 
 /// One setting as `config show` and `config check` tell it.

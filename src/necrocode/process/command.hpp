@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "necrocode/base/limits.hpp"
+#include "necrocode/process/resource_limits.hpp"
 
 namespace necrocode::process {
 
@@ -26,6 +27,9 @@ struct Command {
   std::size_t tail_bytes = limits::kOutputTailBytes;  ///< … and of its end
   std::uint64_t file_size_max = 16 * limits::kGiB;    ///< RLIMIT_FSIZE
   std::uint64_t open_files_max = 4096;                ///< RLIMIT_NOFILE
+  ResourceLimits limits{};                            ///< none unless set
+  /// Told, once a limit, when 80 % of it are in use; on run()'s thread, which it must not hold up.
+  std::function<void(const std::string& warning)> on_warning;
   /// Descriptor 3 of the child is a pipe to CommandResult::status, for programs that report there
   /// (bubblewrap's --json-status-fd).
   bool status_channel = false;
@@ -56,6 +60,10 @@ struct CommandResult {
   CapturedStream err;
   std::string status;  ///< from descriptor 3; the first limits::kChildStatusBytes
   std::chrono::nanoseconds duration{0};
+  ResourceUsage usage;
+  /// Of the limits that stopped something: "exceeded its memory limit of 256 MiB (cgroup v1)". Only
+  /// cgroups tell; the command may have lived on, and even succeeded.
+  std::string limit_reached;
   bool ok() const { return end == CommandEnd::kExited && exit_code == 0; }
 };
 

@@ -115,8 +115,11 @@ void close_proc(ArgumentList& args) {
 
 class BubblewrapSandbox final : public Sandbox {
  public:
-  explicit BubblewrapSandbox(Supervisor& supervisor)
-      : supervisor_(supervisor), etc_(visible_etc(false)), etc_with_network_(visible_etc(true)) {
+  BubblewrapSandbox(Supervisor& supervisor, const ResourceLimits& limits)
+      : supervisor_(supervisor),
+        limits_(limits),
+        etc_(visible_etc(false)),
+        etc_with_network_(visible_etc(true)) {
     const char* path = std::getenv("PATH");
     const auto folders = path_folders(path != nullptr ? path : kDefaultPath);
     const auto program = find_program(folders, "bwrap");
@@ -131,7 +134,7 @@ class BubblewrapSandbox final : public Sandbox {
     CommandResult result = supervisor_.run(wrap(command), context, sink);
     const bool ran = result.status.find("\"exit-code\"") != std::string::npos;
     result.status.clear();
-    if (ran || result.end != CommandEnd::kExited) return result;
+    if (ran || result.end != CommandEnd::kExited || !result.limit_reached.empty()) return result;
     // bwrap gave no exit code of the command, so it never ran, and all of stderr is bwrap's own.
     const std::string said(trim(result.err.text()));
     if (!said.starts_with("bwrap: execvp")) {
@@ -147,6 +150,7 @@ class BubblewrapSandbox final : public Sandbox {
   }
 
   std::string_view name() const override { return "bubblewrap"; }
+  std::string limits() const override { return supervisor_.describe_limits(limits_); }
 
  private:
   [[noreturn]] static void refuse(const std::string& reason) {
@@ -205,6 +209,7 @@ class BubblewrapSandbox final : public Sandbox {
     wrapped.argv.insert(wrapped.argv.end(), command.command.argv.begin(),
                         command.command.argv.end());
     wrapped.working_directory = "/";
+    wrapped.limits = limits_;
     wrapped.status_channel = true;
     return wrapped;
   }
@@ -313,6 +318,7 @@ class BubblewrapSandbox final : public Sandbox {
   }
 
   Supervisor& supervisor_;
+  ResourceLimits limits_;
   std::vector<fs::path> etc_;
   std::vector<fs::path> etc_with_network_;
   std::vector<fs::path> toolchains_;
@@ -322,28 +328,33 @@ class BubblewrapSandbox final : public Sandbox {
 
 class Unsandboxed final : public Sandbox {
  public:
-  explicit Unsandboxed(Supervisor& supervisor) : supervisor_(supervisor) {}
+  Unsandboxed(Supervisor& supervisor, const ResourceLimits& limits)
+      : supervisor_(supervisor), limits_(limits) {}
 
   CommandResult run(const SandboxedCommand& command, const CallContext& context,
                     const OutputSink& sink) override {
     Command plain = command.command;
     if (plain.working_directory.empty()) plain.working_directory = command.workspace;
+    plain.limits = limits_;
     return supervisor_.run(plain, context, sink);
   }
   std::string_view name() const override { return "unsandboxed"; }
+  std::string limits() const override { return supervisor_.describe_limits(limits_); }
 
  private:
   Supervisor& supervisor_;
+  ResourceLimits limits_;
 };
 
 }  // namespace
 
-std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor) {
-  return std::make_unique<BubblewrapSandbox>(supervisor);
+std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor,
+                                                 const ResourceLimits& limits) {
+  return std::make_unique<BubblewrapSandbox>(supervisor, limits);
 }
 
-std::unique_ptr<Sandbox> make_unsandboxed(Supervisor& supervisor) {
-  return std::make_unique<Unsandboxed>(supervisor);
+std::unique_ptr<Sandbox> make_unsandboxed(Supervisor& supervisor, const ResourceLimits& limits) {
+  return std::make_unique<Unsandboxed>(supervisor, limits);
 }
 
 std::vector<std::string> clean_environment() {

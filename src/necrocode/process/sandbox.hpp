@@ -11,7 +11,8 @@
 namespace necrocode::process {
 
 struct SandboxedCommand {
-  Command command;                               ///< `env` may hold nothing secret
+  /// `env` may hold nothing secret; `limits` are those of the sandbox.
+  Command command;
   std::filesystem::path workspace;               ///< writable, at its own path; absolute
   std::vector<std::filesystem::path> read_only;  ///< further paths to see, at their own places
   /// Inside `workspace`, made read-only over it (a `.git`); those that do not exist are left out.
@@ -37,16 +38,21 @@ class Sandbox {
   virtual CommandResult run(const SandboxedCommand& command, const CallContext& context,
                             const OutputSink& sink = {}) = 0;
   virtual std::string_view name() const = 0;  ///< "bubblewrap" or "unsandboxed"
+  virtual std::string limits() const = 0;     ///< as Supervisor::describe_limits()
 };
 
 /// New pid, mount, network, IPC, UTS and user namespaces by bubblewrap; the system read-only; the
 /// workspace and a private /tmp writable; no home, except toolchains there that PATH names,
 /// read-only; no capabilities, no new privileges.
 /// Throws SecurityError, saying what is missing, when a trial run shows that the host cannot do it.
-std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor);
+/// Each command is held to `limits`; it sees no control groups, and cannot leave its own.
+std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor,
+                                                 const ResourceLimits& limits = default_limits());
 
-/// No isolation but the supervisor's. Only on the user's explicit `--unsandboxed`.
-std::unique_ptr<Sandbox> make_unsandboxed(Supervisor& supervisor);
+/// No isolation but the supervisor's, and `limits`, which a hostile command that runs as root can
+/// leave. Only on the user's explicit `--unsandboxed`.
+std::unique_ptr<Sandbox> make_unsandboxed(Supervisor& supervisor,
+                                          const ResourceLimits& limits = default_limits());
 
 /// The environment that sandboxed commands get: PATH, LANG, TERM=dumb, HOME=/tmp and the like,
 /// taken from ours by an allow-list. Never a credential.

@@ -25,7 +25,9 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
+#include "necrocode/base/text.hpp"
 #include "necrocode/process/captured_stream.hpp"
+#include "necrocode/process/cgroups.hpp"
 #include "necrocode/process/supervisor_protocol.hpp"
 
 namespace necrocode::process {
@@ -36,6 +38,9 @@ using protocol::ReportKind;
 using protocol::StartStep;
 
 constexpr std::size_t kReadBytes = 64 * limits::kKiB;  // a pipe holds no more
+/// Between two looks at what a command uses; each costs 0.02 ms.
+constexpr auto kLookInterval = std::chrono::milliseconds(250);
+constexpr std::uint64_t kWarnPercent = 80;
 
 struct FdPair {
   FileDescriptor near;  ///< ours
@@ -98,7 +103,8 @@ class HelperProcess {
   HelperProcess(const HelperProcess&) = delete;
   HelperProcess& operator=(const HelperProcess&) = delete;
 
-  bool has_pid_namespace() const { return isolation_ != protocol::Isolation::kNone; }
+  protocol::Isolation isolation() const { return isolation_; }
+  pid_t pid() const { return pid_; }
 
   bool alive() const {
     pollfd watched{channel_.get(), POLLIN, 0};
@@ -189,13 +195,21 @@ class HelperProcess {
   protocol::Isolation isolation_ = protocol::Isolation::kNone;
 };
 
+/// The group of a command, and the limits that no group holds.
+struct Confinement {
+  std::unique_ptr<CommandGroup> group;  ///< may be null
+  std::uint64_t data_max = 0;           ///< as in protocol::Request
+  std::uint64_t processes_max = 0;
+};
+
 /// One command from its start to the time when nothing of it is left.
 class Run {
  public:
   Run(const Command& command, const CallContext& context, const OutputSink& sink,
-      std::chrono::nanoseconds grace)
+      std::chrono::nanoseconds grace, Confinement confinement)
       : command_(command),
         sink_(sink),
+        confinement_(std::move(confinement)),
         grace_(grace),
         begin_(real_clock().steady_now()),
         deadline_(context.within(command.timeout).deadline),
@@ -204,6 +218,7 @@ class Run {
         control_(make_socket_pair()),
         buffer_(kReadBytes, '\0') {
     if (command.status_channel) status_ = make_pipe();
+    if (confinement_.group) look_at_ = begin_ + kLookInterval;
     if (context.stop.stop_possible()) {
       cancelled_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
       if (!cancelled_) throw_errno("cannot make an event descriptor");
@@ -225,6 +240,13 @@ class Run {
     if (status_.far) {
       header.has_status = 1;
       fds.push_back(status_.far.get());
+    }
+    if (const CommandGroup* group = confinement_.group.get()) {
+      const std::vector<int> joins = group->tasks();
+      header.has_group = group->folder() >= 0;
+      header.groups_to_join = static_cast<std::uint8_t>(joins.size());
+      if (group->folder() >= 0) fds.push_back(group->folder());
+      fds.insert(fds.end(), joins.begin(), joins.end());
     }
     if (!helper.send(header, fds)) return false;
     for (FdPair* pair : {&out_.pipe, &err_.pipe, &control_, &status_}) pair->far.reset();
@@ -267,9 +289,9 @@ class Run {
       throw TestExecutionError("cannot start " + command_.argv.front() +
                                ": an argument or variable contains a NUL byte");
     }
-    std::string bytes =
-        protocol::encode({command_.argv, command_.env, command_.working_directory.string(),
-                          command_.file_size_max, command_.open_files_max});
+    std::string bytes = protocol::encode(
+        {command_.argv, command_.env, command_.working_directory.string(), command_.file_size_max,
+         command_.open_files_max, confinement_.data_max, confinement_.processes_max});
     if (bytes.size() > limits::kChildRequestBytes) {
       throw TestExecutionError("cannot start " + command_.argv.front() + ": too many arguments");
     }
@@ -304,7 +326,7 @@ class Run {
   SteadyTime next_time() const {
     if (!control_.near) return drain_until_;
     if (killed_ || exited_) return SteadyTime::max();  // its end is certain and near
-    return stopping() ? kill_at_ : deadline_;
+    return std::min(stopping() ? kill_at_ : deadline_, look_at_);
   }
 
   void check_time() {
@@ -312,6 +334,29 @@ class Run {
     const SteadyTime now = real_clock().steady_now();
     if (!stopping() && now >= deadline_) terminate(CommandEnd::kTimedOut);
     if (stopping() && now >= kill_at_) kill();
+    if (now >= look_at_) {
+      look();
+      look_at_ = now + kLookInterval;
+    }
+  }
+
+  void look() {
+    if (confinement_.group) confinement_.group->look(result_.usage);
+    const ResourceLimits& limits = command_.limits;
+    warn_when_near(result_.usage.peak_memory_bytes, limits.memory_bytes, warned_of_memory_,
+                   "memory limit of " + size_text(limits.memory_bytes));
+    warn_when_near(result_.usage.peak_processes, limits.processes, warned_of_processes_,
+                   "limit of " + std::to_string(limits.processes) + " processes");
+  }
+
+  void warn_when_near(std::uint64_t used, std::uint64_t limit, bool& warned,
+                      const std::string& what) {
+    if (limit == 0 || warned || used * 100 < limit * kWarnPercent) return;
+    warned = true;
+    const std::uint64_t percent = std::min<std::uint64_t>(100, used * 100 / limit);
+    if (command_.on_warning) {
+      command_.on_warning("used " + std::to_string(percent) + " % of its " + what);
+    }
   }
 
   void order(char what) { ::send(control_.near.get(), &what, 1, MSG_NOSIGNAL); }
@@ -357,7 +402,12 @@ class Run {
       drain_until_ = real_clock().steady_now() + limits::kDrainAfterExit;
       return;
     }
-    if (report.kind == ReportKind::kInitGone) gone_ = true;
+    if (report.kind == ReportKind::kInitGone) {
+      gone_ = true;
+      result_.usage.cpu_time = std::chrono::microseconds(report.cpu_microseconds);
+      result_.usage.peak_memory_bytes =
+          std::max(result_.usage.peak_memory_bytes, report.largest_process_bytes);
+    }
     if (report.kind == ReportKind::kStartFailed && !failed_start_) failed_start_ = report;
     if (report.kind == ReportKind::kExited) {
       exited_ = true;
@@ -396,6 +446,10 @@ class Run {
                                  std::move(info));
       case StartStep::kExec:
         throw TestExecutionError("cannot start " + program + ": " + reason, std::move(info));
+      case StartStep::kGroups:
+        throw TestExecutionError(
+            "cannot start " + program + ": it cannot enter its control group: " + reason,
+            std::move(info));
       case StartStep::kFork:
         throw TestExecutionError("cannot start " + program + ": no new process: " + reason,
                                  std::move(info));
@@ -417,6 +471,8 @@ class Run {
     }
     result_.end = result_.signal != 0 ? CommandEnd::kSignalled : CommandEnd::kExited;
     if (ended_by_us_) result_.end = *ended_by_us_;
+    look();
+    if (confinement_.group) result_.limit_reached = confinement_.group->limit_reached();
     result_.out = out_.capture.take();
     result_.err = err_.capture.take();
     result_.duration = real_clock().steady_now() - begin_;
@@ -425,10 +481,12 @@ class Run {
 
   const Command& command_;
   const OutputSink& sink_;
+  Confinement confinement_;
   std::chrono::nanoseconds grace_;
   SteadyTime begin_;
   SteadyTime deadline_;
   SteadyTime kill_at_ = SteadyTime::max();
+  SteadyTime look_at_ = SteadyTime::max();  ///< where there is something to see
   SteadyTime drain_until_ = SteadyTime::max();
   Output out_;
   Output err_;
@@ -441,6 +499,8 @@ class Run {
   bool exited_ = false;  ///< its end is reported
   bool killed_ = false;
   bool gone_ = false;  ///< the helper says that nothing is left
+  bool warned_of_memory_ = false;
+  bool warned_of_processes_ = false;
   CommandResult result_;
 };
 
@@ -450,6 +510,8 @@ struct Supervisor::State {
   const SupervisorOptions options;
   std::mutex mutex;
   std::shared_ptr<HelperProcess> helper;  ///< under the mutex
+  std::once_flag looked_for_cgroups;
+  std::optional<Cgroups> cgroups;  ///< looked for when the first limit is asked for
 
   explicit State(SupervisorOptions wanted) : options(wanted) {}
 
@@ -461,6 +523,22 @@ struct Supervisor::State {
       helper = std::make_shared<HelperProcess>(options.pid_namespace);
     }
     return helper;
+  }
+
+  int cgroup_version(Controller controller) {
+    std::call_once(looked_for_cgroups, [this] {
+      if (options.cgroups) cgroups.emplace(std::vector{::getpid(), living_helper()->pid()});
+    });
+    return cgroups ? cgroups->version(controller) : 0;
+  }
+
+  Confinement confine(const ResourceLimits& limits) {
+    Confinement result;
+    if (limits.memory_bytes == 0 && limits.processes == 0 && limits.cpu_percent == 0) return result;
+    if (cgroup_version(Controller::kMemory) == 0) result.data_max = limits.memory_bytes;
+    if (cgroup_version(Controller::kProcesses) == 0) result.processes_max = limits.processes;
+    if (cgroups) result.group = cgroups->make(limits);
+    return result;
   }
 };
 
@@ -484,7 +562,7 @@ CommandResult Supervisor::run(const Command& command, const CallContext& context
   unstarted.exit_code = 128 + SIGTERM;
   if (context.cancelled() || context.expired()) return unstarted;
 
-  Run run(command, context, sink, state_->options.terminate_grace);
+  Run run(command, context, sink, state_->options.terminate_grace, state_->confine(command.limits));
   std::shared_ptr<HelperProcess> helper = state_->living_helper();
   if (!run.start(*helper)) {
     helper = state_->living_helper();  // it died just now
@@ -494,7 +572,31 @@ CommandResult Supervisor::run(const Command& command, const CallContext& context
 }
 
 bool Supervisor::has_pid_namespace() const {
-  return state_->living_helper()->has_pid_namespace();
+  return state_->living_helper()->isolation() != protocol::Isolation::kNone;
+}
+
+std::string Supervisor::describe_limits(const ResourceLimits& limits) const {
+  const auto by = [this](Controller controller, const char* otherwise) {
+    const int version = state_->cgroup_version(controller);
+    return version != 0 ? " (cgroup v" + std::to_string(version) + ")" : std::string(otherwise);
+  };
+  const bool rlimit_counts =
+      state_->living_helper()->isolation() == protocol::Isolation::kUserAndPid;
+  std::vector<std::string> parts = {"memory not limited", "processes not limited",
+                                    "CPU not limited"};
+  if (limits.memory_bytes != 0) {
+    parts[0] =
+        "memory " + size_text(limits.memory_bytes) + by(Controller::kMemory, " a process (rlimit)");
+  }
+  const std::string counted = by(Controller::kProcesses, rlimit_counts ? " (rlimit)" : "");
+  if (limits.processes != 0 && !counted.empty()) {
+    parts[1] = std::to_string(limits.processes) + " processes" + counted;
+  }
+  const std::string shared = by(Controller::kCpu, "");
+  if (limits.cpu_percent != 0 && !shared.empty()) {
+    parts[2] = "CPU " + std::to_string(limits.cpu_percent) + " %" + shared;
+  }
+  return join(parts, ", ");
 }
 
 }  // namespace necrocode::process

@@ -19,6 +19,8 @@ struct SupervisorOptions {
   bool pid_namespace = true;
   /// Between SIGTERM and SIGKILL.
   std::chrono::nanoseconds terminate_grace = limits::kTerminateGrace;
+  /// False: limits by rlimits alone, as where no control group can be made.
+  bool cgroups = true;
 };
 
 /// Thread-safe: any number of run() at once, each on its caller's thread.
@@ -41,6 +43,12 @@ class Supervisor {
   /// True when commands get a pid namespace of their own. Without, descendants are ended by process
   /// group and as a subreaper, which a hostile program can escape.
   bool has_pid_namespace() const;
+
+  /// How commands are held to these limits here: "memory 256 MiB (cgroup v1), 2048 processes
+  /// (cgroup v1), CPU not limited". With rlimits memory is that of each process, and without a user
+  /// namespace of ours (root needs none) nothing counts processes. Without cgroups nothing limits
+  /// the CPU.
+  std::string describe_limits(const ResourceLimits& limits) const;
 
  private:
   struct State;

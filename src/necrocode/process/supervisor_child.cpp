@@ -3,6 +3,7 @@
 // command is given is read by that command's init only.
 #include <fcntl.h>
 #include <linux/keyctl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -76,6 +77,8 @@ std::string encode(const Request& request) {
   put(bytes, request.working_directory);
   put(bytes, request.file_size_max);
   put(bytes, request.open_files_max);
+  put(bytes, request.data_max);
+  put(bytes, request.processes_max);
   return bytes;
 }
 
@@ -83,7 +86,8 @@ std::optional<Request> decode(std::string_view bytes) {
   Request request;
   const bool whole = get(bytes, request.argv) && get(bytes, request.env) &&
                      get(bytes, request.working_directory) && get(bytes, request.file_size_max) &&
-                     get(bytes, request.open_files_max) && bytes.empty();
+                     get(bytes, request.open_files_max) && get(bytes, request.data_max) &&
+                     get(bytes, request.processes_max) && bytes.empty();
   if (!whole || request.argv.empty()) return std::nullopt;
   return request;
 }
@@ -107,6 +111,8 @@ struct InitDescriptors {
   int input = -1;
   int status = -1;
   int lifeline = -1;  ///< end of file when the helper is gone
+  int group = -1;
+  std::vector<int> groups_to_join;
 };
 
 void send_report(int socket, const Report& report) {
@@ -146,6 +152,17 @@ pid_t fork_into(Isolation isolation) {
   if (isolation != Isolation::kNone) flags |= CLONE_NEWPID;
   if (isolation == Isolation::kUserAndPid) flags |= CLONE_NEWUSER;
   return static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr));
+}
+
+/// fork(), into a group of cgroup v2 when there is one.
+pid_t fork_into_group(int group) {
+  clone_args args{};
+  args.exit_signal = SIGCHLD;
+  if (group >= 0) {
+    args.flags = CLONE_INTO_CGROUP;
+    args.cgroup = static_cast<std::uint64_t>(group);
+  }
+  return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
 }
 
 bool can_isolate(Isolation isolation) {
@@ -193,6 +210,11 @@ std::optional<Request> read_request(int fd) {
     filled += static_cast<std::size_t>(got);
   }
   return protocol::decode(bytes);
+}
+
+bool join(const std::vector<int>& groups) {
+  return std::all_of(groups.begin(), groups.end(),
+                     [](int tasks) { return ::write(tasks, "0", 1) == 1; });
 }
 
 bool set_limit(decltype(RLIMIT_CORE) which, std::uint64_t wanted) {
@@ -248,6 +270,15 @@ bool place_descriptors(InitDescriptors& fds) {
          ::dup2(fds.err, 2) == 2 && (fds.status < 0 || ::dup2(fds.status, 3) == 3);
 }
 
+bool set_limits(const Request& request, Isolation isolation) {
+  // The kernel counts processes by user and user namespace: only one of our own has no others.
+  const bool count_processes = request.processes_max != 0 && isolation == Isolation::kUserAndPid;
+  return set_limit(RLIMIT_CORE, 0) && set_limit(RLIMIT_FSIZE, request.file_size_max) &&
+         set_limit(RLIMIT_NOFILE, request.open_files_max) &&
+         (request.data_max == 0 || set_limit(RLIMIT_DATA, request.data_max)) &&
+         (!count_processes || set_limit(RLIMIT_NPROC, request.processes_max));
+}
+
 /// The command between fork and exec.
 [[noreturn]] void become_command(InitDescriptors fds, Request& request, Isolation isolation,
                                  pid_t init) {
@@ -256,13 +287,11 @@ bool place_descriptors(InitDescriptors& fds) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != init) ::_exit(127);
   }
+  if (!join(fds.groups_to_join)) fail_start(fds.control, StartStep::kGroups, errno);
   // When memory runs out, the kernel shall take the command and not who watches it.
   write_proc_file("/proc/self/oom_score_adj", "500");
   if (!place_descriptors(fds)) fail_start(fds.control, StartStep::kDescriptors, errno);
-  if (!set_limit(RLIMIT_CORE, 0) || !set_limit(RLIMIT_FSIZE, request.file_size_max) ||
-      !set_limit(RLIMIT_NOFILE, request.open_files_max)) {
-    fail_start(fds.control, StartStep::kLimits, errno);
-  }
+  if (!set_limits(request, isolation)) fail_start(fds.control, StartStep::kLimits, errno);
   if (::chdir(request.working_directory.c_str()) != 0) {
     fail_start(fds.control, StartStep::kFolder, errno);
   }
@@ -355,8 +384,10 @@ void drain_sigchld(int fd) {
 
 /// The life of an init: pid 1 of its namespace where there is one.
 [[noreturn]] void run_init(InitDescriptors fds, Isolation isolation, uid_t uid, gid_t gid) {
-  close_all_except(
-      {fds.request, fds.out, fds.err, fds.control, fds.input, fds.status, fds.lifeline});
+  std::vector<int> kept = fds.groups_to_join;
+  kept.insert(kept.end(), {fds.request, fds.out, fds.err, fds.control, fds.input, fds.status,
+                           fds.lifeline, fds.group});
+  close_all_except(std::move(kept));
   ::prctl(PR_SET_NAME, "necrocode-init");
   if (isolation == Isolation::kNone) {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -376,14 +407,17 @@ void drain_sigchld(int fd) {
   const int sigchld = open_sigchld();
   if (sigchld < 0) fail_start(fds.control, StartStep::kDescriptors, errno);
   const pid_t init = ::getpid();
-  const pid_t command = ::fork();
+  const pid_t command = fork_into_group(fds.group);
   if (command < 0) fail_start(fds.control, StartStep::kFork, errno);
   if (command == 0) become_command(fds, *request, isolation, init);
-  for (const int fd : {fds.request, fds.out, fds.err, fds.input, fds.status}) {
-    if (fd >= 0) ::close(fd);
-  }
+  close_all_except({fds.control, fds.lifeline, sigchld});
   request.reset();
   watch_command(fds, command, sigchld, isolation);
+}
+
+std::uint64_t microseconds(const timeval& time) {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000 +
+         static_cast<std::uint64_t>(time.tv_usec);
 }
 
 /// The helper: waits for commands to start and for inits to reap.
@@ -430,7 +464,8 @@ class Helper {
         received.emplace_back(fd);
       }
     }
-    const std::size_t expected = 4U + header.has_input + header.has_status;
+    const std::size_t expected =
+        4U + header.has_input + header.has_status + header.has_group + header.groups_to_join;
     const bool whole =
         got == sizeof header && header.magic == protocol::kMagic && received.size() == expected;
     if (whole) start(header, received);  // else its control socket closes, which its caller sees
@@ -443,13 +478,16 @@ class Helper {
     fds.out = received[1].get();
     fds.err = received[2].get();
     fds.control = received[3].get();
-    if (header.has_input != 0) fds.input = received[4].get();
-    if (header.has_status != 0) fds.status = received.back().get();
+    std::size_t next = 4;
+    if (header.has_input != 0) fds.input = received[next++].get();
+    if (header.has_status != 0) fds.status = received[next++].get();
+    if (header.has_group != 0) fds.group = received[next++].get();
+    while (next < received.size()) fds.groups_to_join.push_back(received[next++].get());
     fds.lifeline = lifeline_read_.get();
     const uid_t uid = ::getuid();
     const gid_t gid = ::getgid();
     const pid_t init = fork_into(isolation_);
-    if (init == 0) run_init(fds, isolation_, uid, gid);
+    if (init == 0) run_init(std::move(fds), isolation_, uid, gid);
     if (init < 0) {
       send_report(fds.control, {ReportKind::kStartFailed, errno, StartStep::kFork});
       send_report(fds.control, {ReportKind::kInitGone, 0, StartStep::kNone});
@@ -463,10 +501,14 @@ class Helper {
   void reap() {
     drain_sigchld(sigchld_.get());
     int status = 0;
-    for (pid_t pid = 0; (pid = ::waitpid(-1, &status, WNOHANG)) > 0;) {
+    rusage usage{};
+    for (pid_t pid = 0; (pid = ::wait4(-1, &status, WNOHANG, &usage)) > 0;) {
       const auto found = controls_.find(pid);
       if (found == controls_.end()) continue;
-      send_report(found->second.get(), {ReportKind::kInitGone, status, StartStep::kNone});
+      send_report(found->second.get(),
+                  {ReportKind::kInitGone, status, StartStep::kNone,
+                   microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
+                   static_cast<std::uint64_t>(usage.ru_maxrss) * limits::kKiB});
       controls_.erase(found);
     }
   }

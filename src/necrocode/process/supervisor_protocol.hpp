@@ -23,15 +23,18 @@ inline constexpr const char* kHelperMark = "NECROCODE_SUPERVISOR_HELPER";
 
 inline constexpr std::uint32_t kMagic = 0x6e637231;  // "ncr1"
 
-/// Its descriptors, in order: encoded request (memfd), stdout, stderr, control; then the input
-/// (memfd) and the status pipe, when the header says so.
+/// Its descriptors, in order: encoded request (memfd), stdout, stderr, control; then, as far as the
+/// header says so, the input (memfd), the status pipe, the command's group of cgroup v2 (a folder),
+/// and the files by which it joins those of v1.
 struct StartHeader {
   std::uint32_t magic = kMagic;
   std::uint8_t has_input = 0;
   std::uint8_t has_status = 0;
-  std::uint16_t unused = 0;
+  std::uint8_t has_group = 0;
+  std::uint8_t groups_to_join = 0;
 };
-inline constexpr int kDescriptorsMax = 6;
+inline constexpr int kGroupsToJoinMax = 3;
+inline constexpr int kDescriptorsMax = 7 + kGroupsToJoinMax;
 
 /// Orders on the control socket, one byte each. End of file is kKill.
 inline constexpr char kTerminate = 'T';
@@ -58,6 +61,7 @@ enum class StartStep : std::int32_t {
   kRequest,
   kDescriptors,
   kLimits,
+  kGroups,
   kFolder,
   kExec,
 };
@@ -66,6 +70,9 @@ struct Report {
   ReportKind kind = ReportKind::kReady;
   std::int32_t value = 0;
   StartStep step = StartStep::kNone;
+  // Of kInitGone: what its processes took.
+  std::uint64_t cpu_microseconds = 0;
+  std::uint64_t largest_process_bytes = 0;
 };
 
 /// The parts of a Command that its init needs.
@@ -75,6 +82,9 @@ struct Request {
   std::string working_directory;
   std::uint64_t file_size_max = 0;
   std::uint64_t open_files_max = 0;
+  std::uint64_t data_max = 0;  ///< RLIMIT_DATA; 0: as it is
+  std::uint64_t processes_max =
+      0;  ///< RLIMIT_NPROC, where it counts this command's alone; 0: as it is
 };
 
 std::string encode(const Request& request);

@@ -131,7 +131,7 @@ class Run {
     for (const std::string& warning : task_.warnings) warn(warning);
     uploader_.begin(options_.data_dir / "owed", options_.passing);
     result_.sandbox = services_.sandbox.name();
-    log_.line("tests run in: " + result_.sandbox);
+    log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
     // Both end up in the repository's history, where nothing can be taken back.
     if (services_.masker.contains_secret(task_.title + "\n" + task_.branch_name)) {
       throw SecurityError("the task's title or branch name holds a secret");
@@ -604,6 +604,9 @@ class Run {
       throw;
     }
     tell_commands(report);
+    for (const std::string& warning : report.warnings) {
+      emit("warning", Json::object({{"message", warning}}));
+    }
     emit("test",
          Json::object({{"passed", result_.tests->passed()},
                        {"commands", result_.tests->commands.size()},
@@ -614,9 +617,11 @@ class Run {
 
   [[noreturn]] void throw_tests_failed(const TestReport& report, bool repeated) {
     const TestCommandResult* failed = report.first_failure();
-    throw TestExecutionError("the tests do not pass" +
-                             std::string(repeated ? ", and the model repeats its answer" : "") +
-                             (failed ? ": \"" + failed->step + "\" " + failed->verdict() : ""));
+    const std::string reason = "the tests do not pass" +
+                               std::string(repeated ? ", and the model repeats its answer" : "") +
+                               (failed ? ": \"" + failed->step + "\" " + failed->verdict() : "");
+    if (failed && failed->met_a_limit()) throw ResourceLimitError(reason);
+    throw TestExecutionError(reason);
   }
 
   // What the model learns of the tasks that this one builds on.

@@ -12,6 +12,7 @@ namespace {
 std::string failure_class_of(const std::exception& error) {
   switch (exit_code_for(error)) {
     case ExitCode::kTestsFailed:
+    case ExitCode::kResourceLimit:  // mostly of a test: no better on another machine
       return "tests";
     case ExitCode::kUsage:  // a task that no other attempt makes right
     case ExitCode::kSecurity:

@@ -77,6 +77,30 @@ Json failed_cases(const TestCommandResult& command, std::size_t bytes) {
   return list;
 }
 
+std::string end_text(const TestCommandResult& command) {
+  const process::CommandResult& result = command.result;
+  switch (result.end) {
+    case process::CommandEnd::kExited:
+      return result.exit_code == 0 ? "passed"
+                                   : "failed with exit code " + std::to_string(result.exit_code) +
+                                         (command.worse.empty() ? "" : "; " + command.worse);
+    case process::CommandEnd::kSignalled:
+      return "killed by signal " + std::to_string(result.signal);
+    case process::CommandEnd::kTimedOut:
+      return "timed out after " + human_duration(result.duration) +
+             (command.round_over ? ", with the time of the whole round" : "");
+    case process::CommandEnd::kCancelled:
+      return "cancelled";
+  }
+  return "failed";
+}
+
+Json usage_json(const process::ResourceUsage& usage) {
+  return Json::object({{"peak_memory_bytes", usage.peak_memory_bytes},
+                       {"peak_processes", usage.peak_processes},
+                       {"cpu_seconds", std::chrono::duration<double>(usage.cpu_time).count()}});
+}
+
 }  // namespace
 
 std::string TestCommandResult::verdict() const {
@@ -84,20 +108,7 @@ std::string TestCommandResult::verdict() const {
   if (result.ok() && !changed_read_only.empty()) {
     return "changed the read-only file " + printable(changed_read_only);
   }
-  switch (result.end) {
-    case process::CommandEnd::kExited:
-      return result.exit_code == 0 ? "passed"
-                                   : "failed with exit code " + std::to_string(result.exit_code) +
-                                         (worse.empty() ? "" : "; " + worse);
-    case process::CommandEnd::kSignalled:
-      return "killed by signal " + std::to_string(result.signal);
-    case process::CommandEnd::kTimedOut:
-      return "timed out after " + human_duration(result.duration) +
-             (round_over ? ", with the time of the whole round" : "");
-    case process::CommandEnd::kCancelled:
-      return "cancelled";
-  }
-  return "failed";
+  return (met_a_limit() ? result.limit_reached + ", and " : "") + end_text(*this);
 }
 
 const TestCommandResult* TestReport::first_failure() const {
@@ -129,6 +140,7 @@ Json TestReport::to_json(std::size_t output_bytes) const {
          {"verdict", command.verdict()},
          {"exit_code", command.result.exit_code},
          {"duration_seconds", std::chrono::duration<double>(command.result.duration).count()},
+         {"usage", usage_json(command.result.usage)},
          {"stdout", stream_json(command.result.out, output_bytes)},
          {"stderr", stream_json(command.result.err, output_bytes)}});
     if (!command.cases.empty() || command.cases_left_out > 0) {
@@ -202,6 +214,7 @@ class TestRunner::Round {
     command.command.argv = {"/bin/sh", "-c", step.shell};
     command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
     if (step.timeout) command.command.timeout = *step.timeout;
+    command.command.on_warning = [this, &step](const std::string& text) { warn(step, text); };
     const auto left = over_at_ - real_clock().steady_now();
     const bool round_ends_first = times_.round.count() > 0 && left < command.command.timeout;
     if (round_ends_first) command.command.timeout = left;
@@ -220,6 +233,7 @@ class TestRunner::Round {
     }
     last.changed_read_only = changed_read_only();
     const bool passed = last.passed();
+    if (passed && !last.result.limit_reached.empty()) warn(step, last.result.limit_reached);
     keep(std::move(last));
     if (!passed) require_time_left();
     return passed;
@@ -287,6 +301,13 @@ class TestRunner::Round {
       if (look_at(workspace_.root / file) != as_given_[i]) return file;
     }
     return {};
+  }
+
+  void warn(const StepCommand& step, const std::string& text) {
+    const std::string warning = "\"" + printable(step.name) + "\" " + text;
+    runner_.log_.line("warning: " + warning);
+    const std::lock_guard lock(mutex_);
+    report_.warnings.push_back(warning);
   }
 
   void keep(TestCommandResult result) {

@@ -30,8 +30,11 @@ struct TestCommandResult {
   std::size_t cases_left_out = 0;
   std::string worse{};  ///< how it failed more than before the change; or empty
   bool passed() const { return result.ok() && changed_read_only.empty() && not_run.empty(); }
+  /// It did not pass, and a limit of memory or processes stopped something of it.
+  bool met_a_limit() const { return !result.ok() && !result.limit_reached.empty(); }
   /// "passed", "failed with exit code 1", "killed by signal 9", "timed out after 600 s",
-  /// "cancelled", "changed the read-only file X".
+  /// "cancelled", "changed the read-only file X", "exceeded its memory limit of 256 MiB
+  /// (cgroup v1), and failed with exit code 137".
   std::string verdict() const;
   /// Its reports told of all cases, and so can be compared with another run's.
   bool has_all_cases() const { return !cases.empty() && cases_left_out == 0; }
@@ -40,6 +43,7 @@ struct TestCommandResult {
 struct TestReport {
   std::vector<TestCommandResult> commands;
   std::vector<StepReport> steps;
+  std::vector<std::string> warnings;  ///< of limits that came near, or that a command lived through
   /// At least one step ran, and every one that ran passed.
   bool passed() const { return all_passed(steps); }
   bool ran() const { return any_ran(steps); }

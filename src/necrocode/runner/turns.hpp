@@ -59,6 +59,7 @@ class BoundedSandbox final : public process::Sandbox {
     return sandbox_.run(command, context, sink);
   }
   std::string_view name() const override { return sandbox_.name(); }
+  std::string limits() const override { return sandbox_.limits(); }
 
  private:
   process::Sandbox& sandbox_;
