@@ -6,6 +6,7 @@
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
+#include "necrocode/runner/run_folder.hpp"
 #include "necrocode/runner/worker.hpp"
 #include "runtime.hpp"
 #include "terminal.hpp"

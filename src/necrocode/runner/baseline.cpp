@@ -13,6 +13,14 @@ namespace {
 constexpr std::size_t kFileBytes = 64 * limits::kMiB;
 constexpr std::size_t kCasesTold = 5;
 
+void drop_fail_fast(std::vector<PlaybookStep>& steps) {
+  for (PlaybookStep& step : steps) {
+    step.fail_fast = false;
+    drop_fail_fast(step.parallel);
+    drop_fail_fast(step.otherwise);
+  }
+}
+
 }  // namespace
 
 RedSteps red_steps(const TestReport& at_base) {
@@ -62,6 +70,11 @@ std::string worse_than(const std::optional<std::vector<std::string>>& before,
   return std::to_string(fresh.size()) + " test " +
          (fresh.size() == 1 ? "case fails" : "cases fail") +
          " that did not before: " + join(titles, "; ");
+}
+
+Playbook without_fail_fast(Playbook playbook) {
+  drop_fail_fast(playbook.steps);
+  return playbook;
 }
 
 std::optional<RedSteps> read_baseline(const std::filesystem::path& file) {

@@ -22,6 +22,9 @@ std::string worse_than(const std::optional<std::vector<std::string>>& before,
 std::vector<const TestCase*> new_failures(const std::optional<std::vector<std::string>>& before,
                                           const TestCommandResult& now);
 
+/// The playbook that tells of every step whether it is red: none ends the round.
+Playbook without_fail_fast(Playbook playbook);
+
 /// Nothing when the file is not there, or not one that keep_baseline() wrote.
 std::optional<RedSteps> read_baseline(const std::filesystem::path& file);
 void keep_baseline(const std::filesystem::path& file, const RedSteps& red);

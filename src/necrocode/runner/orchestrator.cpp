@@ -13,6 +13,8 @@
 #include "necrocode/runner/baseline.hpp"
 #include "necrocode/runner/change_set.hpp"
 #include "necrocode/runner/repository_map.hpp"
+#include "necrocode/runner/run_folder.hpp"
+#include "necrocode/runner/run_teller.hpp"
 #include "necrocode/runner/task_reporter.hpp"
 #include "necrocode/runner/test_detection.hpp"
 #include "necrocode/runner/test_report.hpp"
@@ -22,8 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-
-constexpr std::string_view kScratch = ".necrocode-work-";
 
 // What each step of a run's end may take; one that hangs leaves the others theirs.
 constexpr auto kCollectTime = 5s;
@@ -46,29 +46,6 @@ std::chrono::nanoseconds time_to_finish(std::chrono::seconds timeout) {
       timeout / 10.0 < 1s ? 1s : std::chrono::nanoseconds(timeout) / 10, 30s);
 }
 
-// What the model learns of them: why they failed, not who ran them.
-std::vector<std::string> describe_attempts(const registry::ClaimedTask& claim) {
-  constexpr std::size_t kReasonBytes = 2 * limits::kKiB;
-  std::vector<std::string> lines;
-  for (const registry::AttemptRecord& attempt : claim.previous_attempts) {
-    const std::string reason = attempt.failure["reason"].string_or("");
-    if (attempt.attempt == 0 || reason.empty()) continue;
-    lines.push_back("attempt " + std::to_string(attempt.attempt) + ", " +
-                    attempt.failure["class"].string_or("failed") + ": " +
-                    printable(head_and_tail(reason, kReasonBytes)));
-  }
-  return lines;
-}
-
-// For the baseline: what is red is to be known of every step.
-void drop_fail_fast(std::vector<PlaybookStep>& steps) {
-  for (PlaybookStep& step : steps) {
-    step.fail_fast = false;
-    drop_fail_fast(step.parallel);
-    drop_fail_fast(step.otherwise);
-  }
-}
-
 // One run's state; the phases in the order in which they happen.
 class Run {
  public:
@@ -80,6 +57,7 @@ class Run {
         claimed_(services.registry && claim),
         reporter_(services.registry, claim),
         log_(options.run_dir / "run.log", services.masker),
+        teller_(task.task_id.str(), options.observer, log_, services.masker),
         transcript_(options.run_dir / "transcript.jsonl", services.masker),
         uploader_(options.extent == RunExtent::kWhole ? services.artifacts : nullptr, services.logs,
                   options.run_dir,
@@ -93,7 +71,6 @@ class Run {
     work_.traceparent = caller.traceparent;
     work_.deadline =
         std::min(caller.deadline, started_ + task.timeout - time_to_finish(task.timeout));
-    if (claim) earlier_attempts_ = describe_attempts(*claim);
     result_.extent = options.extent;
     result_.runner_id = options.runner_id;
     result_.task_id = task.task_id.str();
@@ -128,7 +105,7 @@ class Run {
 
   void begin() {
     enter(Phase::kValidate);
-    for (const std::string& warning : task_.warnings) warn(warning);
+    for (const std::string& warning : task_.warnings) teller_.warn(warning);
     uploader_.begin(options_.data_dir / "owed", options_.passing);
     result_.sandbox = services_.sandbox.name();
     log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
@@ -165,9 +142,9 @@ class Run {
   void prepare() {
     enter(Phase::kPrepare);
     remove_leftovers(options_.run_dir);  // the log is ours, so no run is at work here
-    scratch_.emplace(kScratch, options_.run_dir);
+    scratch_.emplace(kScratchPrefix, options_.run_dir);
     workspace_.emplace(workspaces_.prepare(task_, slot_, scratch_->path(), work_));
-    for (const std::string& warning : workspace_->warnings) warn(warning);
+    for (const std::string& warning : workspace_->warnings) teller_.warn(warning);
     test_workspace_ = {workspace_->root, workspace_->read_only, workspace_->covers, {}, {}};
     for (std::string& file : workspace_->repository.tracked_files(work_)) {
       if (matches_any(task_.readonly_files, file))
@@ -189,7 +166,7 @@ class Run {
     ChosenPlaybook chosen =
         choose_playbook(task_, workspace_->remote_url, options_.playbooks, read_at_head,
                         detect_test_commands(workspace_->root), options_.test_retries);
-    for (const std::string& warning : chosen.warnings) warn(warning);
+    for (const std::string& warning : chosen.warnings) teller_.warn(warning);
     playbook_ = std::move(chosen.playbook);
     test_commands_ = playbook_.commands();
     test_values_ = playbook_values(task_, workspace_->branch, workspace_->base_commit);
@@ -199,7 +176,8 @@ class Run {
   void plan() {
     const Assignment assignment = make_assignment();
     result_.exit_code = ExitCode::kDone;
-    emit("plan", Json::object({{"branch", workspace_->branch},
+    teller_.emit("plan",
+                 Json::object({{"branch", workspace_->branch},
                                {"base_commit", workspace_->base_commit},
                                {"test_commands", test_commands_},
                                {"prompt", services_.masker.mask(build_prompt(assignment))}}));
@@ -236,9 +214,8 @@ class Run {
       return;
     }
     TestReport report;
-    Playbook every_step = playbook_;
-    drop_fail_fast(every_step.steps);
-    tests_.run(test_workspace_, every_step, test_values_, {}, test_times(), work_, report);
+    tests_.run(test_workspace_, without_fail_fast(playbook_), test_values_, {}, test_times(), work_,
+               report);
     workspaces_.restore(*workspace_, work_);
     note_red(red_steps(report));
     const bool whole = std::none_of(report.commands.begin(), report.commands.end(),
@@ -317,16 +294,16 @@ class Run {
       result_.model = answer.model;
       log_.line("change: " + join(answer.changed_files, ", "));
       log_.line("model's explanation: " + answer.explanation);
-      tell_model_call(answer.attempts,
-                      {{"model", answer.model}, {"usage", answer.usage.to_json()}});
-      emit("edit", Json::object({{"files", answer.changed_files}}));
+      teller_.model_call(answer.attempts, result_.usage,
+                         {{"model", answer.model}, {"usage", answer.usage.to_json()}});
+      teller_.emit("edit", Json::object({{"files", answer.changed_files}}));
       return answer;
     } catch (const std::exception& error) {
       result_.usage = spending_.usage();
       transcript_.failed(error.what());
       const auto* known = dynamic_cast<const RunnerError*>(&error);
-      tell_model_call(known ? known->info().attempts : 0,
-                      {{"error", services_.masker.mask(error.what())}});
+      teller_.model_call(known ? known->info().attempts : 0, result_.usage,
+                         {{"error", services_.masker.mask(error.what())}});
       throw;
     }
   }
@@ -334,7 +311,7 @@ class Run {
   // The reason to ask again with, or nothing when that was done often enough.
   std::string note_unusable(const RunnerError& error) {
     const std::string reason = services_.masker.mask(error.what());
-    warn("answer not used: " + reason);
+    teller_.warn("answer not used: " + reason);
     if (result_.reasks >= options_.max_reasks) return {};
     ++result_.reasks;
     return reason;
@@ -352,7 +329,7 @@ class Run {
     commit_ = workspaces_.commit(
         *workspace_, services_.masker.mask(commit_message(task_, options_.commit)), work_);
     log_.line("commit " + commit_);
-    emit("commit", Json::object({{"commit", commit_}}));
+    teller_.emit("commit", Json::object({{"commit", commit_}}));
   }
 
   void push() {
@@ -365,8 +342,8 @@ class Run {
       reporter_.require_lease(work_);
       result_.push = workspaces_.push(*workspace_, task_, commit_, work_);
       log_.line("pushed " + result_.push->branch);
-      tell_retries("push", result_.push->retries);
-      emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
+      teller_.retries("push", result_.push->retries);
+      teller_.emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit_}}));
       const bool moved = result_.push->base_tip != workspace_->base_tip;
       if (!moved || result_.push->base_tip.empty() || moves == kRebasesMax || !rebase()) break;
     }
@@ -403,7 +380,7 @@ class Run {
     workspaces_.return_to(*workspace_, pushed, base, CallContext().within(kHandBackTime));
     workspace_->base_tip = base_tip;
     result_.tests = tests;
-    warn("the base moved meanwhile, and the change cannot follow: " + reason);
+    teller_.warn("the base moved meanwhile, and the change cannot follow: " + reason);
     return false;
   }
 
@@ -547,9 +524,9 @@ class Run {
 
   void keep(const std::string& name, const CallContext& context) {
     UploadedArtifact artifact = uploader_.keep(name, context);
-    emit("artifact", Json::object({{"artifact_type", artifact.type},
-                                   {"uri", artifact.uri},
-                                   {"size_bytes", artifact.size_bytes}}));
+    teller_.emit("artifact", Json::object({{"artifact_type", artifact.type},
+                                           {"uri", artifact.uri},
+                                           {"size_bytes", artifact.size_bytes}}));
     result_.artifacts.push_back(std::move(artifact));
   }
 
@@ -583,7 +560,7 @@ class Run {
     if (is_plan() && phase >= Phase::kUpload) return;  // there is nothing to do in them
     result_.phase = phase;
     log_.line("phase " + std::string(to_string(phase)));
-    emit("phase", Json::object({{"phase", to_string(phase)}}));
+    teller_.emit("phase", Json::object({{"phase", to_string(phase)}}));
     // The end is told by the completion itself.
     if (phase != Phase::kValidate && phase < Phase::kUpload) {
       reporter_.event("TaskProgress", Json::object({{"phase", to_string(phase)}}), work_);
@@ -600,19 +577,12 @@ class Run {
       tests_.run(test_workspace_, playbook_, test_values_, red_before_, test_times(), work_,
                  report);
     } catch (...) {
-      tell_commands(report);
+      teller_.commands(report);
       throw;
     }
-    tell_commands(report);
-    for (const std::string& warning : report.warnings) {
-      emit("warning", Json::object({{"message", warning}}));
-    }
-    emit("test",
-         Json::object({{"passed", result_.tests->passed()},
-                       {"commands", result_.tests->commands.size()},
-                       {"duration_seconds",
-                        std::chrono::duration<double>(result_.tests->duration()).count()}}));
-    return *result_.tests;
+    teller_.commands(report);
+    teller_.tests(report);
+    return report;
   }
 
   [[noreturn]] void throw_tests_failed(const TestReport& report, bool repeated) {
@@ -638,52 +608,9 @@ class Run {
     }
     assignment.relevant_files = *relevant_files_;
     assignment.dependencies = dependencies();
-    assignment.earlier_attempts = earlier_attempts_;
+    assignment.earlier_attempts = reporter_.describe_attempts();
     assignment.users_files = workspace_->users_files;
     return assignment;
-  }
-
-  void warn(const std::string& message) {
-    const std::string masked = services_.masker.mask(message);
-    log_.line("warning: " + masked);
-    emit("warning", Json::object({{"message", masked}}));
-  }
-
-  void tell_model_call(int attempts, std::initializer_list<JsonMember> more) {
-    tell_retries("model_call", attempts - 1);
-    Json data = Json::object(more);
-    data.set("attempts", attempts).set("run_usage", result_.usage.to_json());
-    emit("model_call", std::move(data));
-  }
-
-  void tell_retries(std::string_view operation, int count) {
-    if (count <= 0) return;
-    emit("retry", Json::object({{"operation", operation}, {"count", count}}));
-  }
-
-  void tell_commands(const TestReport& report) {
-    for (const TestCommandResult& command : report.commands) {
-      const auto& ran = command.result;
-      emit("command", Json::object({{"step", command.step},
-                                    {"command", command.command},
-                                    {"attempt", command.attempt},
-                                    {"passed", command.passed()},
-                                    {"verdict", command.verdict()},
-                                    {"exit_code", ran.exit_code},
-                                    {"duration_seconds",
-                                     std::chrono::duration<double>(ran.duration).count()}}));
-    }
-  }
-
-  // Whoever watches cannot disturb the run: a full or closed output is told once.
-  void emit(const std::string& type, Json data) {
-    if (!options_.observer || observer_failed_) return;
-    try {
-      options_.observer({type, result_.task_id, std::move(data)});
-    } catch (const std::exception& error) {
-      observer_failed_ = true;
-      log::error("the run's events can no longer be shown", {{"error", error.what()}});
-    }
   }
 
   void stop(Stopped why) {
@@ -711,6 +638,7 @@ class Run {
   const bool claimed_;  ///< from a registry
   TaskReporter reporter_;
   RunLog log_;
+  RunTeller teller_;
   std::optional<TemporaryDirectory> scratch_;  ///< git directory and own workspace
   Transcript transcript_;
   ArtifactUploader uploader_;
@@ -730,35 +658,15 @@ class Run {
   std::vector<std::string> test_commands_;  ///< its commands, as the model is told them
   std::optional<std::vector<std::string>> relevant_files_;  ///< once asked for
   std::optional<std::vector<std::string>> dependencies_;    ///< the same
-  std::vector<std::string> earlier_attempts_;
   RedSteps red_before_;
   std::set<std::string> changed_;
   std::string failed_tests_;
   std::string diff_;
   std::string commit_;
-  bool observer_failed_ = false;
   std::stop_callback<std::function<void()>> on_caller_stop_;
 };
 
 }  // namespace
-
-void remove_leftovers(const fs::path& run_dir) {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(run_dir, error)) {
-    if (entry.path().filename().string().starts_with(kScratch)) remove_tree(entry.path());
-  }
-}
-
-void remove_earlier_results(const fs::path& run_dir) {
-  std::error_code error;
-  if (!fs::is_regular_file(run_dir / "result.json", error)) return;
-  const auto earlier = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
-  if (!earlier || (*earlier)["type"] != Json("result")) return;
-  for (const char* name :
-       {"result.json", "diff.patch", "tests.json", "junit.xml", "transcript.jsonl"}) {
-    fs::remove(run_dir / name, error);
-  }
-}
 
 RunResult RunnerOrchestrator::run(const TaskContext& task, const registry::ClaimedTask* claim,
                                   const CallContext& context) {

@@ -59,14 +59,6 @@ struct RunOptions {
   RunObserver observer;
 };
 
-/// Removes what a killed run left in its folder: its git directory and work tree. Not while a run
-/// is at work there.
-void remove_leftovers(const std::filesystem::path& run_dir);
-
-/// A folder that an earlier run used holds that run's files, which would pass for this one's: takes
-/// them away. Folders that no run wrote into stay as they are.
-void remove_earlier_results(const std::filesystem::path& run_dir);
-
 /// One run. Not thread-safe; several at once are several objects.
 class RunnerOrchestrator {
  public:

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "necrocode/base/clock.hpp"
 #include "necrocode/base/json.hpp"
 
 namespace necrocode::runner {

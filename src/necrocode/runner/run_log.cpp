@@ -12,7 +12,6 @@
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/observe/log.hpp"
-#include "necrocode/runner/run_events.hpp"
 
 namespace necrocode::runner {
 
@@ -79,13 +78,6 @@ void RunLog::write(std::string_view masked) {
     log::error("the run's log cannot be written; the rest of it is lost",
                {{"file", path_.string()}, {"error", error.what()}});
   }
-}
-
-Json RunEvent::to_json(SystemTime now) const {
-  Json json = Json::object(
-      {{"type", type}, {"schema", 1}, {"time", to_rfc3339(now)}, {"task_id", task_id}});
-  for (const auto& [name, value] : data.members()) json.set(name, value);
-  return json;
 }
 
 }  // namespace necrocode::runner

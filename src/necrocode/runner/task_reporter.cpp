@@ -15,6 +15,7 @@ constexpr auto kCompleteTime = std::chrono::seconds(5);
 constexpr std::size_t kDependenciesAsked = 16;
 constexpr auto kAskTime = std::chrono::seconds(5);
 constexpr std::size_t kTitleBytes = 200;
+constexpr std::size_t kReasonBytes = 2 * limits::kKiB;
 
 Json summary(const RunResult& result) {
   Json metadata =
@@ -113,6 +114,19 @@ std::vector<std::string> TaskReporter::describe_dependencies(const TaskContext& 
     } catch (const RunnerError& error) {
       log::warn("a dependency cannot be described", {{"task", id}, {"error", error.what()}});
     }
+  }
+  return lines;
+}
+
+std::vector<std::string> TaskReporter::describe_attempts() const {
+  std::vector<std::string> lines;
+  if (!claim_) return lines;
+  for (const registry::AttemptRecord& attempt : claim_->previous_attempts) {
+    const std::string reason = attempt.failure["reason"].string_or("");
+    if (attempt.attempt == 0 || reason.empty()) continue;
+    lines.push_back("attempt " + std::to_string(attempt.attempt) + ", " +
+                    attempt.failure["class"].string_or("failed") + ": " +
+                    printable(head_and_tail(reason, kReasonBytes)));
   }
   return lines;
 }

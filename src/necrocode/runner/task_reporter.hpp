@@ -32,6 +32,8 @@ class TaskReporter {
   /// answer.
   std::vector<std::string> describe_dependencies(const TaskContext& task,
                                                  const CallContext& context) const;
+  /// How earlier attempts at the task ended, a line each: why they failed, not who ran them.
+  std::vector<std::string> describe_attempts() const;
   /// Renews the task's lease while the result lives; nothing without a claim.
   std::optional<LeaseKeeper::Held> keep_lease(LeaseKeeper* keeper, LeaseKeeper::Tell tell);
 

@@ -9,6 +9,7 @@
 #include "necrocode/base/text.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
+#include "necrocode/runner/run_folder.hpp"
 #include "necrocode/runner/run_log.hpp"
 
 namespace necrocode::runner {
