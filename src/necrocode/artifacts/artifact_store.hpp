@@ -1,8 +1,11 @@
 // ArtifactStore: bytes kept once by their SHA-256, found through an index of artifacts.
-// No HTTP here, and no URL: the service makes those. Names, types and ids are data, never paths.
+// A log is an artifact that grows until it is sealed. No HTTP here, and no URL: the service makes
+// those. Names, types and ids are data, never paths.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,18 +20,25 @@
 
 namespace necrocode::artifacts {
 
+/// Of a log to which nothing is appended; then it is sealed.
+inline constexpr std::chrono::seconds kLogLease{120};
+inline constexpr std::chrono::seconds kLogLeaseMax{3'600};
+/// Not sealed, at once. Each takes a file and some 300 bytes of memory, no descriptor.
+inline constexpr std::size_t kOpenLogs = 4096;
+
 /// One entry of the index.
 struct Artifact {
   ArtifactId id;
   std::string type;
-  std::string name;  ///< as given, else the id
-  std::string spec;  ///< empty when unknown
-  std::string task;  ///< the task's number, or empty
-  std::uint64_t size_bytes = 0;
-  std::string sha256;  ///< lower-case hex
+  std::string name;              ///< as given, else the id
+  std::string spec;              ///< empty when unknown
+  std::string task;              ///< the task's number, or empty
+  std::uint64_t size_bytes = 0;  ///< of an open log, so far
+  std::string sha256;            ///< lower-case hex; empty for an open log
   SystemTime created_at;
   Json metadata;  ///< as sent
   std::vector<std::string> tags;
+  bool sealed = true;  ///< false: a log that can be appended to
 };
 
 /// What an upload says about itself.
@@ -68,7 +78,7 @@ class ArtifactUpload {
   virtual Artifact publish(const ArtifactDraft& draft) = 0;
 };
 
-/// An object's bytes; valid also when the artifact is deleted meanwhile.
+/// An artifact's bytes; valid also when it is deleted meanwhile. Of an open log those so far.
 struct StoredBytes {
   FileDescriptor file;
   std::uint64_t size_bytes = 0;
@@ -114,6 +124,31 @@ class ArtifactStore {
   virtual std::optional<Artifact> set_tags(const ArtifactId& id,
                                            const std::vector<std::string>& tags) = 0;
   virtual ArtifactUsage usage() = 0;
+
+  /// An empty log, durable on return. From now on it is an artifact: it replaces, and is replaced,
+  /// as ArtifactUpload::publish() says, by which its appends end. Unavailable beyond kOpenLogs,
+  /// IdempotencyMismatch.
+  virtual Artifact open_log(const ArtifactDraft& draft, std::chrono::seconds lease) = 0;
+  /// Appends what of `bytes`, which begin at `offset`, the log does not have yet, and renews its
+  /// lease, also when that is nothing. The log's size then; nothing when there is no such artifact.
+  /// Throws ResourceConflictError where the log ends before `offset`, has other bytes there, or is
+  /// sealed and would grow; ResourceLimitError above limits::kArtifactBytes.
+  /// On return the bytes are the operating system's: no process's death loses them. On disk they
+  /// are with the next tend_logs(), or when the log is sealed. After a crash of the machine a log
+  /// may have fewer bytes, never others.
+  virtual std::optional<std::uint64_t> append(const ArtifactId& id, std::uint64_t offset,
+                                              std::string_view bytes) = 0;
+  /// Makes a log an artifact like any other, with its id. Durable on return; nothing happens to one
+  /// that is sealed. Nothing when there is none.
+  virtual std::optional<Artifact> seal(const ArtifactId& id) = 0;
+  /// To be called every second: syncs what was appended, and seals each log to which nothing was
+  /// appended for its lease (counted anew when the store starts). What fails is logged, and tried
+  /// again.
+  virtual void tend_logs() = 0;
+  /// `changed` is told of each log that has grown, was sealed, or is gone. It runs on any thread,
+  /// holding up the change, and calls no store. Before any other call, once.
+  virtual void on_log_change(std::function<void(const ArtifactId&)> changed) = 0;
+
   /// Throws when the store cannot serve.
   virtual void check() = 0;
 };

@@ -7,15 +7,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <mutex>
-#include <utility>
 
+#include "necrocode/artifacts/filesystem_state.hpp"
 #include "necrocode/base/check.hpp"
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
-#include "necrocode/db/sqlite.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::artifacts {
@@ -57,9 +55,17 @@ CREATE TABLE idempotency_keys(
 CREATE INDEX idempotency_keys_by_time ON idempotency_keys(created_ms);
 )sql";
 
+// `lease_ms` is of an open log alone, whose row has neither size nor digest: they are written when
+// it is sealed, and it has no lease any more.
+constexpr std::string_view kLogSchema = R"sql(
+ALTER TABLE artifacts ADD COLUMN lease_ms INTEGER;
+CREATE INDEX artifacts_open ON artifacts(seq) WHERE lease_ms IS NOT NULL;
+)sql";
+
 constexpr std::string_view kColumns =
-    "id, type, name, spec, task, size_bytes, sha256, created_ms, metadata, tags, seq";
+    "id, type, name, spec, task, size_bytes, sha256, created_ms, metadata, tags, seq, lease_ms";
 constexpr int kSeqColumn = 10;
+constexpr int kLeaseColumn = 11;
 constexpr std::size_t kDigestCharacters = 64;
 
 std::vector<std::string> tags_from_text(const std::string& text) {
@@ -81,19 +87,8 @@ Artifact artifact_from(const db::Statement& row) {
   artifact.created_at = from_unix_ms(row.integer(7));
   artifact.metadata = Json::parse(row.text(8), "stored metadata");
   artifact.tags = tags_from_text(row.text(9));
+  artifact.sealed = row.is_null(kLeaseColumn);
   return artifact;
-}
-
-// All that makes an upload what it is: the same key with another of these is a mistake.
-std::string fingerprint_of(const ArtifactDraft& draft, const ContentDigest& digest) {
-  return sha256_hex(Json(Json::Array{draft.type, draft.name, draft.spec, draft.task, draft.metadata,
-                                     draft.tags, digest.sha256})
-                        .dump());
-}
-
-void make_directory(const fs::path& path) {
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
-    throw_errno("cannot make", path.string());
 }
 
 FileDescriptor lock_directory(const fs::path& directory) {
@@ -113,44 +108,33 @@ void unlink_quietly(const fs::path& path) {
   ::unlink(path.c_str());
 }
 
+// Bound in this order.
+constexpr std::string_view kSamePlace =
+    " FROM artifacts WHERE spec=? AND task=? AND type=? AND name=?";
+db::Statement& bind_place(db::Statement& statement, const ArtifactDraft& draft) {
+  return statement.bind(draft.spec).bind(draft.task).bind(draft.type).bind(draft.name);
+}
+
 }  // namespace
 
-// Writes go through `index` under `mutex`, which also orders every appearance and disappearance of
-// an object file against the rows that refer to it. Reads have a connection of their own: a
-// download does not wait for somebody's sync.
-struct FilesystemArtifactStore::State {
-  State(const fs::path& root, const Clock& a_clock)
-      : clock(a_clock),
-        directory(root),
-        lock(lock_directory(root)),
-        index(root / "index.sqlite"),
-        reader(nullptr) {}
+// All that makes an upload what it is: the same key with another of these is a mistake.
+std::string fingerprint_of(const ArtifactDraft& draft, const std::string& content) {
+  return sha256_hex(Json(Json::Array{draft.type, draft.name, draft.spec, draft.task, draft.metadata,
+                                     draft.tags, content})
+                        .dump());
+}
 
-  fs::path temporary() const { return directory / "tmp"; }
-  fs::path objects() const { return directory / "objects"; }
-  fs::path object(const std::string& sha256) const {
-    return objects() / sha256.substr(0, 2) / sha256;
-  }
+void make_directory(const fs::path& path) {
+  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
+    throw_errno("cannot make", path.string());
+}
 
-  const Clock& clock;
-  const fs::path directory;
-  const FileDescriptor lock;
-  std::mutex mutex;
-  db::Database index;
-  std::mutex reader_mutex;
-  std::unique_ptr<db::Database> reader;
-
-  bool is_referenced(const std::string& sha256);
-  void sweep();
-  std::optional<Artifact> first_answer(const ArtifactDraft& draft, const ContentDigest& digest,
-                                       const std::string& fingerprint);
-  std::optional<std::string> replaced_object(const ArtifactDraft& draft);
-  void insert(const Artifact& artifact, const ArtifactDraft& draft);
-  void insert_tags(std::int64_t seq, const std::vector<std::string>& tags);
-  void remember_key(const ArtifactDraft& draft, const std::string& fingerprint,
-                    const Artifact& artifact);
-  void place_object(const fs::path& from, const ContentDigest& digest);
-};
+FilesystemArtifactStore::State::State(const fs::path& root, const Clock& a_clock)
+    : clock(a_clock),
+      directory(root),
+      lock(lock_directory(root)),
+      index(root / "index.sqlite"),
+      reader(nullptr) {}
 
 bool FilesystemArtifactStore::State::is_referenced(const std::string& sha256) {
   db::Statement& query = index.prepare("SELECT 1 FROM artifacts WHERE sha256=? LIMIT 1");
@@ -170,42 +154,41 @@ void FilesystemArtifactStore::State::sweep() {
   }
 }
 
-// Objects whose last reference is just coming or going. A marker file for each stands from before
-// the index changes until the object's fate is done, so that a crash between the two leaves no
-// orphan.
-class FilesystemArtifactStore::UndecidedObjects {
- public:
-  explicit UndecidedObjects(State& state) : state_(state) {}
-  UndecidedObjects(const UndecidedObjects&) = delete;
-  UndecidedObjects& operator=(const UndecidedObjects&) = delete;
+void FilesystemArtifactStore::UndecidedObjects::add(const std::string& sha256) {
+  const fs::path marker = state_.temporary() / (sha256 + "." + random_hex(8));
+  FileDescriptor file(::open(marker.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!file) throw_errno("cannot create", marker.string());
+  markers_.emplace_back(sha256, marker);
+}
 
-  void add(const std::string& sha256) {
-    const fs::path marker = state_.temporary() / (sha256 + "." + random_hex(8));
-    FileDescriptor file(::open(marker.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (!file) throw_errno("cannot create", marker.string());
-    markers_.emplace_back(sha256, marker);
-  }
-
-  // Whatever became of the transaction, the index now tells which objects are needed.
-  ~UndecidedObjects() {
-    for (const auto& [sha256, marker] : markers_) {
-      try {
-        if (!state_.is_referenced(sha256)) unlink_quietly(state_.object(sha256));
-        unlink_quietly(marker);
-      } catch (const std::exception& error) {
-        log::error("artifact object left for the next start to decide",
-                   {{"object", sha256}, {"reason", error.what()}});
-      }
+FilesystemArtifactStore::UndecidedObjects::~UndecidedObjects() {
+  for (const auto& [sha256, marker] : markers_) {
+    try {
+      if (!state_.is_referenced(sha256)) unlink_quietly(state_.object(sha256));
+      unlink_quietly(marker);
+    } catch (const std::exception& error) {
+      log::error("artifact object left for the next start to decide",
+                 {{"object", sha256}, {"reason", error.what()}});
     }
   }
+}
 
- private:
-  State& state_;
-  std::vector<std::pair<std::string, fs::path>> markers_;
-};
+// In milliseconds as it is stored, so that the first answer and every later one say the same time.
+Artifact FilesystemArtifactStore::State::named(const ArtifactDraft& draft) const {
+  Artifact artifact;
+  artifact.id.value = uuid7();
+  artifact.type = draft.type;
+  artifact.name = draft.name.empty() ? artifact.id.value : draft.name;
+  artifact.spec = draft.spec;
+  artifact.task = draft.task;
+  artifact.created_at = from_unix_ms(to_unix_ms(clock.system_now()));
+  artifact.metadata = draft.metadata;
+  artifact.tags = draft.tags;
+  return artifact;
+}
 
 std::optional<Artifact> FilesystemArtifactStore::State::first_answer(
-    const ArtifactDraft& draft, const ContentDigest& digest, const std::string& fingerprint) {
+    const ArtifactDraft& draft, const std::string& fingerprint) {
   if (draft.idempotency_key.empty()) return std::nullopt;
   db::Statement& query = index.prepare(
       "SELECT fingerprint, artifact_id, created_ms FROM idempotency_keys WHERE key=? AND "
@@ -214,34 +197,25 @@ std::optional<Artifact> FilesystemArtifactStore::State::first_answer(
       .bind(to_unix_ms(clock.system_now() - limits::kIdempotencyKeyTime));
   if (!query.step()) return std::nullopt;
   const std::string known = query.text(0);
-  Artifact first{ArtifactId{query.text(1)},
-                 draft.type,
-                 draft.name,
-                 draft.spec,
-                 draft.task,
-                 digest.size_bytes,
-                 digest.sha256,
-                 from_unix_ms(query.integer(2)),
-                 draft.metadata,
-                 draft.tags};
+  Artifact first = named(draft);
+  first.id.value = query.text(1);
+  if (draft.name.empty()) first.name = first.id.value;
+  first.created_at = from_unix_ms(query.integer(2));
   query.reset();
   if (known != fingerprint) {
     throw IdempotencyMismatch("the Idempotency-Key was used for another upload");
   }
-  if (first.name.empty()) first.name = first.id.value;
   return first;
 }
 
-std::optional<std::string> FilesystemArtifactStore::State::replaced_object(
+std::optional<FilesystemArtifactStore::State::Replaced> FilesystemArtifactStore::State::replaced_by(
     const ArtifactDraft& draft) {
   if (draft.name.empty() || draft.task.empty()) return std::nullopt;
-  db::Statement& query =
-      index.prepare("SELECT sha256 FROM artifacts WHERE spec=? AND task=? AND type=? AND name=?");
-  query.bind(draft.spec).bind(draft.task).bind(draft.type).bind(draft.name);
-  if (!query.step()) return std::nullopt;
-  std::string sha256 = query.text(0);
+  db::Statement& query = index.prepare("SELECT id, sha256" + std::string(kSamePlace));
+  if (!bind_place(query, draft).step()) return std::nullopt;
+  Replaced replaced{query.text(0), query.text(1)};
   query.reset();
-  return sha256;
+  return replaced;
 }
 
 void FilesystemArtifactStore::State::insert_tags(std::int64_t seq,
@@ -254,19 +228,17 @@ void FilesystemArtifactStore::State::insert_tags(std::int64_t seq,
   }
 }
 
-void FilesystemArtifactStore::State::insert(const Artifact& artifact, const ArtifactDraft& draft) {
+void FilesystemArtifactStore::State::insert(const Artifact& artifact, const ArtifactDraft& draft,
+                                            const std::string& fingerprint,
+                                            std::optional<std::int64_t> lease_ms) {
+  db::Transaction transaction(index);
   if (!draft.name.empty() && !draft.task.empty()) {
-    index.prepare("DELETE FROM artifacts WHERE spec=? AND task=? AND type=? AND name=?")
-        .bind(draft.spec)
-        .bind(draft.task)
-        .bind(draft.type)
-        .bind(draft.name)
-        .run();
+    bind_place(index.prepare("DELETE" + std::string(kSamePlace)), draft).run();
   }
   index
       .prepare(
           "INSERT INTO artifacts(id, type, name, spec, task, size_bytes, sha256, created_ms,"
-          " metadata, tags) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+          " metadata, tags, lease_ms) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
       .bind(artifact.id.value)
       .bind(artifact.type)
       .bind(artifact.name)
@@ -277,8 +249,11 @@ void FilesystemArtifactStore::State::insert(const Artifact& artifact, const Arti
       .bind(to_unix_ms(artifact.created_at))
       .bind(artifact.metadata.dump())
       .bind(Json(artifact.tags).dump())
+      .bind(lease_ms)
       .run();
   insert_tags(index.last_insert_id(), artifact.tags);
+  remember_key(draft, fingerprint, artifact);
+  transaction.commit();
 }
 
 void FilesystemArtifactStore::State::remember_key(const ArtifactDraft& draft,
@@ -302,9 +277,8 @@ void FilesystemArtifactStore::State::remember_key(const ArtifactDraft& draft,
 
 // The file `from` is synced already. It takes the place of an object that is there: what was just
 // received is known to be right, and the other may have rotten since.
-void FilesystemArtifactStore::State::place_object(const fs::path& from,
-                                                  const ContentDigest& digest) {
-  const fs::path target = object(digest.sha256);
+void FilesystemArtifactStore::State::place_object(const fs::path& from, const std::string& sha256) {
+  const fs::path target = object(sha256);
   if (::mkdir(target.parent_path().c_str(), 0700) == 0) {
     fsync_directory(objects());
   } else if (errno != EEXIST) {
@@ -344,30 +318,26 @@ class FilesystemArtifactStore::Upload final : public ArtifactUpload {
   Artifact publish(const ArtifactDraft& draft) override {
     NECROCODE_CHECK(digest_.sha256.size() == kDigestCharacters && !published_);
     if (::fsync(file_.get()) != 0) throw_errno("cannot sync", path_.string());
-    const std::string fingerprint = fingerprint_of(draft, digest_);
+    const std::string fingerprint = fingerprint_of(draft, digest_.sha256);
     std::lock_guard guard(state_.mutex);
-    if (auto first = state_.first_answer(draft, digest_, fingerprint)) return *first;
+    auto first = state_.first_answer(draft, fingerprint);
+    Artifact artifact = first ? *std::move(first) : state_.named(draft);
+    artifact.size_bytes = digest_.size_bytes;
+    artifact.sha256 = digest_.sha256;
+    if (first) return artifact;
 
-    Artifact artifact{ArtifactId{uuid7()}, draft.type,         draft.name,     draft.spec,
-                      draft.task,          digest_.size_bytes, digest_.sha256, created_now(),
-                      draft.metadata,      draft.tags};
-    if (artifact.name.empty()) artifact.name = artifact.id.value;
     UndecidedObjects undecided(state_);
     undecided.add(digest_.sha256);
-    if (const auto replaced = state_.replaced_object(draft)) undecided.add(*replaced);
-    state_.place_object(path_, digest_);
-    db::Transaction transaction(state_.index);
-    state_.insert(artifact, draft);
-    state_.remember_key(draft, fingerprint, artifact);
-    transaction.commit();
+    const auto replaced = state_.replaced_by(draft);
+    if (replaced && !replaced->sha256.empty()) undecided.add(replaced->sha256);
+    state_.place_object(path_, digest_.sha256);
+    state_.insert(artifact, draft, fingerprint);
+    if (replaced) state_.drop_log(replaced->id);
     published_ = true;
     return artifact;
   }
 
  private:
-  // In milliseconds as it is stored, so that the first answer and every later one say the same.
-  SystemTime created_now() const { return from_unix_ms(to_unix_ms(state_.clock.system_now())); }
-
   State& state_;
   const fs::path path_;
   FileDescriptor file_;
@@ -381,19 +351,21 @@ FilesystemArtifactStore::FilesystemArtifactStore(const fs::path& directory, cons
   state_ = std::make_unique<State>(directory, clock);
   make_directory(state_->objects());
   make_directory(state_->temporary());
-  state_->index.migrate({kSchema});
+  make_directory(state_->logs_folder());
+  state_->index.migrate({kSchema, kLogSchema});
   state_->reader = std::make_unique<db::Database>(directory / "index.sqlite");
   state_->sweep();
+  state_->load_logs();
   fsync_directory(directory);
 }
-
-FilesystemArtifactStore::~FilesystemArtifactStore() = default;
 
 std::unique_ptr<ArtifactUpload> FilesystemArtifactStore::begin_upload() {
   return std::make_unique<Upload>(*state_);
 }
 
+// The log is looked up first: when it is not there, the row does not say that it is open.
 std::optional<Artifact> FilesystemArtifactStore::find(const ArtifactId& id) {
+  const auto log = state_->logs.find(id.value);
   std::lock_guard guard(state_->reader_mutex);
   db::Statement& query =
       state_->reader->prepare("SELECT " + std::string(kColumns) + " FROM artifacts WHERE id=?");
@@ -401,10 +373,27 @@ std::optional<Artifact> FilesystemArtifactStore::find(const ArtifactId& id) {
   if (!query.step()) return std::nullopt;
   Artifact artifact = artifact_from(query);
   query.reset();
+  if (log && !artifact.sealed) artifact.size_bytes = log->size;
   return artifact;
 }
 
 std::optional<StoredBytes> FilesystemArtifactStore::open(const Artifact& artifact) {
+  if (const auto log = state_->logs.find(artifact.id.value)) {
+    const fs::path path = state_->log_file(log->id);
+    const std::uint64_t size = log->size;
+    FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    if (file) return StoredBytes{std::move(file), size};
+    if (errno != ENOENT) throw_errno("cannot open", path.string());
+  }
+  if (artifact.sha256.empty()) {  // it was sealed, or is gone, since it was looked up
+    const auto now = find(artifact.id);
+    if (!now) return std::nullopt;
+    if (!now->sealed) {
+      throw StorageError("artifact " + artifact.id.value + " is damaged: there is no file " +
+                         state_->log_file(artifact.id.value).string());
+    }
+    return open(*now);
+  }
   const fs::path path = state_->object(artifact.sha256);
   FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
   if (!file) {
@@ -433,7 +422,7 @@ ArtifactList FilesystemArtifactStore::list(const ArtifactFilter& filter) {
   if (filter.until) sql += " AND created_ms<?";
   sql += " ORDER BY seq DESC LIMIT ?";
 
-  std::lock_guard guard(state_->reader_mutex);
+  std::unique_lock guard(state_->reader_mutex);
   db::Statement& query = state_->reader->prepare(sql);
   query.bind(filter.before);
   for (const std::string* text : {&filter.spec, &filter.task, &filter.type, &filter.tag}) {
@@ -455,6 +444,11 @@ ArtifactList FilesystemArtifactStore::list(const ArtifactFilter& filter) {
     last_seq = query.integer(kSeqColumn);
   }
   query.reset();
+  guard.unlock();
+  for (Artifact& item : list.items) {
+    if (item.sealed) continue;
+    if (auto now = find(item.id)) item = *std::move(now);
+  }
   return list;
 }
 
@@ -466,10 +460,11 @@ bool FilesystemArtifactStore::remove(const ArtifactId& id) {
   const std::string sha256 = query.text(0);
   query.reset();
   UndecidedObjects undecided(*state_);
-  undecided.add(sha256);
+  if (!sha256.empty()) undecided.add(sha256);
   db::Transaction transaction(state_->index);
   state_->index.prepare("DELETE FROM artifacts WHERE id=?").bind(id.value).run();
   transaction.commit();
+  state_->drop_log(id.value);
   return true;
 }
 
@@ -492,12 +487,26 @@ std::optional<Artifact> FilesystemArtifactStore::set_tags(const ArtifactId& id,
   state_->index.prepare("DELETE FROM artifact_tags WHERE seq=?").bind(seq).run();
   state_->insert_tags(seq, tags);
   transaction.commit();
+  const auto log = state_->logs.find(id.value);
+  if (log && !artifact.sealed) artifact.size_bytes = log->size;
   return artifact;
 }
 
+// Open logs have no size in the index.
 ArtifactUsage FilesystemArtifactStore::usage() {
-  ArtifactUsage usage;
+  std::map<std::string, std::uint64_t> open;
+  for (const auto& log : state_->logs.all()) open.emplace(log->id, log->size);
+
   std::lock_guard guard(state_->reader_mutex);
+  std::map<std::pair<std::string, std::string>, std::uint64_t> grown;
+  ArtifactUsage usage;
+  db::Statement& logs =
+      state_->reader->prepare("SELECT id, spec, type FROM artifacts WHERE lease_ms IS NOT NULL");
+  while (logs.step()) {
+    const std::uint64_t size = open[logs.text(0)];
+    grown[{logs.text(1), logs.text(2)}] += size;
+    usage.stored_bytes += size;
+  }
   db::Statement& groups = state_->reader->prepare(
       "SELECT spec, type, COUNT(*), SUM(size_bytes) FROM artifacts GROUP BY spec, type ORDER BY 1, "
       "2");
@@ -505,6 +514,7 @@ ArtifactUsage FilesystemArtifactStore::usage() {
     ArtifactUsage::Group group{groups.text(0), groups.text(1),
                                static_cast<std::uint64_t>(groups.integer(2)),
                                static_cast<std::uint64_t>(groups.integer(3))};
+    group.size_bytes += grown[{group.spec, group.type}];
     usage.count += group.count;
     usage.size_bytes += group.size_bytes;
     usage.groups.push_back(std::move(group));
@@ -513,7 +523,7 @@ ArtifactUsage FilesystemArtifactStore::usage() {
       "SELECT COALESCE(SUM(size_bytes), 0) FROM (SELECT DISTINCT sha256, size_bytes FROM "
       "artifacts)");
   NECROCODE_CHECK(stored.step());
-  usage.stored_bytes = static_cast<std::uint64_t>(stored.integer(0));
+  usage.stored_bytes += static_cast<std::uint64_t>(stored.integer(0));
   stored.reset();
   return usage;
 }
@@ -525,7 +535,7 @@ void FilesystemArtifactStore::check() {
     query.step();
     query.reset();
   }
-  for (const fs::path& folder : {state_->objects(), state_->temporary()}) {
+  for (const fs::path& folder : {state_->objects(), state_->temporary(), state_->logs_folder()}) {
     if (::access(folder.c_str(), R_OK | W_OK | X_OK) != 0)
       throw_errno("cannot use", folder.string());
   }
