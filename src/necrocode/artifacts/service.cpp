@@ -13,6 +13,7 @@
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/net/idempotency.hpp"
 #include "necrocode/net/request_fields.hpp"
+#include "necrocode/observe/log.hpp"
 
 namespace necrocode::artifacts {
 namespace {
@@ -22,6 +23,9 @@ using net::Request;
 using net::Response;
 
 constexpr std::string_view kPathPrefix = "/artifacts/";
+/// Between two looks at the open logs; what is not on disk yet is about so much.
+constexpr std::chrono::seconds kLogSyncTime{1};
+constexpr std::chrono::seconds kFollowWaitMax{300};
 
 /// By what the store finds the first answer; "" without a key. The store compares the uploads.
 std::string key_name(const Request& request) {
@@ -31,6 +35,17 @@ std::string key_name(const Request& request) {
 
 void refuse_digest_mismatch() {
   throw HttpError(400, "the body does not match the digest it was sent with");
+}
+
+void refuse_encoding(const Request& request) {
+  if (iequals(request.headers.get_or("Content-Encoding", "identity"), "identity")) return;
+  throw HttpError(415, "send the bytes without Content-Encoding");
+}
+
+[[noreturn]] void refuse_range(const ByteRange& range, std::uint64_t size) {
+  HttpError error(416, "the range begins behind the last byte");
+  error.headers.set("Content-Range", content_range(range, size));
+  throw error;
 }
 
 HttpError no_such_artifact(std::string_view id) {
@@ -73,6 +88,43 @@ std::string read_uri(net::QueryFields& query) {
   return query.required_text("uri");
 }
 
+/// What of a log, and how, is asked for beside its bytes so far.
+struct Following {
+  bool follow = false;
+  std::uint64_t offset = 0;
+  std::optional<std::chrono::seconds> silence;
+};
+
+Following read_following(net::QueryFields& query) {
+  Following following;
+  following.follow = query.choice("follow", {"0", "1"}) == "1";
+  following.offset = static_cast<std::uint64_t>(query.integer("offset", 0).value_or(0));
+  if (const auto wait = query.integer("wait_seconds", 1, kFollowWaitMax.count())) {
+    following.silence = std::chrono::seconds(*wait);
+  }
+  return following;
+}
+
+std::uint64_t read_offset(net::QueryFields& query) {
+  return static_cast<std::uint64_t>(query.required_integer("offset", 0));
+}
+
+struct LogRequest {
+  std::string type;
+  Json metadata;
+  std::chrono::seconds lease = kLogLease;
+};
+
+LogRequest read_log_request(JsonFields& fields) {
+  LogRequest log;
+  log.type = fields.required_string("type", limits::kNameBytes);
+  log.metadata = fields.object("metadata");
+  if (const auto lease = fields.integer("lease_seconds", 1, kLogLeaseMax.count())) {
+    log.lease = std::chrono::seconds(*lease);
+  }
+  return log;
+}
+
 std::vector<std::string> read_change_of_tags(JsonFields& fields) {
   fields.require("tags");
   return read_tags(fields);
@@ -102,13 +154,13 @@ void define_schemas(net::Api& api) {
   api.define("Artifact", object({{"uri", text()},
                                  {"id", text()},
                                  {"size_bytes", integer()},
-                                 {"sha256", text()},
+                                 {"sealed", boolean()},
                                  {"created_at", time()},
                                  {"type", text()},
                                  {"name", text()},
                                  {"metadata", free_object()},
                                  {"tags", list(text())}},
-                                {{"spec_name", text()}, {"task_id", text()}}));
+                                {{"sha256", text()}, {"spec_name", text()}, {"task_id", text()}}));
   const Json group = object({{"spec", or_null(text())},
                              {"type", text()},
                              {"count", integer()},
@@ -121,17 +173,20 @@ void define_schemas(net::Api& api) {
 
 Response content_answer(const Artifact& artifact, StoredBytes bytes, const ByteRange& range) {
   Response response;
-  response.headers.set("ETag", "\"" + artifact.sha256 + "\"");
   response.headers.set("Accept-Ranges", "bytes");
-  // An artifact never changes, but it can be deleted: ask each time.
-  response.headers.set("Cache-Control", "private, no-cache");
-  response.headers.set("Repr-Digest", content_digest_header(artifact.sha256));
+  // A sealed artifact never changes, but it can be deleted: ask each time. Of an open log no digest
+  // holds: the next answer has other bytes.
+  response.headers.set("Cache-Control", artifact.sealed ? "private, no-cache" : "no-store");
+  if (artifact.sealed) {
+    response.headers.set("ETag", "\"" + artifact.sha256 + "\"");
+    response.headers.set("Repr-Digest", content_digest_header(artifact.sha256));
+  }
   add_safe_content_headers(response.headers, artifact.metadata["mime_type"].string_or(""),
                            artifact.name);
   if (range.kind == ByteRange::Kind::kPart) {
     response.status = 206;
-    response.headers.set("Content-Range", content_range(range, artifact.size_bytes));
-  } else {
+    response.headers.set("Content-Range", content_range(range, bytes.size_bytes));
+  } else if (artifact.sealed) {
     // Of the bytes in this message (RFC 9530 section 2), hence not for a part.
     response.headers.set("Content-Digest", content_digest_header(artifact.sha256));
   }
@@ -146,7 +201,20 @@ Response content_answer(const Artifact& artifact, StoredBytes bytes, const ByteR
 }  // namespace
 
 ArtifactService::ArtifactService(std::unique_ptr<ArtifactStore> store, std::string public_url)
-    : store_(std::move(store)), public_url_(std::move(public_url)) {}
+    : store_(std::move(store)),
+      public_url_(std::move(public_url)),
+      feeds_(*store_),
+      tending_([this](const std::stop_token& stop) { tend_logs(stop); }) {}
+
+void ArtifactService::tend_logs(const std::stop_token& stop) {
+  while (real_clock().sleep_for(kLogSyncTime, stop)) {
+    try {
+      store_->tend_logs();
+    } catch (const std::exception& error) {
+      log::error("open logs cannot be looked after", {{"reason", error.what()}});
+    }
+  }
+}
 
 void ArtifactService::add_metrics(metrics::Registry& registry) {
   const auto by_type = [this](auto what) {
@@ -222,16 +290,43 @@ void ArtifactService::add_routes(net::Api& api) {
                                      .query = net::describe_query(read_uri),
                                      .answers = {{200, ref("Artifact")}},
                                      .errors = {404}});
-  route(&ArtifactService::content,
-        {.method = "GET",
-         .path = "/artifacts/{id}",
-         .id = "downloadArtifact",
-         .summary = "An artifact's bytes, under its own media type",
-         .headers = {"Range", "If-Range", "If-None-Match"},
-         .answers = {{200, Json::object(), {"ETag", "Repr-Digest"}, "*/*"},
-                     {206, Json::object(), {"ETag", "Repr-Digest", "Content-Range"}, "*/*"},
-                     {304, {}, {"ETag"}}},
-         .errors = {404, 416}});
+  route(&ArtifactService::content, {.method = "GET",
+                                    .path = "/artifacts/{id}",
+                                    .id = "downloadArtifact",
+                                    .summary = "An artifact's bytes, under its own media type",
+                                    .headers = {"Range", "If-Range", "If-None-Match"},
+                                    .query = net::describe_query(read_following),
+                                    .answers = {{200, Json::object(), {}, "*/*"},
+                                                {206, Json::object(), {"Content-Range"}, "*/*"},
+                                                {304, {}, {"ETag"}}},
+                                    .errors = {404, 416}});
+  route(&ArtifactService::open_log,
+        {.method = "POST",
+         .path = "/artifacts/logs",
+         .id = "openLog",
+         .summary = "Begin a log, an artifact that grows until it is sealed",
+         .headers = {"Idempotency-Key"},
+         .body = describe_fields(read_log_request),
+         .answers = {{201, ref("Artifact"), {"Location"}}}});
+  const Json grown = schema::object({{"size_bytes", schema::integer()}});
+  route(&ArtifactService::append, {.method = "POST",
+                                   .path = "/artifacts/{id}/append",
+                                   .id = "appendToLog",
+                                   .summary = "Append the body to a log, and renew its lease",
+                                   .query = net::describe_query(read_offset),
+                                   .body = Json::object(),
+                                   .body_type = "application/octet-stream",
+                                   .answers = {{200, grown}},
+                                   .errors = {404, 409, 415}});
+  route(&ArtifactService::seal, {.method = "POST",
+                                 .path = "/artifacts/{id}/seal",
+                                 .id = "sealLog",
+                                 .summary = "Append the body to a log, and end it",
+                                 .query = net::describe_query(read_offset),
+                                 .body = Json::object(),
+                                 .body_type = "application/octet-stream",
+                                 .answers = {{200, ref("Artifact")}},
+                                 .errors = {404, 409, 415}});
   route(&ArtifactService::remove, {.method = "DELETE",
                                    .path = "/artifacts/{id}",
                                    .id = "deleteArtifact",
@@ -276,12 +371,13 @@ Json ArtifactService::to_json(const Artifact& artifact) const {
   Json json = Json::object({{"uri", uri(artifact)},
                             {"id", artifact.id.value},
                             {"size_bytes", artifact.size_bytes},
-                            {"sha256", artifact.sha256},
+                            {"sealed", artifact.sealed},
                             {"created_at", to_rfc3339(artifact.created_at)},
                             {"type", artifact.type},
                             {"name", artifact.name},
                             {"metadata", artifact.metadata},
                             {"tags", artifact.tags}});
+  if (artifact.sealed) json.set("sha256", artifact.sha256);
   if (!artifact.spec.empty()) json.set("spec_name", artifact.spec);
   if (!artifact.task.empty()) {
     const auto full = TaskId::make(artifact.spec, artifact.task);
@@ -324,9 +420,7 @@ Response ArtifactService::create_from_body(const Request& request) {
   check_path_names(request);
   ArtifactDraft draft = make_draft(request.param("type"), metadata_from_path(request));
   draft.idempotency_key = key_name(request);
-  if (!iequals(request.headers.get_or("Content-Encoding", "identity"), "identity")) {
-    throw HttpError(415, "send the bytes without Content-Encoding");
-  }
+  refuse_encoding(request);
   const AnnouncedDigest announced(request.headers);
   const auto upload = store_->begin_upload();
   for (std::string piece; !(piece = request.stream->read()).empty();) upload->write(piece);
@@ -375,24 +469,68 @@ Response ArtifactService::metadata(const Request& request) {
 }
 
 Response ArtifactService::content(const Request& request) {
+  const Following following = net::read_query(request, read_following);
   const Artifact artifact = must_find(request.param("id"));
-  const std::string etag = "\"" + artifact.sha256 + "\"";
-  if (net::etag_matches(request.headers.get_or("If-None-Match", ""), etag)) {
+  if (following.follow) return follow(artifact, following.offset, following.silence);
+  // An open log has none, so that no condition holds for it.
+  const std::string etag = artifact.sealed ? "\"" + artifact.sha256 + "\"" : "";
+  if (artifact.sealed && net::etag_matches(request.headers.get_or("If-None-Match", ""), etag)) {
     return {304, {{"ETag", etag}, {"Cache-Control", "private, no-cache"}}, std::string()};
-  }
-  ByteRange range{ByteRange::Kind::kWhole, 0, artifact.size_bytes};
-  // Ranges are defined for GET alone; If-Range makes one hold only for the bytes it was asked of.
-  if (request.method == "GET" && request.headers.get_or("If-Range", etag) == etag) {
-    range = parse_range(request.headers.get_or("Range", ""), artifact.size_bytes);
-  }
-  if (range.kind == ByteRange::Kind::kUnsatisfiable) {
-    HttpError error(416, "the range begins behind the last byte");
-    error.headers.set("Content-Range", content_range(range, artifact.size_bytes));
-    throw error;
   }
   auto bytes = store_->open(artifact);
   if (!bytes) throw HttpError(404, "the artifact was deleted");
+  ByteRange range{ByteRange::Kind::kWhole, 0, bytes->size_bytes};
+  // Ranges are defined for GET alone; If-Range makes one hold only for the bytes it was asked of.
+  if (request.method == "GET" && request.headers.get_or("If-Range", etag) == etag) {
+    range = parse_range(request.headers.get_or("Range", ""), bytes->size_bytes);
+  }
+  if (range.kind == ByteRange::Kind::kUnsatisfiable) refuse_range(range, bytes->size_bytes);
   return content_answer(artifact, *std::move(bytes), range);
+}
+
+Response ArtifactService::follow(const Artifact& artifact, std::uint64_t offset,
+                                 std::optional<std::chrono::seconds> silence) {
+  if (offset > artifact.size_bytes) {
+    refuse_range({ByteRange::Kind::kUnsatisfiable, 0, 0}, artifact.size_bytes);
+  }
+  Response response;
+  response.headers.set("Cache-Control", "no-store");
+  add_safe_content_headers(response.headers, artifact.metadata["mime_type"].string_or(""),
+                           artifact.name);
+  response.body = feeds_.open(artifact.id, offset, silence);
+  return response;
+}
+
+Response ArtifactService::open_log(const Request& request) {
+  const LogRequest log = net::read_body(request, "log", read_log_request);
+  ArtifactDraft draft = make_draft(log.type, log.metadata);
+  draft.idempotency_key = key_name(request);
+  try {
+    return created(store_->open_log(draft, log.lease));
+  } catch (const IdempotencyMismatch& error) {
+    throw HttpError(422, error.summary());
+  }
+}
+
+std::uint64_t ArtifactService::append_body(const Request& request) {
+  const std::uint64_t offset = net::read_query(request, read_offset);
+  refuse_encoding(request);
+  const std::string& id = request.param("id");
+  const auto size = store_->append(ArtifactId{id}, offset, request.body);
+  if (!size) throw no_such_artifact(id);
+  return *size;
+}
+
+Response ArtifactService::append(const Request& request) {
+  return Response::json(200, Json::object({{"size_bytes", append_body(request)}}));
+}
+
+Response ArtifactService::seal(const Request& request) {
+  append_body(request);
+  const std::string& id = request.param("id");
+  const auto sealed = store_->seal(ArtifactId{id});
+  if (!sealed) throw no_such_artifact(id);
+  return Response::json(200, to_json(*sealed));
 }
 
 Response ArtifactService::remove(const Request& request) {

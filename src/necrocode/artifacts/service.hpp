@@ -2,11 +2,15 @@
 // It knows no files; bytes go from request to store and from store to answer in pieces.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 
 #include "necrocode/artifacts/artifact_store.hpp"
+#include "necrocode/artifacts/log_feeds.hpp"
 #include "necrocode/net/api.hpp"
 #include "necrocode/observe/metrics.hpp"
 
@@ -38,6 +42,14 @@ class ArtifactService {
   net::Response content(const net::Request& request);
   net::Response remove(const net::Request& request);
   net::Response change_tags(const net::Request& request);
+  net::Response open_log(const net::Request& request);
+  net::Response append(const net::Request& request);
+  net::Response seal(const net::Request& request);
+  net::Response follow(const Artifact& artifact, std::uint64_t offset,
+                       std::optional<std::chrono::seconds> silence);
+
+  std::uint64_t append_body(const net::Request& request);  ///< the log's size then
+  void tend_logs(const std::stop_token& stop);
 
   net::Response created(const Artifact& artifact) const;
   Artifact must_find(const std::string& id) const;
@@ -48,6 +60,8 @@ class ArtifactService {
   const std::unique_ptr<ArtifactStore> store_;
   mutable std::mutex url_mutex_;
   std::string public_url_;
+  LogFeeds feeds_;
+  std::jthread tending_;  ///< last: it uses the others
 };
 
 }  // namespace necrocode::artifacts

@@ -33,10 +33,21 @@ std::optional<std::string> QueryFields::choice(std::string_view name,
 
 std::optional<std::int64_t> QueryFields::integer(std::string_view name, std::int64_t min,
                                                  std::int64_t max) {
+  return read_integer(name, min, max, false);
+}
+
+std::int64_t QueryFields::required_integer(std::string_view name, std::int64_t min,
+                                           std::int64_t max) {
+  if (request_.query_count(name) == 0) fail(name, "is required");
+  return read_integer(name, min, max, true).value_or(min);
+}
+
+std::optional<std::int64_t> QueryFields::read_integer(std::string_view name, std::int64_t min,
+                                                      std::int64_t max, bool required) {
   if (parameters_) {
     Json schema = Json::object({{"type", "integer"}, {"minimum", min}});
     if (max != INT64_MAX) schema.set("maximum", max);
-    note(name, std::move(schema));
+    note(name, std::move(schema), required);
   }
   const auto text = request_.query_value(name);
   if (!text) return std::nullopt;

@@ -32,6 +32,9 @@ class QueryFields {
   /// A whole number from `min` to `max`, both included.
   std::optional<std::int64_t> integer(std::string_view name, std::int64_t min,
                                       std::int64_t max = INT64_MAX);
+  /// Absent is a defect too; `min` when there is one.
+  std::int64_t required_integer(std::string_view name, std::int64_t min,
+                                std::int64_t max = INT64_MAX);
   /// Unix seconds (int or float) or RFC 3339.
   std::optional<SystemTime> time(std::string_view name);
   /// Parts between commas, of each one that is given.
@@ -43,6 +46,8 @@ class QueryFields {
 
  private:
   friend Json describe_query(const Read& read);
+  std::optional<std::int64_t> read_integer(std::string_view name, std::int64_t min,
+                                           std::int64_t max, bool required);
   void note(std::string_view name, Json schema, bool required = false);  // only with parameters_
   const Request& request_;
   std::vector<FieldError> errors_;
