@@ -95,6 +95,13 @@ const std::map<std::string, Call>& calls() {
       {"artifacts get_metadata", [](Clients& c) { c.artifacts.get_metadata("/artifacts/a"); }},
       {"artifacts list", [](Clients& c) { c.artifacts.list(); }},
       {"artifacts remove", [](Clients& c) { c.artifacts.remove("a"); }},
+      {"artifacts open_log", [](Clients& c) { c.artifacts.open_log("log"); }},
+      {"artifacts append_log", [](Clients& c) { c.artifacts.append_log("/artifacts/a", 0, "x"); }},
+      {"artifacts seal_log", [](Clients& c) { c.artifacts.seal_log("/artifacts/a", 1); }},
+      {"artifacts follow",
+       [](Clients& c) {
+         c.artifacts.follow("/artifacts/a", [](std::string_view) { return true; });
+       }},
   };
   return all;
 }

@@ -22,6 +22,9 @@ namespace fs = std::filesystem;
 
 constexpr const char* kService = "artifact-store";
 constexpr std::size_t kTargetBytes = 200;  // of a uri, in errors and logs
+// A proxy may cut what is silent for longer.
+constexpr std::chrono::seconds kFollowSilence{20};
+constexpr std::chrono::seconds kFollowPause{1};
 
 net::ServiceOptions options_for(const std::string& base_url) {
   net::ServiceOptions options;
@@ -109,7 +112,7 @@ std::string path_in_store(const std::string& base_url, const std::string& uri,
   const auto refuse = [&](const char* why) -> std::string {
     // Of a foreign uri only the beginning up to its path is told, and no user information.
     const bool quiet = uri.find('@') != std::string::npos;
-    throw SecurityError(std::string("refused to download: ") + why,
+    throw SecurityError(std::string("refused to ask the store: ") + why,
                         error_info(operation, quiet ? "a uri with user information" : uri));
   };
   const auto base = net::Url::parse(base_url);
@@ -141,6 +144,21 @@ net::ServiceCall download_call(const std::string& base_url, const std::string& u
   call.target = printable(shorten(call.path, kTargetBytes));
   call.headers.set("Accept", "*/*");
   call.redirects_max = limits::kHttpRedirects;
+  return call;
+}
+
+/// Of an operation of the log behind `uri`, with bytes that begin at `offset`.
+net::ServiceCall log_call(const std::string& base_url, const std::string& uri,
+                          const std::string& operation, const std::string& step,
+                          std::uint64_t offset, std::string_view bytes) {
+  net::ServiceCall call;
+  call.operation = operation;
+  const std::string path = path_in_store(base_url, uri, operation);
+  call.target = printable(shorten(path, kTargetBytes));
+  call.method = "POST";
+  call.path = path + "/" + step + "?offset=" + std::to_string(offset);
+  call.headers.set("Content-Type", "application/octet-stream");
+  call.raw_body = bytes;
   return call;
 }
 
@@ -301,7 +319,8 @@ ArtifactInfo ArtifactInfo::from_json(const Json& json) {
   info.name = fields.string("name").value_or("");
   if (!fields.has("size_bytes")) fields.fail("size_bytes", "is required");
   info.size_bytes = static_cast<std::uint64_t>(fields.integer("size_bytes", 0).value_or(0));
-  info.sha256 = ascii_lower(fields.required_string("sha256"));
+  info.sealed = fields.boolean("sealed").value_or(true);
+  if (info.sealed) info.sha256 = ascii_lower(fields.required_string("sha256"));
   if (!fields.has("created_at")) fields.fail("created_at", "is required");
   info.created_at = fields.time("created_at").value_or(SystemTime{});
   info.metadata = fields.object("metadata");
@@ -363,6 +382,76 @@ ArtifactInfo ArtifactStoreClient::put(const std::string& type, std::string_view 
                                       const Json& metadata, const CallContext& context) {
   return send_form(caller_, "put", type, "file", net::memory_body(std::string(content)), metadata,
                    context);
+}
+
+ArtifactInfo ArtifactStoreClient::open_log(const std::string& type, const Json& metadata,
+                                           std::chrono::seconds lease, const CallContext& context) {
+  net::ServiceCall call;
+  call.operation = "open_log";
+  call.target = type;
+  call.method = "POST";
+  call.path = "/artifacts/logs";
+  call.body = Json::object(
+      {{"type", type}, {"metadata", metadata}, {"lease_seconds", std::int64_t{lease.count()}}});
+  return ArtifactInfo::from_json(caller_.call_json(call, context));
+}
+
+std::uint64_t ArtifactStoreClient::append_log(const std::string& uri, std::uint64_t offset,
+                                              std::string_view bytes, const CallContext& context) {
+  const auto call = log_call(base_url(), uri, "append_log", "append", offset, bytes);
+  const auto size = caller_.call_json(call, context)["size_bytes"].as_int();
+  if (!size || *size < 0 || static_cast<std::uint64_t>(*size) < offset + bytes.size()) {
+    throw ArtifactUploadError("the store does not say that it has the bytes",
+                              error_info(call.operation, call.target));
+  }
+  return static_cast<std::uint64_t>(*size);
+}
+
+ArtifactInfo ArtifactStoreClient::seal_log(const std::string& uri, std::uint64_t offset,
+                                           std::string_view bytes, const CallContext& context) {
+  const auto call = log_call(base_url(), uri, "seal_log", "seal", offset, bytes);
+  ArtifactInfo info = ArtifactInfo::from_json(caller_.call_json(call, context));
+  if (!info.sealed || info.size_bytes < offset + bytes.size()) {
+    throw ArtifactUploadError("the store does not say that it has the bytes, sealed",
+                              error_info(call.operation, call.target));
+  }
+  return info;
+}
+
+// A store that stops ends its answers whole, as the seal does: only what it says of the log tells
+// the two apart. It is asked to end an answer in silence, so that a standstill means a failure.
+bool ArtifactStoreClient::follow(const std::string& uri,
+                                 const std::function<bool(std::string_view)>& on_bytes,
+                                 const CallContext& context, std::uint64_t offset) {
+  bool wanted = true;
+  bool moved = false;
+  net::ServiceCall call = download_call(base_url(), uri, "follow");
+  const std::string path = call.path;
+  call.extra_time = kFollowSilence;
+  call.on_body = [&](std::string_view piece) {
+    moved = true;
+    offset += piece.size();
+    return wanted = on_bytes(piece);
+  };
+  try {
+    while (true) {
+      moved = false;
+      call.path = path + "?follow=1&wait_seconds=" + std::to_string(kFollowSilence.count()) +
+                  "&offset=" + std::to_string(offset);
+      try {
+        caller_.call(call, context);
+      } catch (const Unavailable&) {
+        if (!wanted) return false;
+        if (!moved) throw;
+      }
+      const ArtifactInfo info = get_metadata(uri, context);
+      if (info.sealed && info.size_bytes == offset) return true;
+      if (!moved) real_clock().sleep_for(kFollowPause, context.stop);
+    }
+  } catch (const TimeoutError&) {
+    if (context.cancelled() || context.expired()) return false;
+    throw;
+  }
 }
 
 std::string ArtifactStoreClient::download(const std::string& uri, const CallContext& context) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,17 +16,18 @@ namespace necrocode {
 
 /// What the store says of one artifact.
 struct ArtifactInfo {
-  std::string uri;        ///< what download() takes
-  std::string id;         ///< never given twice
-  std::string type;       ///< "diff", "log", "test" …
-  std::string spec_name;  ///< empty when unknown
-  std::string task_id;    ///< empty when unknown
-  std::string name;       ///< as it was given, else the id
-  std::uint64_t size_bytes = 0;
-  std::string sha256;  ///< lower-case hex
+  std::string uri;               ///< what download() takes
+  std::string id;                ///< never given twice
+  std::string type;              ///< "diff", "log", "test" …
+  std::string spec_name;         ///< empty when unknown
+  std::string task_id;           ///< empty when unknown
+  std::string name;              ///< as it was given, else the id
+  std::uint64_t size_bytes = 0;  ///< of an open log, so far
+  std::string sha256;            ///< lower-case hex; empty for an open log
   SystemTime created_at;
   Json metadata;
   std::vector<std::string> tags;
+  bool sealed = true;  ///< false: a log that can be appended to
   /// Throws InvalidResponse.
   static ArtifactInfo from_json(const Json& json);
 };
@@ -52,6 +54,7 @@ class ArtifactStoreClient {
  public:
   static constexpr const char* kDefaultUrl = "http://127.0.0.1:8000";
   static constexpr std::chrono::seconds kDefaultTimeout{60};  ///< an artifact is large
+  static constexpr std::chrono::seconds kDefaultLease{120};   ///< of a log
   /// Both throw ConfigError for a URL or token that cannot be used; see ServiceOptions.
   explicit ArtifactStoreClient(const std::string& base_url = kDefaultUrl);
   explicit ArtifactStoreClient(net::ServiceOptions options);  ///< kDefaultTimeout unless set
@@ -75,6 +78,31 @@ class ArtifactStoreClient {
   /// Like upload(), with all that the store answered.
   ArtifactInfo put(const std::string& type, std::string_view content,
                    const Json& metadata = Json::object(), const CallContext& context = {});
+
+  /// Begins an empty log, an artifact that grows until it is sealed: by seal_log(), or by the store
+  /// when nothing was appended for `lease` (from 1 s to 1 h; an empty append renews it). It
+  /// replaces an artifact of the same spec, task, type and name at once, and is replaced likewise.
+  ArtifactInfo open_log(const std::string& type, const Json& metadata = Json::object(),
+                        std::chrono::seconds lease = kDefaultLease,
+                        const CallContext& context = {});
+  /// Appends `bytes` at `offset`, the number of bytes that were appended before; at most
+  /// limits::kHttpRequestBodyBytes. The log's size then, which is more when others append too.
+  /// Told twice it has one effect: what the log has already is only compared. Conflict when the log
+  /// ends before `offset` (the store's machine crashed) or has other bytes there, or is sealed:
+  /// get_metadata() tells which, and the size to go on from. NotFound when it was removed or
+  /// replaced. Once it returns, the death of any process loses none of the bytes.
+  std::uint64_t append_log(const std::string& uri, std::uint64_t offset, std::string_view bytes,
+                           const CallContext& context = {});
+  /// The same, perhaps with no bytes, and then seals: the artifact as it stays. Told twice it has
+  /// one effect, too.
+  ArtifactInfo seal_log(const std::string& uri, std::uint64_t offset, std::string_view bytes = {},
+                        const CallContext& context = {});
+  /// Gives `on_bytes` the artifact's bytes from `offset` on, and what is appended as it comes, on
+  /// the caller's thread: true when it was sealed and all is given; false when `on_bytes` said
+  /// false or the context ended. An answer that breaks off is taken up again where it broke off.
+  /// NotFound when the log is removed or replaced.
+  bool follow(const std::string& uri, const std::function<bool(std::string_view)>& on_bytes,
+              const CallContext& context = {}, std::uint64_t offset = 0);
 
   /// `uri` as the store gave it, or its path. SecurityError, before anything is sent, for any other
   /// scheme than http and https and for another origin than the store's; redirects are followed
