@@ -1,5 +1,6 @@
 // necrocode artifact: the Artifact Store from the command line.
 #include "commands.hpp"
+#include "necrocode/base/exit_code.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "paging.hpp"
@@ -19,6 +20,7 @@ struct ArtifactArguments {
   std::string tag;
   std::string out;
   std::string mime_type;
+  bool follow = false;
   ListLimit limit;
 };
 
@@ -33,7 +35,8 @@ Json info_json(const ArtifactInfo& info) {
                        {"task_id", info.task_id},
                        {"name", info.name},
                        {"size_bytes", info.size_bytes},
-                       {"sha256", info.sha256},
+                       {"sealed", info.sealed},
+                       {"sha256", info.sealed ? Json(info.sha256) : Json()},
                        {"created_at", to_rfc3339(info.created_at)},
                        {"metadata", info.metadata},
                        {"tags", info.tags}});
@@ -89,6 +92,16 @@ int cat() {
   ArtifactStoreClient store = runtime.artifacts();
   refusing_others([&] { print_raw(store.download(uri_in(store))); });
   return 0;
+}
+
+int follow() {
+  const StopOnSignal signals;
+  Runtime runtime(arguments.common);
+  ArtifactStoreClient store = runtime.artifacts();
+  const CallContext context = signals.context();
+  bool whole = false;
+  refusing_others([&] { whole = store.follow(uri_in(store), print_raw, context); });
+  return !whole && context.cancelled() ? static_cast<int>(ExitCode::kCancelled) : 0;
 }
 
 int info() {
@@ -156,7 +169,9 @@ void declare_artifact(Cli& cli) {
   Cli& printing = artifact.command("cat", "Print an artifact");
   arguments.common.declare(printing);
   arguments.common.declare_services(printing, {Service::kArtifacts});
-  printing.positional("artifact", arguments.artifact, kWhich).action(cat);
+  printing.positional("artifact", arguments.artifact, kWhich)
+      .flag("--follow", arguments.follow, "of a log that grows: until it is sealed")
+      .action([] { return arguments.follow ? follow() : cat(); });
   sub(artifact, "info", "What the store knows of an artifact", info)
       .positional("artifact", arguments.artifact, kWhich);
   Cli& listing = sub(artifact, "list", "Artifacts by spec, task, type or tag", list);

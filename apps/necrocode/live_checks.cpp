@@ -281,6 +281,30 @@ void check_artifacts(Checks& checks, ArtifactStoreClient store) {
     store.list(query, context);
   });
   checks.run("remove", [&](Context context) { store.remove(checks.need(info).id, context); });
+  std::optional<ArtifactInfo> log;
+  checks.run("open_log", [&](Context context) {
+    log = store.open_log("verify", Json::object(), std::chrono::seconds{60}, context);
+  });
+  checks.run("append_log", [&](Context context) {
+    store.append_log(checks.need(log).uri, 0, content.substr(0, 5), context);
+  });
+  checks.run("seal_log", [&](Context context) {
+    const std::string rest = content.substr(5);
+    checks.expect(store.seal_log(checks.need(log).uri, 5, rest, context).sha256 == info->sha256,
+                  "it has another digest");
+  });
+  checks.run("follow", [&](Context context) {
+    std::string came;
+    store.follow(
+        checks.need(log).uri,
+        [&](std::string_view bytes) {
+          came += bytes;
+          return true;
+        },
+        context);
+    checks.expect(came == content, "other bytes come back");
+    store.remove(log->id, context);
+  });
 }
 
 void check_model(Checks& checks, LLMClient llm) {

@@ -51,9 +51,10 @@ int write_fully(int fd, std::string_view text, std::chrono::milliseconds stall_m
   return 0;
 }
 
-void print_within(std::string_view text, std::chrono::milliseconds stall_max) {
+bool print_within(std::string_view text, std::chrono::milliseconds stall_max) {
   errno = write_fully(STDOUT_FILENO, text, stall_max);
   if (errno != 0 && errno != EPIPE) throw_errno("cannot write to standard output");
+  return errno == 0;
 }
 
 }  // namespace
@@ -87,8 +88,8 @@ void print(std::string_view text) {
   print_raw(masked(text));
 }
 
-void print_raw(std::string_view text) {
-  print_within(text, kForEver);
+bool print_raw(std::string_view text) {
+  return print_within(text, kForEver);
 }
 
 void note(std::string_view line) {

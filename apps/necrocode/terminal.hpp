@@ -26,8 +26,9 @@ std::string presentable_text(std::string_view text);
 
 /// Writes to stdout, masked. A closed pipe is quiet; any other failure throws StorageError.
 void print(std::string_view text);
-/// Byte for byte: the content of an artifact that the user asked for.
-void print_raw(std::string_view bytes);
+/// Byte for byte: the content of an artifact that the user asked for. False when the pipe is
+/// closed.
+bool print_raw(std::string_view bytes);
 void print_line(std::string_view line);
 void print_json(const Json& document);  ///< indented, for one document
 void print_json_line(const Json& record);

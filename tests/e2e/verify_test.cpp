@@ -41,7 +41,7 @@ TEST_F(Services, VerifyLiveCallsEachOperationOfEachService) {
     ++operations[one["service"].string_or("")];
   }
   EXPECT_THAT(operations, testing::ElementsAre(
-                              testing::Pair("artifact-store", 9), testing::Pair("llm", 1),
+                              testing::Pair("artifact-store", 13), testing::Pair("llm", 1),
                               testing::Pair("repo-pool", 10), testing::Pair("task-registry", 24)));
   EXPECT_EQ(leased_slots(), 0);
 }
