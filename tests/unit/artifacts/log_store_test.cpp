@@ -342,6 +342,7 @@ TEST_F(LogStore, UsageCountsWhatIsOpen) {
   store_->append(id, 0, "123");
   const ArtifactUsage usage = store_->usage();
   EXPECT_EQ(usage.count, 2U);
+  EXPECT_EQ(usage.open_logs, 1U);
   EXPECT_EQ(usage.size_bytes, 8U);
   EXPECT_EQ(usage.stored_bytes, 8U);
   ASSERT_THAT(usage.groups, SizeIs(1));
