@@ -305,6 +305,21 @@ TEST_F(LogStore, EndedBetweenRowAndRenameThenTheNextStartPlacesTheObject) {
   EXPECT_THAT(files("logs"), IsEmpty());
 }
 
+TEST_F(LogStore, ObjectCannotBePlacedThenItsFileIsReadUntilTheNextTry) {
+  const ArtifactId id = open();
+  store_->append(id, 0, "hello");
+  const fs::path folder = root() / "objects" / sha256_hex("hello").substr(0, 2);
+  write_file_atomic(folder, "in the way");
+  EXPECT_THROW(store_->seal(id), StorageError);
+  EXPECT_TRUE(store_->find(id)->sealed);
+  EXPECT_EQ(read(id), "hello");
+  EXPECT_THAT(refusal(id, 5, "x"), HasSubstr("sealed"));
+  fs::remove(folder);
+  store_->tend_logs();
+  EXPECT_THAT(files("logs"), IsEmpty());
+  EXPECT_EQ(read(id), "hello");
+}
+
 TEST_F(LogStore, FileWithoutARowThenTheNextStartRemovesIt) {
   stop();
   write_file_atomic(root() / "logs" / "stray", "x");
