@@ -106,6 +106,7 @@ struct ArtifactUsage {
   std::uint64_t count = 0;
   std::uint64_t size_bytes = 0;    ///< of all artifacts
   std::uint64_t stored_bytes = 0;  ///< each object once
+  std::uint64_t open_logs = 0;
 };
 
 /// Thread-safe. Every call throws StorageError when the disk or the index fails.

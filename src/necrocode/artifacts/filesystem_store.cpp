@@ -506,6 +506,7 @@ ArtifactUsage FilesystemArtifactStore::usage() {
     const std::uint64_t size = open[logs.text(0)];
     grown[{logs.text(1), logs.text(2)}] += size;
     usage.stored_bytes += size;
+    ++usage.open_logs;
   }
   db::Statement& groups = state_->reader->prepare(
       "SELECT spec, type, COUNT(*), SUM(size_bytes) FROM artifacts GROUP BY spec, type ORDER BY 1, "

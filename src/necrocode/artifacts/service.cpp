@@ -233,9 +233,15 @@ void ArtifactService::add_metrics(metrics::Registry& registry) {
                  by_type(&ArtifactUsage::Group::count));
   registry.gauge("necrocode_artifact_bytes", "Their sizes together.",
                  by_type(&ArtifactUsage::Group::size_bytes));
-  registry.gauge("necrocode_artifact_stored_bytes", "Bytes on disk, each content once.", [this] {
-    return std::vector<metrics::Sample>{{{}, static_cast<double>(store_->usage().stored_bytes)}};
-  });
+  const auto in_all = [this](auto what) {
+    return [this, what] {
+      return std::vector<metrics::Sample>{{{}, static_cast<double>(store_->usage().*what)}};
+    };
+  };
+  registry.gauge("necrocode_artifact_stored_bytes", "Bytes on disk, each content once.",
+                 in_all(&ArtifactUsage::stored_bytes));
+  registry.gauge("necrocode_artifact_open_logs", "Logs that are not sealed.",
+                 in_all(&ArtifactUsage::open_logs));
 }
 
 void ArtifactService::add_routes(net::Api& api) {

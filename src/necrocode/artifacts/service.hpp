@@ -25,7 +25,8 @@ class ArtifactService {
 
   /// Before the server's start().
   void add_routes(net::Api& api);
-  /// necrocode_artifacts{type}, necrocode_artifact_bytes{type}, necrocode_artifact_stored_bytes.
+  /// necrocode_artifacts{type}, necrocode_artifact_bytes{type}, necrocode_artifact_stored_bytes,
+  /// necrocode_artifact_open_logs.
   /// This must outlive the registry of metrics.
   void add_metrics(metrics::Registry& registry);
   /// For a server that learns its port when it binds; call it before announcing readiness.

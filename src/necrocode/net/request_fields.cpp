@@ -38,7 +38,7 @@ std::optional<std::int64_t> QueryFields::integer(std::string_view name, std::int
 
 std::int64_t QueryFields::required_integer(std::string_view name, std::int64_t min,
                                            std::int64_t max) {
-  if (request_.query_count(name) == 0) fail(name, "is required");
+  if (request_.query_count(name) != 1) fail(name, "must be there exactly once");
   return read_integer(name, min, max, true).value_or(min);
 }
 

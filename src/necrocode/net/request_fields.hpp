@@ -32,7 +32,7 @@ class QueryFields {
   /// A whole number from `min` to `max`, both included.
   std::optional<std::int64_t> integer(std::string_view name, std::int64_t min,
                                       std::int64_t max = INT64_MAX);
-  /// Absent is a defect too; `min` when there is one.
+  /// Exactly once, or it is a defect; `min` when there is one.
   std::int64_t required_integer(std::string_view name, std::int64_t min,
                                 std::int64_t max = INT64_MAX);
   /// Unix seconds (int or float) or RFC 3339.

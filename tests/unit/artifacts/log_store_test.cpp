@@ -305,6 +305,21 @@ TEST_F(LogStore, EndedBetweenRowAndRenameThenTheNextStartPlacesTheObject) {
   EXPECT_THAT(files("logs"), IsEmpty());
 }
 
+TEST_F(LogStore, ObjectCannotBePlacedThenItsFileIsReadUntilTheNextTry) {
+  const ArtifactId id = open();
+  store_->append(id, 0, "hello");
+  const fs::path folder = root() / "objects" / sha256_hex("hello").substr(0, 2);
+  write_file_atomic(folder, "in the way");
+  EXPECT_THROW(store_->seal(id), StorageError);
+  EXPECT_TRUE(store_->find(id)->sealed);
+  EXPECT_EQ(read(id), "hello");
+  EXPECT_THAT(refusal(id, 5, "x"), HasSubstr("sealed"));
+  fs::remove(folder);
+  store_->tend_logs();
+  EXPECT_THAT(files("logs"), IsEmpty());
+  EXPECT_EQ(read(id), "hello");
+}
+
 TEST_F(LogStore, FileWithoutARowThenTheNextStartRemovesIt) {
   stop();
   write_file_atomic(root() / "logs" / "stray", "x");
@@ -342,6 +357,7 @@ TEST_F(LogStore, UsageCountsWhatIsOpen) {
   store_->append(id, 0, "123");
   const ArtifactUsage usage = store_->usage();
   EXPECT_EQ(usage.count, 2U);
+  EXPECT_EQ(usage.open_logs, 1U);
   EXPECT_EQ(usage.size_bytes, 8U);
   EXPECT_EQ(usage.stored_bytes, 8U);
   ASSERT_THAT(usage.groups, SizeIs(1));

@@ -502,7 +502,6 @@ TEST_F(ArtifactServiceTest, HealthNamesWhatIsWrong) {
 TEST_F(ArtifactServiceTest, CallsThatComeLaterAreUnknown) {
   const Json made = put("x");
   EXPECT_EQ(service_.send("GET", path(made) + "/versions").status, 404);
-  EXPECT_EQ(service_.send("POST", path(made) + "/append").status, 404);
   EXPECT_EQ(service_.send("GET", "/artifacts/export?spec=a").status, 404);
 }
 

@@ -54,6 +54,15 @@ TEST(QueryFields, EveryDefectIsTold) {
   EXPECT_THAT(defects({{"q", "a"}, {"limit", "1x"}}), ElementsAre("/limit"));
 }
 
+TEST(QueryFields, RequiredNumberIsThereOnceAndWithinItsBounds) {
+  const auto read = [](QueryFields& query) { return query.required_integer("offset", 0); };
+  EXPECT_EQ(read_query(request_of({{"offset", "7"}}), read), 7);
+  EXPECT_THROW(read_query(request_of({}), read), HttpError);
+  EXPECT_THROW(read_query(request_of({{"offset", "-1"}}), read), HttpError);
+  EXPECT_THROW(read_query(request_of({{"offset", "1"}, {"offset", "2"}}), read), HttpError);
+  EXPECT_EQ(describe_query(read).items().front()["required"], Json(true));
+}
+
 TEST(QueryFields, ListTakesCommasAndRepetition) {
   const Request request = request_of({{"state", "a, b"}, {"x", "c"}, {"state", "d"}});
   QueryFields query(request);
