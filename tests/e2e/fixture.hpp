@@ -19,7 +19,7 @@ namespace necrocode::test {
 namespace fs = std::filesystem;
 
 /// A model's answer that creates or replaces these files.
-inline Json change(std::initializer_list<std::pair<std::string, std::string>> files) {
+inline Json change(const std::vector<std::pair<std::string, std::string>>& files) {
   Json changes = Json::array();
   for (const auto& [path, content] : files) {
     changes.push_back(
@@ -106,8 +106,8 @@ class EndToEnd : public testing::Test {
   std::string remote() const { return path("remote.git").string(); }
 
   /// Serves these cassette entries as the model.
-  void serve_model(std::initializer_list<Json> entries) {
-    const Json cassette = Json::object({{"version", 1}, {"entries", Json(Json::Array(entries))}});
+  void serve_model(Json::Array entries) {
+    const Json cassette = Json::object({{"version", 1}, {"entries", Json(std::move(entries))}});
     model_ = std::make_unique<llm::ReplayServer>(llm::Cassette::parse(cassette.dump()));
     model_->start();
   }
