@@ -441,5 +441,11 @@ INSTANTIATE_TEST_SUITE_P(All, RunnerMatrix,
                                           testing::ValuesIn(behaviours())),
                          cell_name);
 
+// Until max_memory_mb is enforced; then tests_over_a_limit() belongs into behaviours().
+INSTANTIATE_TEST_SUITE_P(DISABLED_Limits, RunnerMatrix,
+                         testing::Combine(testing::ValuesIn(repositories()),
+                                          testing::ValuesIn(tests_over_a_limit())),
+                         cell_name);
+
 }  // namespace
 }  // namespace necrocode::test
