@@ -59,6 +59,7 @@ inline const Ending kHoldsSecret{6, "agent", "failed", Reach::kChange};
 inline const Ending kNoAccess{7, "quota", "failed", Reach::kModel};
 inline const Ending kUnusable{8, "agent", "failed", Reach::kModel};
 inline const Ending kUnavailable{9, "infrastructure", "ready", Reach::kModel};
+inline const Ending kOverALimit{11, "infrastructure", "ready", Reach::kTests};
 
 /// A run as it was seen from outside.
 struct Seen {
@@ -427,7 +428,8 @@ inline std::vector<Behaviour> tests_that_misbehave() {
        .answers = [](const Scene& scene) { return Json::Array{scene.says_right()}; },
        .first_command =
            [](const Scene& scene) {
-             return "(setsid sh -c '(sleep " + scene.mark + " &)' &); echo begun";
+             return "(setsid sh -c 'echo up >up; exec sleep " + scene.mark +
+                    "' &); until [ -s up ]; do sleep 0.01; done";
            }},
       {.name = "TestsPrint50Megabytes",
        .answers = [](const Scene& scene) { return Json::Array{scene.says_right()}; },
@@ -454,6 +456,19 @@ inline std::vector<Behaviour> tests_that_misbehave() {
              const std::string half = scene.key.substr(scene.key.size() / 2);
              return "echo " + scene.key.substr(0, scene.key.size() / 2) + "''" + half;
            }},
+  };
+}
+
+inline std::vector<Behaviour> tests_over_a_limit() {
+  return {
+      {.name = "TestsEatMemory",
+       .answers = [](const Scene& scene) { return Json::Array{scene.says_right()}; },
+       .end = kOverALimit,
+       .reason = "memory",
+       .first_command = [](const Scene&) -> std::string {
+         return "python3 -c \"len(b'x' * (1 << 30))\"";
+       },
+       .settings = "max_memory_mb: 256\n"},
   };
 }
 

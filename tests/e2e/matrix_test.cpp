@@ -410,7 +410,7 @@ class RunnerMatrix : public EndToEnd,
     EXPECT_EQ(processes_of(folder_.path()), 0);
   }
 
-  Scene scene_{repository(), kKey, path("outside"), "27182." + std::to_string(::getpid()),
+  Scene scene_{repository(), kKey, path("outside"), "27182." + std::to_string(::getpid()) + "e0",
                real_clock().system_now()};
   std::string url_;   ///< of the services
   std::string base_;  ///< the commit of main
@@ -439,6 +439,12 @@ std::string cell_name(const testing::TestParamInfo<std::tuple<Repository, Behavi
 INSTANTIATE_TEST_SUITE_P(All, RunnerMatrix,
                          testing::Combine(testing::ValuesIn(repositories()),
                                           testing::ValuesIn(behaviours())),
+                         cell_name);
+
+// Until max_memory_mb is enforced; then tests_over_a_limit() belongs into behaviours().
+INSTANTIATE_TEST_SUITE_P(DISABLED_Limits, RunnerMatrix,
+                         testing::Combine(testing::ValuesIn(repositories()),
+                                          testing::ValuesIn(tests_over_a_limit())),
                          cell_name);
 
 }  // namespace
