@@ -140,7 +140,7 @@ Finding artifacts_match(DemoSubject& subject) {
       }
       ++count;
     }
-    for (const char* type : {"diff", "log", "test", "transcript"}) {
+    for (const char* type : {"diff", "log", "test", "junit", "transcript"}) {
       if (!types.contains(type)) finding.problems.push_back(task.id + " has no " + type);
     }
   }

@@ -93,6 +93,11 @@ TEST_F(RunWithReports, CommandThatPassesWhenTriedAgainThenTheRunPassesAndSaysFla
   EXPECT_EQ(run_task(given, {"--no-baseline"}), 1);
   ASSERT_EQ(run_task(given, {"--no-baseline", "--retry-tests", "1"}), 0) << stderr_text();
   EXPECT_EQ(report()["flaky"].size(), 1U);
+  // At the base, too: what passes when tried again was not red.
+  given.set("test_commands", Json::Array{"test -e seen || { touch seen; exit 1; }"});
+  Json result;
+  ASSERT_EQ(run_task(given, {"--retry-tests", "1"}, &result), 0) << stderr_text();
+  EXPECT_EQ(result["red_at_base"], Json(Json::Array{}));
   EXPECT_EQ(run_task(given, {"--retry-tests", "6"}), 2);
   EXPECT_THAT(stderr_text(), HasSubstr("--retry-tests"));
 }

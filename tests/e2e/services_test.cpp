@@ -19,7 +19,7 @@ TEST_F(Services, WorkerFinishesATaskAndStopsOnSigterm) {
   const registry::Task done = registry_->get_task("e2e:1");
   EXPECT_EQ(git({"-C", remote(), "rev-parse", done.metadata["branch"].string_or("-")}),
             done.metadata["commit"].string_or(""));
-  EXPECT_EQ(done.artifacts.size(), 4U);
+  EXPECT_EQ(done.artifacts.size(), 5U);
   EXPECT_TRUE(eventually([&] { return leased_slots() == 0; }));
   one->signal(SIGTERM);
   EXPECT_EQ(one->wait(), 0);
@@ -37,7 +37,7 @@ TEST_F(Services, FailingTestsFailTheTaskReleaseTheSlotAndKeepTheArtifacts) {
   EXPECT_EQ(failed.state, registry::TaskState::kFailed);
   std::vector<std::string> types;
   for (const auto& artifact : failed.artifacts) types.push_back(artifact.type);
-  EXPECT_THAT(types, testing::UnorderedElementsAre("diff", "test", "transcript", "log"));
+  EXPECT_THAT(types, testing::UnorderedElementsAre("diff", "test", "junit", "transcript", "log"));
   EXPECT_EQ(leased_slots(), 0);
 }
 

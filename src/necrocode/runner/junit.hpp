@@ -13,7 +13,7 @@
 
 namespace necrocode::runner {
 
-/// Of one file, and of what is kept of one case.
+/// Of one file; of what is kept of one case, before it is escaped.
 inline constexpr std::size_t kJunitFileBytes = 8 * limits::kMiB;
 inline constexpr std::size_t kJunitNameBytes = 512;
 inline constexpr std::size_t kJunitTextBytes = 4 * limits::kKiB;

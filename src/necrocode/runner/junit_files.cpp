@@ -40,7 +40,8 @@ class Search {
     look_in(folder, glob, any_depth ? kDepth : static_cast<int>(depth));
   }
 
-  std::map<std::string, FileState> take() { return std::move(files_); }
+  const std::map<std::string, FileState>& files() const { return files_; }
+  bool whole() const { return entries_ <= JunitFiles::kEntries; }
 
  private:
   void look_at(const std::string& path) {
@@ -75,24 +76,29 @@ class Search {
   std::map<std::string, FileState> files_;
 };
 
-std::map<std::string, FileState> find_all(const std::filesystem::path& root,
-                                          const std::vector<std::string>& globs) {
+Search find_all(const std::filesystem::path& root, const std::vector<std::string>& globs) {
   Search search(root);
   for (const std::string& glob : globs) search.find(glob);
-  return search.take();
+  return search;
 }
 
 }  // namespace
 
 JunitFiles::JunitFiles(std::filesystem::path root, std::vector<std::string> globs)
-    : root_(std::move(root)), globs_(std::move(globs)), before_(find_all(root_, globs_)) {}
+    : root_(std::move(root)), globs_(std::move(globs)), before_(find_all(root_, globs_).files()) {}
 
 JunitReport JunitFiles::read(const Masker& masker, std::size_t cases_max,
                              std::vector<std::string>& warnings) const {
   JunitReport whole;
   std::size_t files = 0;
   std::size_t bytes_left = kBytes;
-  for (const auto& [path, state] : find_all(root_, globs_)) {
+  const Search now = find_all(root_, globs_);
+  if (!now.whole()) {
+    warnings.push_back("more than " + std::to_string(kEntries) +
+                       " files where JUnit reports may be: the others are not looked at");
+    ++whole.left_out;
+  }
+  for (const auto& [path, state] : now.files()) {
     const auto earlier = before_.find(path);
     if (earlier != before_.end() && earlier->second == state) continue;
     if (++files > kFiles) {

@@ -26,7 +26,7 @@ class JunitFiles {
  public:
   static constexpr std::size_t kFiles = 200;                  ///< that are read
   static constexpr std::size_t kBytes = 4 * kJunitFileBytes;  ///< of all of them
-  static constexpr std::size_t kEntries = 50'000;             ///< of folders, looked at
+  static constexpr std::size_t kEntries = 20'000;             ///< of folders, looked at
 
   /// Looks at the files below `root` that match one of `globs` (as matches_any() takes them).
   JunitFiles(std::filesystem::path root, std::vector<std::string> globs);

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
+#include <fstream>
+
 #include "necrocode/base/file.hpp"
 
 namespace necrocode::runner {
@@ -110,6 +112,15 @@ TEST_F(ReportsOfACommand, ThatCannotBeReadThenSaidAndTheOthersAreRead) {
   EXPECT_THAT(warnings_, ElementsAre(HasSubstr("\"broken.xml\" is not read: the JUnit report"),
                                      HasSubstr("\"huge.xml\" is not read: it is no regular")));
   EXPECT_EQ(left_out_, 2U);
+}
+
+TEST_F(ReportsOfACommand, AmongMoreFilesThanAreLookedAtThenSaid) {
+  of({"**/*.xml"}, [&] {
+    for (std::size_t i = 0; i <= JunitFiles::kEntries; ++i)
+      std::ofstream(root() / std::to_string(i));
+  });
+  EXPECT_THAT(warnings_, ElementsAre(HasSubstr("more than 20000 files")));
+  EXPECT_EQ(left_out_, 1U);
 }
 
 TEST_F(ReportsOfACommand, MoreThanAreReadThenSaid) {

@@ -143,23 +143,21 @@ not here]]></skipped>
   EXPECT_THAT(failed.text, HasSubstr("wrong <difference>\ng.cpp:3\nValue of: false"));
 }
 
-// As its documentation has it (xunit2).
-TEST(Junit, OfPytestThenErrorsAtCollectionToo) {
+// Written by pytest 7.2 (--junitxml), shortened. A case that fails, and whose teardown does, is
+// two.
+TEST(Junit, OfPytestThenErrorsAtCollectionAndTeardownToo) {
+  const std::string xml =
+      R"(<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" errors="3" failures="2" skipped="1" tests="8" time="0.107" timestamp="2026-11-30T07:08:50.511856" hostname="vm"><testcase classname="" name="test_b" time="0.000"><error message="collection failure">ImportError while importing test module
+E   ModuleNotFoundError: No module named 'nothing_here'</error></testcase><testcase classname="test_a" name="test_p[1]" time="0.001" /><testcase classname="test_a" name="test_p[2]" time="0.001"><failure message="AssertionError: why#x1B[31m&#10;assert 2 == 1">x = 2
+&gt;   def test_p(x): assert x == 1, "why\x1b[31m"
+E   assert 2 == 1</failure></testcase><testcase classname="test_a" name="test_s" time="0.000"><skipped type="pytest.skip" message="no">test_a.py:4: no</skipped></testcase><testcase classname="test_a" name="test_both" time="0.000"><failure message="assert False">E   assert False</failure></testcase><testcase classname="test_a" name="test_both" time="0.000"><error message="failed on teardown with &quot;RuntimeError: teardown&quot;">E   RuntimeError: teardown</error></testcase><testcase classname="test_a.TestC" name="test_m" time="0.000" /></testsuite></testsuites>)";
   EXPECT_THAT(
-      told(R"(<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" errors="1"
-failures="1" skipped="1" tests="4" time="0.031" timestamp="2026-01-01T00:00:00.000000" hostname="h">
-<testcase classname="tests.test_calc" name="test_adds[1-2]" time="0.001" />
-<testcase classname="tests.test_calc" name="test_sub" time="0.001"><failure
-message="assert 2 == 1">def test_sub():
-&gt;       assert 2 == 1
-E       assert 2 == 1</failure></testcase>
-<testcase classname="" name="tests.test_gone" time="0.000"><error message="collection failure">
-ImportError</error></testcase>
-<testcase classname="tests.test_calc" name="test_x" time="0"><skipped type="pytest.xfail"
-message="" /></testcase></testsuite></testsuites>)"),
-      ElementsAre("pytest > tests.test_calc > test_adds[1-2]: passed",
-                  "pytest > tests.test_calc > test_sub: failed", "pytest > tests.test_gone: error",
-                  "pytest > tests.test_calc > test_x: skipped"));
+      told(xml),
+      ElementsAre("pytest > test_b: error", "pytest > test_a > test_p[1]: passed",
+                  "pytest > test_a > test_p[2]: failed", "pytest > test_a > test_s: skipped",
+                  "pytest > test_a > test_both: failed", "pytest > test_a > test_both: error",
+                  "pytest > test_a.TestC > test_m: passed"));
+  EXPECT_EQ(parse(xml).cases.at(2).message, "AssertionError: why\\x1b[31m\nassert 2 == 1");
 }
 
 // As the Surefire report schema 3.0 has it; Gradle writes the same elements.
@@ -264,16 +262,17 @@ TEST(Junit, LongAndUnprintableTextThenBoundedAndValid) {
 TEST(Junit, SecretWrittenAsReferencesOrInPiecesThenMasked) {
   const Secret secret("s3cret-token-value");
   const Masker masker({&secret});
-  const TestCase one =
-      parse_junit(
-          "<testsuite><testcase name='&#x73;3cret-token-value'><failure "
-          "message='s3cret&#45;token-value'><![CDATA[s3cret-to]]><![CDATA[ken-value]]>" +
-              std::string(20'000, ' ') + "</failure></testcase></testsuite>",
-          masker)
-          .cases.at(0);
-  EXPECT_EQ(one.name, "***");
-  EXPECT_EQ(one.message, "***");
-  EXPECT_EQ(one.text, "***");
+  const JunitReport report = parse_junit(
+      "<testsuite><testcase name='&#x73;3cret-token-value'><failure "
+      "message='s3cret&#45;token-value'><![CDATA[s3cret-to]]><![CDATA[ken-value]]>" +
+          std::string(20'000, ' ') +
+          "</failure></testcase><testcase name='s3cret#x1B[31m-token-value'/></testsuite>",
+      masker);
+  ASSERT_EQ(report.cases.size(), 2U);
+  EXPECT_EQ(report.cases[0].name, "***");
+  EXPECT_EQ(report.cases[0].message, "***");
+  EXPECT_EQ(report.cases[0].text, "***");
+  EXPECT_EQ(report.cases[1].name, "***");  // as pytest writes colours
 }
 
 TEST(XmlEscape, AnyBytesThenCharactersOfXml) {

@@ -30,13 +30,14 @@ class ChoosingPlaybooks : public testing::Test {
     write_file_atomic(folder_.path() / path, "steps: [{name: S, command: " + command + "}]\n");
   }
   ChosenPlaybook choose() {
-    return choose_playbook(task_, url_, places_,
-                           [this](const std::string& path) -> std::optional<std::string> {
-                             asked_.push_back(path);
-                             if (path != "ci/own.yaml") return std::nullopt;
-                             return "steps: [{name: S, command: own}]";
-                           },
-                           {"detected"});
+    return choose_playbook(
+        task_, url_, places_,
+        [this](const std::string& path) -> std::optional<std::string> {
+          asked_.push_back(path);
+          if (path != "ci/own.yaml") return std::nullopt;
+          return "steps: [{name: S, command: own}]";
+        },
+        {"detected"}, retries_);
   }
   std::vector<std::string> commands() { return choose().playbook.commands(); }
   std::string problem() {
@@ -53,12 +54,22 @@ class ChoosingPlaybooks : public testing::Test {
   PlaybookPlaces places_;
   std::string url_ = kUrl;
   std::vector<std::string> asked_;
+  int retries_ = 0;
 };
 
 TEST_F(ChoosingPlaybooks, WithoutOneTheTasksCommandsElseWhatTheRepositorySuggests) {
   EXPECT_THAT(commands(), ElementsAre("detected"));
   task_.test_commands = {"own one", "own {{ two"};
   EXPECT_THAT(commands(), ElementsAre("own one", "own {{ two"));
+}
+
+TEST_F(ChoosingPlaybooks, FurtherAttemptsThenOfCommandsThatNoPlaybookNames) {
+  retries_ = 3;
+  EXPECT_EQ(choose().playbook.steps.at(0).retry_count, 3);
+  task_.playbook_path = "kept.yaml";
+  task_.test_commands = {"target"};
+  EXPECT_EQ(choose().playbook.steps.at(0).retry_count, 0);
+  EXPECT_EQ(choose().playbook.steps.at(1).retry_count, 3);
 }
 
 TEST_F(ChoosingPlaybooks, OneOfTheOperatorsFolderThenTheTasksCommands) {
