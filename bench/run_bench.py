@@ -19,7 +19,7 @@ BARE_TEST = f"/bin/sh -c {shlex.quote(TEST_COMMAND)}"
 
 
 def script(change, test=BARE_TEST):
-    """A user's own way to a pushed change: REMOTE FOLDER BRANCH."""
+    """A user's own way to a pushed change, with the remote's URL, a new folder and a branch as its words."""
     return f"""set -eu
 git clone -q "$1" "$2"
 cd "$2"
@@ -104,6 +104,7 @@ class RunBench:
         self.binary, self.work = build / "bin/necrocode", work
         work.mkdir(exist_ok=True)
         self.remote = work / "remote.git"
+        self.url = f"file://{self.remote}"  # for both: git clones a plain path by links, without a transfer
         self.number = 0
         self.env = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.env |= {"HOME": str(work / "home"), "NECROCODE_DATA": str(work / "data"),
@@ -130,7 +131,7 @@ class RunBench:
 
     def fields(self, **more):
         return {"title": "Double a number", "description": f"Add {FILE}.", "test_commands": [TEST_COMMAND],
-                "base_branch": "main", "repo_url": f"file://{self.remote}"} | more
+                "base_branch": "main", "repo_url": self.url} | more
 
     def command(self, endpoint, *options, **more):
         """`necrocode run` of a new task."""
@@ -145,7 +146,7 @@ class RunBench:
         self.number += 1
         file = self.work / f"script{self.number}.sh"
         file.write_text(text)
-        return ["sh", file, self.remote, self.work / f"clone{self.number}", f"script-{self.number}"]
+        return ["sh", file, self.url, self.work / f"clone{self.number}", f"script-{self.number}"]
 
     def own(self, endpoint, *options, **more):
         spent = succeed(self.command(endpoint, *options, **more), self.env)

@@ -121,13 +121,11 @@ def bench_prompt(report, build, work, model):
 
 def bench_faults(report, bench, model):
     """All at once: it is about how they end, and by when."""
-    def fault(behaviour):
-        command = bench.command(model.endpoint(behaviour), "--llm-timeout", 2, timeout_seconds=FAULT_SECONDS)
-        return spend(command, bench.env)[1]
-
+    commands = [bench.command(model.endpoint(behaviour), "--llm-timeout", 2, timeout_seconds=FAULT_SECONDS)
+                for behaviour in FAULTS]
     asked = model.count()
     with ThreadPoolExecutor(len(FAULTS)) as pool:
-        ends = dict(zip(FAULTS, pool.map(fault, FAULTS)))
+        ends = dict(zip(FAULTS, pool.map(lambda command: spend(command, bench.env)[1], commands)))
     calls = [call["path"].split("/")[1] for call in model.calls(asked)]
     for behaviour, wanted in FAULTS.items():
         seconds, code = ends[behaviour].wall, ends[behaviour].exit_code
@@ -186,7 +184,7 @@ def worker(build, work, bench, endpoint, count, slots=0):
         url = f"http://127.0.0.1:{port}"
         places = ["--registry", url, "--artifacts", url]
         if slots:
-            run([bench.binary, "pool", "add", f"file://{bench.remote}", "--url", url, "--name", "bench",
+            run([bench.binary, "pool", "add", bench.url, "--url", url, "--name", "bench",
                  "--slots", slots, "--max-slots", slots])
             places = ["--url", url]
         command = [bench.binary, "worker", "--json", "--max-parallel", count, "--llm-endpoint", endpoint,
@@ -287,7 +285,7 @@ def bench_same_task(report, bench, folder, inside, model):
         if peer is None:
             return [*inside, *bench.command(model.endpoint())]
         call = shlex.join(map(str, peer.command))
-        return [*inside, *bench.scripted(script(f"{call} </dev/null"))]
+        return [*inside, *bench.scripted(script(f"timeout {PATIENCE} {call} </dev/null"))]
 
     def measured(peer):
         asked = model.count()
