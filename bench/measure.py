@@ -124,7 +124,8 @@ def npm_install(folder, *packages):
         raise Failed("npm is missing, which installs the peers (Debian: apt-get install npm)")
     folder.mkdir(exist_ok=True)
     (folder / "package.json").write_text('{"private": true}')
-    run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *packages])
+    run(["npm", "install", "--loglevel=error", "--fetch-retries=1", "--no-audit", "--no-fund", "--ignore-scripts",
+         "--prefix", folder, *packages])
 
 
 def install_peer(work, program, *packages):
