@@ -33,7 +33,7 @@ class Report:
         if not self.headed:
             print(f"{'area':10} {'figure':60} {'value':>9} {'limit':>7} {'unit':5} holds  note")
             self.headed = True
-        shown = "" if limit is None else ("≥" if at_least else "") + f"{limit:.3g}"
+        shown = "" if limit is None else ("≥" if at_least else "") + f"{limit:.4g}"
         print(f"{area:10} {bar:60} {value:9.3f} {shown:>7} {unit:5} {'yes' if holds else 'NO':5}  {note}", flush=True)
 
 
@@ -119,15 +119,19 @@ def services(build, work, *options, under=()):
         process.wait()
 
 
-def install_peer(work, program, *packages):
-    """`program` of bench/ with npm's `packages` beside it."""
+def npm_install(folder, *packages):
     if not shutil.which("npm"):
         raise Failed("npm is missing, which installs the peers (Debian: apt-get install npm)")
-    folder = work / "peer"
     folder.mkdir(exist_ok=True)
     (folder / "package.json").write_text('{"private": true}')
-    run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, *packages])
-    return shutil.copy(ROOT / "bench" / program, folder)
+    run(["npm", "install", "--loglevel=error", "--fetch-retries=1", "--no-audit", "--no-fund", "--ignore-scripts",
+         "--prefix", folder, *packages])
+
+
+def install_peer(work, program, *packages):
+    """`program` of bench/ with npm's `packages` beside it."""
+    npm_install(work / "peer", *packages)
+    return shutil.copy(ROOT / "bench" / program, work / "peer")
 
 
 @contextmanager
@@ -142,12 +146,13 @@ def on_processors(count):
 
 
 class Memory:
-    """Peak PSS of all processes of one binary below some roots, sampled until stopped."""
+    """Peak PSS of all processes of one binary (None: of any) below some roots, sampled until stopped."""
 
     def __init__(self, binary, roots, every=0.002):
-        self.binary, self.roots, self.every, self.peak_kib, self.samples = str(binary), roots, every, 0, 0
+        self.binary, self.roots, self.every = binary and str(binary), roots, every
+        self.peak_kib, self.samples = 0, 0
         self.going = True
-        self.thread = threading.Thread(target=self.sample)
+        self.thread = threading.Thread(target=self.sample, daemon=True)
         self.thread.start()
 
     def stop(self):
@@ -159,11 +164,14 @@ class Memory:
 
     def sample(self):
         while self.going:
-            total = sum(self.pss(pid) for root in self.roots for pid in self.family(root))
+            total = self.now()
             if total:
                 self.samples += 1
                 self.peak_kib = max(self.peak_kib, total)
             time.sleep(self.every)
+
+    def now(self):
+        return sum(self.pss(pid) for root in self.roots for pid in self.family(root))
 
     def family(self, root):
         waiting, found = [root], []
@@ -179,7 +187,7 @@ class Memory:
 
     def pss(self, pid):
         try:
-            if os.readlink(f"/proc/{pid}/exe") != self.binary:
+            if self.binary and os.readlink(f"/proc/{pid}/exe") != self.binary:
                 return 0
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
