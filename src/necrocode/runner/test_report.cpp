@@ -50,6 +50,34 @@ std::string describe_cases(const TestCommandResult& failed, const RedSteps& red_
   return text;
 }
 
+Json case_counts(const TestCommandResult& command) {
+  std::int64_t failed = 0;
+  std::int64_t skipped = 0;
+  for (const TestCase& one : command.cases) {
+    failed += one.failed() ? 1 : 0;
+    skipped += one.outcome == TestCase::Outcome::kSkipped ? 1 : 0;
+  }
+  const auto all = static_cast<std::int64_t>(command.cases.size());
+  Json counts =
+      Json::object({{"passed", all - failed - skipped}, {"failed", failed}, {"skipped", skipped}});
+  if (command.cases_left_out > 0) counts.set("left_out", command.cases_left_out);
+  return counts;
+}
+
+// As many as fit into `bytes`, at least one.
+Json failed_cases(const TestCommandResult& command, std::size_t bytes) {
+  Json list = Json::array();
+  std::size_t used = 0;
+  for (const TestCase& one : command.cases) {
+    if (!one.failed()) continue;
+    const std::string name = one.title();
+    used += name.size() + one.message.size();
+    if (list.size() > 0 && used > bytes) break;
+    list.push_back(Json::object({{"name", name}, {"message", one.message}}));
+  }
+  return list;
+}
+
 std::string attributes(std::initializer_list<std::pair<const char*, std::string>> list) {
   std::string text;
   for (const auto& [name, value] : list) {
@@ -150,6 +178,12 @@ std::string describe_failure(const TestReport& report, const RedSteps& red_befor
       head_and_tail(output_of(*failed), bytes - std::min(bytes, cases.size()));
   return cases + "$ " + failed->command + "\n" + failed->verdict() + "\n" + to_valid_utf8(output) +
          "\n";
+}
+
+void add_cases(Json& told, const TestCommandResult& command, std::size_t bytes) {
+  if (command.cases.empty() && command.cases_left_out == 0) return;
+  told.set("cases", case_counts(command));
+  told.set("failed_cases", failed_cases(command, bytes));
 }
 
 std::string to_junit_xml(const TestReport& report) {

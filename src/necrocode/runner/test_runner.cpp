@@ -14,6 +14,7 @@
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/runner/baseline.hpp"
 #include "necrocode/runner/junit_files.hpp"
+#include "necrocode/runner/test_report.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -49,46 +50,15 @@ Json stream_json(const process::CapturedStream& stream, std::size_t bytes) {
                        {"bytes", stream.total_bytes}});
 }
 
-Json case_counts(const TestCommandResult& command) {
-  std::int64_t failed = 0;
-  std::int64_t skipped = 0;
-  for (const TestCase& one : command.cases) {
-    failed += one.failed() ? 1 : 0;
-    skipped += one.outcome == TestCase::Outcome::kSkipped ? 1 : 0;
-  }
-  const auto all = static_cast<std::int64_t>(command.cases.size());
-  Json counts =
-      Json::object({{"passed", all - failed - skipped}, {"failed", failed}, {"skipped", skipped}});
-  if (command.cases_left_out > 0) counts.set("left_out", command.cases_left_out);
-  return counts;
-}
-
-// As many as fit into `bytes`, at least one.
-Json failed_cases(const TestCommandResult& command, std::size_t bytes) {
-  Json list = Json::array();
-  std::size_t used = 0;
-  for (const TestCase& one : command.cases) {
-    if (!one.failed()) continue;
-    const std::string name = one.title();
-    used += name.size() + one.message.size();
-    if (list.size() > 0 && used > bytes) break;
-    list.push_back(Json::object({{"name", name}, {"message", one.message}}));
-  }
-  return list;
-}
-
-std::string end_text(const TestCommandResult& command) {
-  const process::CommandResult& result = command.result;
+std::string end_text(const process::CommandResult& result) {
   switch (result.end) {
     case process::CommandEnd::kExited:
       return result.exit_code == 0 ? "passed"
-                                   : "failed with exit code " + std::to_string(result.exit_code) +
-                                         (command.worse.empty() ? "" : "; " + command.worse);
+                                   : "failed with exit code " + std::to_string(result.exit_code);
     case process::CommandEnd::kSignalled:
       return "killed by signal " + std::to_string(result.signal);
     case process::CommandEnd::kTimedOut:
-      return "timed out after " + human_duration(result.duration) +
-             (command.round_over ? ", with the time of the whole round" : "");
+      return "timed out after " + human_duration(result.duration);
     case process::CommandEnd::kCancelled:
       return "cancelled";
   }
@@ -108,7 +78,9 @@ std::string TestCommandResult::verdict() const {
   if (result.ok() && !changed_read_only.empty()) {
     return "changed the read-only file " + printable(changed_read_only);
   }
-  return (met_a_limit() ? result.limit_reached + ", and " : "") + end_text(*this);
+  return (met_a_limit() ? result.limit_reached + ", and " : "") + end_text(result) +
+         (round_over ? ", with the time of the whole round" : "") +
+         (worse.empty() ? "" : "; " + worse);
 }
 
 const TestCommandResult* TestReport::first_failure() const {
@@ -143,10 +115,7 @@ Json TestReport::to_json(std::size_t output_bytes) const {
          {"usage", usage_json(command.result.usage)},
          {"stdout", stream_json(command.result.out, output_bytes)},
          {"stderr", stream_json(command.result.err, output_bytes)}});
-    if (!command.cases.empty() || command.cases_left_out > 0) {
-      told.set("cases", case_counts(command));
-      told.set("failed_cases", failed_cases(command, output_bytes));
-    }
+    add_cases(told, command, output_bytes);
     list.push_back(std::move(told));
   }
   Json flaky = Json::array();
@@ -206,15 +175,16 @@ class TestRunner::Round {
   }
 
   bool run(const StepCommand& step) {
-    TestCommandResult last;
-    last.step = step.name;
-    last.command = step.shell;
-    last.attempt = step.attempt;
     process::SandboxedCommand command = base_;
     command.command.argv = {"/bin/sh", "-c", step.shell};
     command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
     if (step.timeout) command.command.timeout = *step.timeout;
     command.command.on_warning = [this, &step](const std::string& text) { warn(step, text); };
+    runner_.log_.line("$ " + step.shell);
+    TestCommandResult last;
+    last.step = step.name;
+    last.command = step.shell;
+    last.attempt = step.attempt;
     const auto left = over_at_ - real_clock().steady_now();
     const bool round_ends_first = times_.round.count() > 0 && left < command.command.timeout;
     if (round_ends_first) command.command.timeout = left;
@@ -252,8 +222,6 @@ class TestRunner::Round {
  private:
   void run_in_sandbox(const process::SandboxedCommand& command, const StepCommand& step,
                       TestCommandResult& last) {
-    RunLog& log = runner_.log_;
-    log.line("$ " + step.shell);
     // Of steps side by side, no one could say whose a report at a usual place is.
     const bool usual = step.junit.empty() && step.alone;
     const JunitFiles reports(workspace_.root,
@@ -263,7 +231,7 @@ class TestRunner::Round {
     mask(last.result.err, runner_.masker_);
     std::vector<std::string> warnings;
     JunitReport junit = reports.read(runner_.masker_, kJunitCases, warnings);
-    for (const std::string& warning : warnings) log.line("warning: " + warning);
+    for (const std::string& warning : warnings) runner_.log_.line("warning: " + warning);
     last.cases = std::move(junit.cases);
     last.cases_left_out = junit.left_out;
   }
