@@ -88,9 +88,9 @@ def line_over(report, what, rounds, other, limit, note=""):
 
 def bench_first_request(report, build, work, bench, model):
     """The model tells when a request has arrived, the run's events when each phase began (cut to milliseconds)."""
-    def waited(one, *options):
+    def waited(one):
         asked = model.count()
-        events = one.own(model.endpoint(), *options).events
+        events = one.own(model.endpoint()).events
         phases = [event for event in events if event["type"] == "phase"]
         ready = next(after for before, after in zip(phases, phases[1:]) if before["phase"] == "prepare")
         arrived = model.calls(asked)[0]["arrived"]
@@ -109,14 +109,17 @@ def bench_prompt(report, build, work, model):
     asked = model.count()
     one.own(model.endpoint(), title="T", description="")
     call = model.calls(asked)[0]
-    prompt = "".join(message["content"] for message in json.loads(call["body"])["messages"])
+    question = json.loads(call["body"])
+    prompt = "".join(message["content"] for message in question["messages"])
     own_words = (f"bench:{one.number}", "T\n", TEST_COMMAND, "part0/", "file0.py")
     missing = [words for words in own_words if words not in prompt]
     if missing:
         raise Failed(f"the prompt has not {missing}: {prompt}")
     fixed = len(prompt.encode()) - sum(map(len, own_words))
+    schema = len(json.dumps(question["response_format"]))
     report.line("runner", "the fixed part of the prompt", fixed, 2000, "B",
-                f"both messages; with the schema and all else the request has {call['bytes']} B")
+                f"both messages; the schema of the answer, beside them, {schema} B; "
+                f"the whole request {call['bytes']} B")
 
 
 def bench_faults(report, bench, model):
