@@ -42,7 +42,7 @@ struct Scene {
 };
 
 /// How far a run comes: what is left of it then.
-enum class Reach { kModel, kChange, kTests, kPush };
+enum class Reach { kModel, kTests, kPush };
 
 struct Ending {
   int exit_code;
@@ -55,11 +55,11 @@ inline const Ending kDone{0, "", "done", Reach::kPush};
 inline const Ending kTestsFailed{1, "tests", "failed", Reach::kTests};
 inline const Ending kOutOfTime{4, "infrastructure", "ready", Reach::kTests};
 inline const Ending kRefused{6, "agent", "failed", Reach::kModel};
-inline const Ending kHoldsSecret{6, "agent", "failed", Reach::kChange};
+inline const Ending kHoldsSecret{6, "agent", "failed", Reach::kModel};
 inline const Ending kNoAccess{7, "quota", "failed", Reach::kModel};
 inline const Ending kUnusable{8, "agent", "failed", Reach::kModel};
 inline const Ending kUnavailable{9, "infrastructure", "ready", Reach::kModel};
-inline const Ending kOverALimit{11, "infrastructure", "ready", Reach::kTests};
+inline const Ending kOverALimit{11, "tests", "failed", Reach::kTests};
 
 /// A run as it was seen from outside.
 struct Seen {
@@ -462,9 +462,10 @@ inline std::vector<Behaviour> tests_that_misbehave() {
 inline std::vector<Behaviour> tests_over_a_limit() {
   return {
       {.name = "TestsEatMemory",
-       .answers = [](const Scene& scene) { return Json::Array{scene.says_right()}; },
+       .answers = [](const Scene& scene) { return Json::Array{answer(scene.right(), 0)}; },
        .end = kOverALimit,
-       .reason = "memory",
+       .reason = "exceeded its memory limit of 256 MiB",
+       .repairs = 1,
        .first_command = [](const Scene&) -> std::string {
          return "python3 -c \"len(b'x' * (1 << 30))\"";
        },
@@ -475,7 +476,7 @@ inline std::vector<Behaviour> tests_over_a_limit() {
 inline std::vector<Behaviour> behaviours() {
   std::vector<Behaviour> all;
   for (auto rows : {answers_that_are_used(), answers_that_cannot_be_used(), services_that_fail(),
-                    tests_that_misbehave()}) {
+                    tests_that_misbehave(), tests_over_a_limit()}) {
     all.insert(all.end(), rows.begin(), rows.end());
   }
   return all;

@@ -159,9 +159,9 @@ class RunnerMatrix : public EndToEnd,
   }
 
   // What of a folder a run may change. In the user's clone: objects, which nothing need refer to,
-  // once there is a change; and what belongs to standing on its branch when all went well.
+  // once a change is tested; and what belongs to standing on its branch when all went well.
   static std::string own_part(const std::string& folder) {
-    if (!in_clone() || folder != "clone" || !reaches(Reach::kChange)) return "-";
+    if (!in_clone() || folder != "clone" || !reaches(Reach::kTests)) return "-";
     return reaches(Reach::kPush) ? ".git" : ".git/objects";
   }
 
@@ -258,12 +258,8 @@ class RunnerMatrix : public EndToEnd,
     for (const Json& artifact : result["artifacts"].items()) {
       const std::string uri = artifact["uri"].string_or("");
       EXPECT_EQ(artifact["stored"], Json(with_services()));
-      std::string content = with_services() ? client<ArtifactStoreClient>().download(uri)
-                                            : read_file(uri, kFileBytesMax);
-      // The log goes on after it was measured.
-      if (artifact["type"] == Json("log")) {
-        content.resize(static_cast<std::size_t>(artifact["size_bytes"].as_int().value_or(0)));
-      }
+      const std::string content = with_services() ? client<ArtifactStoreClient>().download(uri)
+                                                  : read_file(uri, kFileBytesMax);
       EXPECT_EQ(artifact["size_bytes"], Json(content.size()));
       EXPECT_EQ(artifact["sha256"], Json(sha256_hex(content)));
       EXPECT_TRUE(kept.emplace(artifact["type"].string_or(""), content).second);
@@ -271,8 +267,7 @@ class RunnerMatrix : public EndToEnd,
     std::set<std::string> types;
     for (const auto& [type, content] : kept) types.insert(type);
     std::set<std::string> expected = {"log", "transcript"};
-    if (reaches(Reach::kChange)) expected.insert("diff");
-    if (reaches(Reach::kTests)) expected.insert("test");
+    if (reaches(Reach::kTests)) expected.insert({"diff", "test", "junit"});
     EXPECT_EQ(types, expected);
     EXPECT_THAT(kept["log"], HasSubstr("ended: " + result["outcome"].string_or("")));
     int prompts = 0;
@@ -282,10 +277,9 @@ class RunnerMatrix : public EndToEnd,
       if (turn && !(*turn)["prompt"].is_null()) ++prompts;
     }
     EXPECT_EQ(result["implementation"]["model_calls"], Json(prompts));
-    if (reaches(Reach::kChange)) {
-      EXPECT_THAT(kept["diff"], HasSubstr("diff --git a/" + repository().source));
-    }
     if (reaches(Reach::kTests)) {
+      EXPECT_THAT(kept["diff"], HasSubstr("diff --git a/" + repository().source));
+      EXPECT_THAT(kept["junit"], HasSubstr("<testsuites"));
       EXPECT_EQ(Json::parse(kept["test"])["passed"], result["tests"]["passed"]);
     }
   }
@@ -324,7 +318,11 @@ class RunnerMatrix : public EndToEnd,
     EXPECT_EQ(phases, expected);
     EXPECT_EQ(seen.result["phase"], Json(reaches(Reach::kPush) ? "release" : last));
     EXPECT_EQ(seen.result["error"]["phase"].string_or(last), last);
-    EXPECT_EQ(count["model_call"], reaches(Reach::kChange) ? 1 + behaviour().repairs : 0);
+    EXPECT_EQ(Json(count["model_call"]), seen.result["implementation"]["model_calls"]);
+    if (reaches(Reach::kTests)) {
+      EXPECT_EQ(count["edit"], 1 + behaviour().repairs);
+    }
+    EXPECT_EQ(count["commit"], reaches(Reach::kPush) ? 1 : 0);
     EXPECT_EQ(static_cast<std::size_t>(count["artifact"]), seen.result["artifacts"].size());
     EXPECT_EQ(count["push"], reaches(Reach::kPush) ? 1 : 0);
     EXPECT_EQ(count["result"], 0);  // but for the last line
@@ -386,8 +384,7 @@ class RunnerMatrix : public EndToEnd,
     if (with_services()) around.insert("services");
     EXPECT_EQ(names_in(folder_.path()), around);
     std::set<std::string> out = {"result.json", "run.log", "transcript.jsonl"};
-    if (reaches(Reach::kChange)) out.insert("diff.patch");
-    if (reaches(Reach::kTests)) out.insert("tests.json");
+    if (reaches(Reach::kTests)) out.insert({"diff.patch", "junit.xml", "tests.json"});
     EXPECT_EQ(names_in(path("out")), out);
   }
 
@@ -439,12 +436,6 @@ std::string cell_name(const testing::TestParamInfo<std::tuple<Repository, Behavi
 INSTANTIATE_TEST_SUITE_P(All, RunnerMatrix,
                          testing::Combine(testing::ValuesIn(repositories()),
                                           testing::ValuesIn(behaviours())),
-                         cell_name);
-
-// Until max_memory_mb is enforced; then tests_over_a_limit() belongs into behaviours().
-INSTANTIATE_TEST_SUITE_P(DISABLED_Limits, RunnerMatrix,
-                         testing::Combine(testing::ValuesIn(repositories()),
-                                          testing::ValuesIn(tests_over_a_limit())),
                          cell_name);
 
 }  // namespace

@@ -45,7 +45,7 @@ std::string stored_name(const RunIdentity& run, std::string_view name) {
 }
 
 // With size and digest as the file is now; its uri is its path until the store gives one.
-UploadedArtifact describe(const fs::path& folder, const RunIdentity& run, const Kind& kind) {
+UploadedArtifact describe_file(const fs::path& folder, const RunIdentity& run, const Kind& kind) {
   const fs::path file = folder / kind.name;
   UploadedArtifact artifact{std::string(kind.type), stored_name(run, kind.name), file.string(), 0,
                             ""};
@@ -132,7 +132,7 @@ void deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* r
   for (const Kind& kind : kKinds) {
     const fs::path file = owed.run_dir / kind.name;
     if (!fs::is_regular_file(fs::symlink_status(file, error))) continue;
-    UploadedArtifact artifact = describe(owed.run_dir, owed.run, kind);
+    UploadedArtifact artifact = describe_file(owed.run_dir, owed.run, kind);
     try {
       upload(store, file, owed.run, kind, artifact, context);
     } catch (const RunnerError& failure) {
@@ -170,9 +170,13 @@ void ArtifactUploader::write(const std::string& name, std::string_view content) 
   write_file_atomic(run_dir_ / kind_of(name).name, masker_.mask(content), 0600);
 }
 
+UploadedArtifact ArtifactUploader::describe(const std::string& name) const {
+  return describe_file(run_dir_, run_, kind_of(name));
+}
+
 UploadedArtifact ArtifactUploader::keep(const std::string& name, const CallContext& context) {
   const Kind& kind = kind_of(name);
-  UploadedArtifact artifact = describe(run_dir_, run_, kind);
+  UploadedArtifact artifact = describe(name);
   if (!store_ || out_of_reach_) return artifact;
   try {
     const auto uri = name == kLog && shipment_ ? shipment_->seal(context) : std::nullopt;

@@ -42,6 +42,8 @@ class ArtifactUploader {
   void begin(const std::filesystem::path& notes, bool passing);
   /// Writes `content`, masked, as `name`: "diff.patch" and the like (see artifact_uploader.cpp).
   void write(const std::string& name, std::string_view content);
+  /// A file of the folder as it is now, at its path.
+  UploadedArtifact describe(const std::string& name) const;
   /// Uploads a file of the folder.
   UploadedArtifact keep(const std::string& name, const CallContext& context);
   /// No more files. The note goes when the store has all that were kept.

@@ -235,8 +235,9 @@ class Run {
       const Implementation answer = implement();
       const bool repeated = !seen_answers.insert(answer.answer_digest).second;
       for (const std::string& file : answer.changed_files) changed_.insert(file);
-      workspaces_.stage(*workspace_, answer.changed_files, work_);
+      // Before it is staged: a lent clone shares its object store, where nothing is taken back.
       refuse_secrets(answer.changed_files);
+      workspaces_.stage(*workspace_, answer.changed_files, work_);
       if (test_commands_.empty()) return;
       enter(Phase::kTest);
       const TestReport& report = run_tests();
@@ -465,6 +466,10 @@ class Run {
     result_.phase = result_.success() ? Phase::kRelease : reached;
     result_.duration = real_clock().steady_now() - started_;
     attempt("write result.json", kCollectTime, [&](const CallContext&) {
+      // A log that stays here has grown since.
+      for (UploadedArtifact& artifact : result_.artifacts) {
+        if (artifact.type == "log" && !artifact.stored) artifact = uploader_.describe("run.log");
+      }
       write_file_durable(options_.run_dir / "result.json",
                          services_.masker.mask(result_.to_json().pretty()) + "\n", 0600);
     });
