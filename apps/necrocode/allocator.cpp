@@ -19,4 +19,11 @@ void give_back_freed_memory() {
 #endif
 }
 
+void keep_no_freed_memory() {
+#ifdef NECROCODE_JEMALLOC
+  bool wanted = false;
+  static_cast<void>(::mallctl("thread.tcache.enabled", nullptr, nullptr, &wanted, sizeof wanted));
+#endif
+}
+
 }  // namespace necrocode::app

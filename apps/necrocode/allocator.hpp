@@ -9,4 +9,7 @@ namespace necrocode::app {
 /// children by fork(). Does nothing under sanitizers, which bring their own allocator.
 void give_back_freed_memory();
 
+/// This thread keeps no freed memory for itself: for threads that are many and mostly wait.
+void keep_no_freed_memory();
+
 }  // namespace necrocode::app

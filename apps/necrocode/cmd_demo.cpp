@@ -263,6 +263,7 @@ class Demo {
 
     Runtime runtime(settings(host.url()));
     RunnerParts parts(runtime, children, arguments_.unsandboxed);
+    parts.sandbox().require_usable();
     TaskRegistryClient registry = runtime.registry();
     RepoPoolClient pool = runtime.pool();
     ArtifactStoreClient artifacts = runtime.artifacts();

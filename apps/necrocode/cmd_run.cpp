@@ -239,6 +239,7 @@ runner::RunResult OneRun::execute(const CallContext& context) {
                         std::string(task.task_id.number()) + "-" + random_hex(4));
   }
   std::optional<registry::ClaimedTask> claimed;
+  if (known) parts.sandbox().require_usable();  // before it is claimed
   if (known && options_.extent == runner::RunExtent::kWhole) {
     claimed = claim(*services.registry, *known, context);
     try {

@@ -107,6 +107,7 @@ std::string configured_clients(std::optional<Runtime>& made) {
 std::string how_tests_run(const Runtime& runtime) {
   try {
     const auto sandbox = process::make_bubblewrap_sandbox(supervisor(), runtime.resource_limits());
+    sandbox->require_usable();
     return std::string(sandbox->name()) + "; " + sandbox->limits();
   } catch (const SecurityError& error) {
     return std::string("not on this machine: ") + error.what();

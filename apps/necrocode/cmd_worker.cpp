@@ -1,4 +1,5 @@
 // necrocode worker: claims ready tasks until stopped.
+#include "allocator.hpp"
 #include "commands.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
@@ -23,8 +24,10 @@ struct WorkerArguments {
 
 int run(const WorkerArguments& arguments) {
   StopOnSignal signals;
+  allow_many_files();
   process::Supervisor& children = supervisor();
   Runtime runtime(arguments.common);
+  runtime.expect_runs(arguments.max_parallel);
   // Without a registry or a model it can do nothing: that is said before anything starts.
   runtime.registry();
   require_folder("--data", runtime.config().data_dir / "runs");
@@ -39,6 +42,7 @@ int run(const WorkerArguments& arguments) {
     runtime.on_model_call([&status](const llm::ModelCallReport& call) { status->count(call); });
   }
   RunnerParts parts(runtime, children, arguments.unsandboxed);
+  parts.sandbox().require_usable();  // before a task is claimed
   const config::Config& config = runtime.config();
 
   runner::WorkerOptions options;
@@ -46,6 +50,7 @@ int run(const WorkerArguments& arguments) {
   options.skills = arguments.skills;
   options.lease = std::chrono::seconds{arguments.lease_seconds};
   options.drain = std::chrono::seconds{config.drain_seconds};
+  options.on_thread = keep_no_freed_memory;
   options.data_dir = config.data_dir;
   options.min_free_memory_bytes =
       static_cast<std::uint64_t>(config.min_free_memory_mb) * limits::kMiB;

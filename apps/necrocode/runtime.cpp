@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -154,6 +155,13 @@ StopOnSignal::~StopOnSignal() {
   NECROCODE_CHECK(::write(ended_.get(), &one, sizeof one) == sizeof one);
 }
 
+void allow_many_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void require_folder(const std::string& flag, const std::filesystem::path& folder) {
   const auto refuse = [&](const std::string& reason) {
     throw ConfigError("the folder of " + flag + ", " + folder.string() +
@@ -168,6 +176,16 @@ void require_folder(const std::string& flag, const std::filesystem::path& folder
   ::unlink(probe.c_str());
 }
 
+namespace {
+
+net::HttpClientOptions http_options(const config::Config& config) {
+  net::HttpClientOptions options;
+  options.ca_file = config.ca_file.string();
+  return options;
+}
+
+}  // namespace
+
 Runtime::Runtime(Given given)
     : loaded_(std::move(given.first)),
       credentials_(std::move(given.second)),
@@ -176,11 +194,7 @@ Runtime::Runtime(Given given)
       governor_(std::make_shared<llm::RateGovernor>()),
       capabilities_(
           std::make_shared<llm::CapabilityTable>(config().data_dir / "llm-capabilities.json")) {
-  if (!config().ca_file.empty()) {
-    net::HttpClientOptions options;
-    options.ca_file = config().ca_file.string();
-    http_ = net::make_curl_http_client(std::move(options));
-  }
+  if (!config().ca_file.empty()) http_ = net::make_curl_http_client(http_options(config()));
   const bool json = config().log_format == "json" ||
                     (config().log_format == "auto" && ::isatty(STDERR_FILENO) != 1);
   has_credentials_ = credentials_.llm_fallback_keys.size() == config().llm_fallbacks.size();
@@ -202,6 +216,14 @@ Runtime::Runtime(config::LoadedConfig loaded)
         config::drop_credentials(loaded.config);
         return Given(std::move(loaded), config::Credentials());
       }()) {}
+
+void Runtime::expect_runs(int count) {
+  net::HttpClientOptions options = http_options(config());
+  const std::size_t wanted = 2 * static_cast<std::size_t>(count) + 16;
+  if (wanted <= options.connections_per_host) return;
+  options.connections_per_host = wanted;
+  http_ = net::make_curl_http_client(std::move(options));
+}
 
 net::RetryPolicy Runtime::retries(int count) const {
   net::RetryPolicy policy;

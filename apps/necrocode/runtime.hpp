@@ -90,6 +90,10 @@ class StopOnSignal {
   std::jthread thread_;
 };
 
+/// As many open files as the system allows: hundreds of runs need more than the usual 1,024. Before
+/// the supervisor is made, which inherits it.
+void allow_many_files();
+
 /// Makes the folder that `flag` names, and sees that files can be made in it: before anything is
 /// claimed or started. Throws ConfigError naming the flag and the reason.
 void require_folder(const std::string& flag, const std::filesystem::path& folder);
@@ -114,6 +118,9 @@ class Runtime {
   void on_model_call(std::function<void(const llm::ModelCallReport&)> observer) {
     on_model_call_ = std::move(observer);
   }
+
+  /// Before any client is made: so many runs will send at once, each with a call that waits.
+  void expect_runs(int count);
 
   /// What all clients send through: the process's own, or one that trusts the configured
   /// authorities instead of the system's.

@@ -106,6 +106,8 @@ class ApiDocument {
         for (const Json& item : value.items()) {
           validate(item, argument, at + "/" + std::to_string(index++), strict, wrong);
         }
+      } else if (word == "description") {
+        continue;  // for people
       } else if (word == "format") {
         static const std::regex time(R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)");
         if (strict && value.is_string() && !std::regex_match(value.string_or(""), time)) {

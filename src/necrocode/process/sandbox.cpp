@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <future>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -126,11 +127,22 @@ class BubblewrapSandbox final : public Sandbox {
     if (!program) refuse("bubblewrap (the program bwrap) is not installed");
     program_ = program->string();
     toolchains_ = find_toolchains(folders, home_folders()).visible;
-    try_out();
+    trial_ = std::async(std::launch::async, [this] { try_out(); });
   }
 
   CommandResult run(const SandboxedCommand& command, const CallContext& context,
                     const OutputSink& sink) override {
+    require_usable();
+    return run_untried(command, context, sink);
+  }
+
+  void require_usable() override { trial_.get(); }
+  std::string_view name() const override { return "bubblewrap"; }
+  std::string limits() const override { return supervisor_.describe_limits(limits_); }
+
+ private:
+  CommandResult run_untried(const SandboxedCommand& command, const CallContext& context,
+                            const OutputSink& sink) {
     CommandResult result = supervisor_.run(wrap(command), context, sink);
     const bool ran = result.status.find("\"exit-code\"") != std::string::npos;
     result.status.clear();
@@ -149,10 +161,6 @@ class BubblewrapSandbox final : public Sandbox {
     return result;
   }
 
-  std::string_view name() const override { return "bubblewrap"; }
-  std::string limits() const override { return supervisor_.describe_limits(limits_); }
-
- private:
   [[noreturn]] static void refuse(const std::string& reason) {
     throw SecurityError("the host cannot sandbox: " + reason +
                         "; install bubblewrap and allow user namespaces, or pass --unsandboxed to "
@@ -171,7 +179,7 @@ class BubblewrapSandbox final : public Sandbox {
     for (const bool disable_userns : {true, false}) {
       disable_userns_ = disable_userns;
       try {
-        const CommandResult result = run(trial, {}, {});
+        const CommandResult result = run_untried(trial, {}, {});
         if (result.ok()) return;
         reason = "a trial ended with code " + std::to_string(result.exit_code) + ": " +
                  printable(shorten(trim(result.err.text()), 500));
@@ -324,6 +332,7 @@ class BubblewrapSandbox final : public Sandbox {
   std::vector<fs::path> toolchains_;
   std::string program_;
   bool disable_userns_ = true;
+  std::shared_future<void> trial_;  ///< last: it is waited for before anything else goes
 };
 
 class Unsandboxed final : public Sandbox {
@@ -338,6 +347,7 @@ class Unsandboxed final : public Sandbox {
     plain.limits = limits_;
     return supervisor_.run(plain, context, sink);
   }
+  void require_usable() override {}
   std::string_view name() const override { return "unsandboxed"; }
   std::string limits() const override { return supervisor_.describe_limits(limits_); }
 

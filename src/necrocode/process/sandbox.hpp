@@ -37,6 +37,9 @@ class Sandbox {
   /// ResourceLimitError for more than limits::kSandboxMounts paths to protect or to pin.
   virtual CommandResult run(const SandboxedCommand& command, const CallContext& context,
                             const OutputSink& sink = {}) = 0;
+  /// Waits until it is known whether this host can hold the promise, which run() does by itself.
+  /// Throws SecurityError, saying what is missing.
+  virtual void require_usable() = 0;
   virtual std::string_view name() const = 0;  ///< "bubblewrap" or "unsandboxed"
   virtual std::string limits() const = 0;     ///< as Supervisor::describe_limits()
 };
@@ -44,7 +47,8 @@ class Sandbox {
 /// New pid, mount, network, IPC, UTS and user namespaces by bubblewrap; the system read-only; the
 /// workspace and a private /tmp writable; no home, except toolchains there that PATH names,
 /// read-only; no capabilities, no new privileges.
-/// Throws SecurityError, saying what is missing, when a trial run shows that the host cannot do it.
+/// Throws SecurityError when bubblewrap is missing. Whether the host can do it shows a trial run,
+/// which goes on beside the caller: require_usable() and the first run() wait for it.
 /// Each command is held to `limits`; it sees no control groups, and cannot leave its own.
 std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor,
                                                  const ResourceLimits& limits = default_limits());

@@ -84,7 +84,7 @@ std::string error_text(int error) {
   return std::generic_category().message(error);
 }
 
-/// The helper process. Immutable once made; shared by the runs that use it.
+/// The helper process; shared by the runs that use it, once it has said hello.
 class HelperProcess {
  public:
   explicit HelperProcess(bool pid_namespace) {
@@ -92,17 +92,21 @@ class HelperProcess {
     spawn(channel.far.get(), pid_namespace);
     channel.far.reset();
     channel_ = std::move(channel.near);
-    try {
-      await_hello();
-    } catch (...) {
-      end();
-      throw;
-    }
   }
   ~HelperProcess() { end(); }
   HelperProcess(const HelperProcess&) = delete;
   HelperProcess& operator=(const HelperProcess&) = delete;
 
+  /// To be called before anything else; waits the first time.
+  void await_hello() {
+    if (std::exchange(awaited_, true)) return;
+    try {
+      read_hello();
+    } catch (...) {
+      end();
+      throw;
+    }
+  }
   protocol::Isolation isolation() const { return isolation_; }
   pid_t pid() const { return pid_; }
 
@@ -177,7 +181,7 @@ class HelperProcess {
     }
   }
 
-  void await_hello() {
+  void read_hello() {
     const SteadyTime until = real_clock().steady_now() + limits::kSupervisorStart;
     pollfd watched{channel_.get(), POLLIN, 0};
     while (::poll(&watched, 1, poll_milliseconds(until)) < 0 && errno == EINTR) continue;
@@ -191,6 +195,7 @@ class HelperProcess {
   }
 
   pid_t pid_ = -1;
+  bool awaited_ = false;
   FileDescriptor channel_;
   protocol::Isolation isolation_ = protocol::Isolation::kNone;
 };
@@ -515,12 +520,20 @@ struct Supervisor::State {
 
   explicit State(SupervisorOptions wanted) : options(wanted) {}
 
+  /// Begins to start the first helper; it comes up while the caller does something else.
+  void start_helper() {
+    const std::lock_guard lock(mutex);
+    helper = std::make_shared<HelperProcess>(options.pid_namespace);
+  }
+
   /// The helper; a new one when the last died.
   std::shared_ptr<HelperProcess> living_helper() {
     const std::lock_guard lock(mutex);
+    if (helper) helper->await_hello();
     if (!helper || !helper->alive()) {
       helper.reset();
       helper = std::make_shared<HelperProcess>(options.pid_namespace);
+      helper->await_hello();
     }
     return helper;
   }
@@ -546,7 +559,7 @@ Supervisor::Supervisor(SupervisorOptions options) : state_(std::make_unique<Stat
   if (std::getenv(protocol::kHelperMark) != nullptr) {
     throw StorageError("main() must call supervisor_main() before it makes a Supervisor");
   }
-  state_->living_helper();
+  state_->start_helper();
 }
 
 Supervisor::~Supervisor() {

@@ -26,7 +26,8 @@ struct SupervisorOptions {
 /// Thread-safe: any number of run() at once, each on its caller's thread.
 class Supervisor {
  public:
-  /// Starts the helper process. Throws StorageError when that fails.
+  /// Starts the helper process. Throws StorageError when that fails; what keeps it from coming up
+  /// is told by the first call that needs it.
   explicit Supervisor(SupervisorOptions options = {});
   ~Supervisor();  ///< ends every command still running
   Supervisor(const Supervisor&) = delete;

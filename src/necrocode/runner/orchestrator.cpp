@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <set>
 
 #include "necrocode/base/digest.hpp"
@@ -54,7 +55,6 @@ class Run {
       : services_(services),
         options_(options),
         task_(task),
-        claimed_(services.registry && claim),
         reporter_(services.registry, claim),
         log_(options.run_dir / "run.log", services.masker),
         teller_(task.task_id.str(), options.observer, log_, services.masker),
@@ -155,6 +155,7 @@ class Run {
       if (path.ends_with("/.git")) test_workspace_.protect.push_back(path);
     }
     log_.line("branch " + workspace_->branch + " from " + workspace_->base_commit);
+    services_.sandbox.require_usable();  // before a model is paid
     choose_proof();
   }
 
@@ -240,8 +241,14 @@ class Run {
       workspaces_.stage(*workspace_, answer.changed_files, work_);
       if (test_commands_.empty()) return;
       enter(Phase::kTest);
+      // Nearly always the tests pass, and the index does not change: looked at meanwhile.
+      std::future<StagedChange> staged =
+          std::async(std::launch::async, [this] { return workspaces_.staged(*workspace_, work_); });
       const TestReport& report = run_tests();
-      if (report.passed() || !report.ran()) return;
+      if (report.passed() || !report.ran()) {
+        staged_ = staged.get();
+        return;
+      }
       workspaces_.restore(*workspace_, work_);
       failed_tests_ =
           services_.masker.mask(describe_failure(report, red_before_, limits::kFailureOutputBytes));
@@ -320,8 +327,7 @@ class Run {
 
   void commit() {
     enter(Phase::kCommit);
-    result_.files = workspaces_.changes(*workspace_, work_);
-    diff_ = workspaces_.diff(*workspace_, work_);
+    take_staged(staged_ ? std::move(*staged_) : workspaces_.staged(*workspace_, work_));
     if (result_.files.empty()) throw ImplementationError("the model's answers changed nothing");
     if (services_.masker.contains_secret(diff_)) {
       throw SecurityError("the change holds a secret; it is not committed");
@@ -331,6 +337,11 @@ class Run {
         *workspace_, services_.masker.mask(commit_message(task_, options_.commit)), work_);
     log_.line("commit " + commit_);
     teller_.emit("commit", Json::object({{"commit", commit_}}));
+  }
+
+  void take_staged(StagedChange staged) {
+    result_.files = std::move(staged.files);
+    diff_ = std::move(staged.diff);
   }
 
   void push() {
@@ -368,8 +379,7 @@ class Run {
         reason = "it conflicts in " + join(conflicts, ", ");
       } else if (prove_again()) {
         commit_ = *rebased;
-        result_.files = workspaces_.changes(*workspace_, work_);
-        diff_ = workspaces_.diff(*workspace_, work_);
+        take_staged(workspaces_.staged(*workspace_, work_));
         return true;
       } else {
         reason = "the tests do not pass there";
@@ -477,22 +487,13 @@ class Run {
 
   // Work that the registry does not know of is not done: it will be given out again.
   void report(const CallContext& context) {
-    attempt("park the provider", kParkTime,
-            [&](const CallContext& parking) { park_provider(parking); });
+    attempt("park the provider", kParkTime, [&](const CallContext& parking) {
+      reporter_.park(options_.provider, result_.failure, parking);
+    });
     if (reporter_.finish(result_, registry_state(), context) || !result_.success()) return;
     result_.exit_code = ExitCode::kServiceUnavailable;
     result_.failure = RunFailure{
         Phase::kReport, "the registry has not taken the end of the task", "infrastructure", {}};
-  }
-
-  // Everybody who asks this provider would meet the same: their tasks wait until it answers again.
-  void park_provider(const CallContext& context) {
-    const auto& failure = result_.failure;
-    if (!claimed_ || options_.provider.empty() || !failure || !failure->retry_at) return;
-    if (failure->failure_class != "quota") return;
-    services_.registry->park(options_.provider, *failure->retry_at, failure->reason, context);
-    log_.line("the provider " + options_.provider + " is parked until " +
-              to_rfc3339(*failure->retry_at));
   }
 
   // A run that was stopped between its push and the remote's word for it.
@@ -505,8 +506,7 @@ class Run {
   void collect_diff(const CallContext& context) {
     if (!workspace_ || is_plan() || !diff_.empty()) return;
     if (changed_.empty() && !result_.adopted) return;
-    result_.files = workspaces_.changes(*workspace_, context);
-    diff_ = workspaces_.diff(*workspace_, context);
+    take_staged(workspaces_.staged(*workspace_, context));
   }
 
   void upload(const CallContext& context) {
@@ -640,7 +640,6 @@ class Run {
   const RunOptions& options_;
   const TaskContext& task_;
   llm::Spending spending_{options_.spending};
-  const bool claimed_;  ///< from a registry
   TaskReporter reporter_;
   RunLog log_;
   RunTeller teller_;
@@ -666,6 +665,7 @@ class Run {
   RedSteps red_before_;
   std::set<std::string> changed_;
   std::string failed_tests_;
+  std::optional<StagedChange> staged_;  ///< of the change that the tests were run on
   std::string diff_;
   std::string commit_;
   std::stop_callback<std::function<void()>> on_caller_stop_;

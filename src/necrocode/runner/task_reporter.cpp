@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "necrocode/base/text.hpp"
+#include "necrocode/base/time_format.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::runner {
@@ -61,6 +62,15 @@ void TaskReporter::require_lease(const CallContext& context) {
     info.end = CallEnd::kCancelled;
     throw TimeoutError("the task's lease was lost", std::move(info));
   }
+}
+
+void TaskReporter::park(const std::string& provider, const std::optional<RunFailure>& failure,
+                        const CallContext& context) {
+  if (!registry_ || provider.empty() || !failure || !failure->retry_at) return;
+  if (failure->failure_class != "quota") return;
+  registry_->park(provider, *failure->retry_at, failure->reason, context);
+  log::info("a provider is parked",
+            {{"provider", provider}, {"until", to_rfc3339(*failure->retry_at)}});
 }
 
 bool TaskReporter::finish(const RunResult& result, registry::TaskState state,

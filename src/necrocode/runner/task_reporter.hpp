@@ -24,6 +24,10 @@ class TaskReporter {
   void late_event(const std::string& event_type, const Json& data, const CallContext& context);
   /// Throws TimeoutError (cancelled, "the lease was lost") when the task is somebody else's by now.
   void require_lease(const CallContext& context);
+  /// Parks the provider when `failure` is of its quota and says until when: everybody who asks it
+  /// would meet the same. Without a provider's name nothing.
+  void park(const std::string& provider, const std::optional<RunFailure>& failure,
+            const CallContext& context);
   /// Ends the task: done, failed, cancelled or handed back, with its artifacts, in one call.
   /// False when the registry did not take it (lease lost, out of reach); then it is logged.
   bool finish(const RunResult& result, registry::TaskState state, const CallContext& context);

@@ -58,6 +58,7 @@ class BoundedSandbox final : public process::Sandbox {
     const Turns::Turn turn = turns_.take(context);
     return sandbox_.run(command, context, sink);
   }
+  void require_usable() override { sandbox_.require_usable(); }
   std::string_view name() const override { return sandbox_.name(); }
   std::string limits() const override { return sandbox_.limits(); }
 

@@ -182,6 +182,7 @@ WorkerSummary Worker::run(const CallContext& context) {
   std::vector<std::jthread> runners;
   for (int i = 0; i < options_.max_parallel; ++i) {
     runners.emplace_back([&, id = "runner-" + random_hex(4)] {
+      if (options_.on_thread) options_.on_thread();
       runner_loop(id, context.stop, now.get_token());
       const std::lock_guard lock(mutex);
       --running;

@@ -22,6 +22,8 @@ struct WorkerOptions {
   std::filesystem::path data_dir;
   TaskDefaults defaults;
   RunOptions run;  ///< runner_id, run_dir and data_dir are set for each run
+  /// Called first on each runner's thread.
+  std::function<void()> on_thread;
   /// Called on the runner's thread when a run has ended.
   std::function<void(const RunResult&)> on_result;
 };

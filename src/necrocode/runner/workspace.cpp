@@ -205,6 +205,7 @@ Workspace WorkspaceManager::open(const TaskContext& task, const std::optional<Sl
   repository.init({}, context);
   Workspace workspace(std::move(repository), root, task.repo_url, task.branch_name);
   workspace.show_git_dir(root / ".git");
+  workspace.is_new = true;
   return workspace;
 }
 
@@ -242,10 +243,11 @@ Workspace WorkspaceManager::open_given(const TaskContext& task, const fs::path& 
 }
 
 // Makes sure that a commit of the remote is in our object store.
-void WorkspaceManager::require_commit(const Workspace& workspace,
+void WorkspaceManager::require_commit(Workspace& workspace,
                                       const std::map<std::string, std::string>& refs,
                                       const std::string& commit, const CallContext& context) const {
-  if (workspace.repository.resolve(commit + "^{commit}", context)) return;
+  if (!workspace.is_new && workspace.repository.resolve(commit + "^{commit}", context)) return;
+  workspace.is_new = false;
   const auto named =
       std::find_if(refs.begin(), refs.end(), [&](const auto& ref) { return ref.second == commit; });
   const std::string source = named == refs.end() ? commit : named->first;
@@ -256,8 +258,8 @@ void WorkspaceManager::require_commit(const Workspace& workspace,
   });
 }
 
-std::string WorkspaceManager::merge_dependencies(const Workspace& workspace,
-                                                 const TaskContext& task, const std::string& base,
+std::string WorkspaceManager::merge_dependencies(Workspace& workspace, const TaskContext& task,
+                                                 const std::string& base,
                                                  const std::map<std::string, std::string>& refs,
                                                  const CallContext& context) const {
   if (task.base_commits.empty()) return base;
@@ -363,7 +365,7 @@ Workspace WorkspaceManager::prepare(const TaskContext& task,
   return workspace;
 }
 
-std::optional<std::string> WorkspaceManager::read_at_remote_head(const Workspace& workspace,
+std::optional<std::string> WorkspaceManager::read_at_remote_head(Workspace& workspace,
                                                                  const std::string& path,
                                                                  const CallContext& context) const {
   if (workspace.remote_head.empty()) return std::nullopt;
@@ -394,13 +396,10 @@ void WorkspaceManager::restore(const Workspace& workspace, const CallContext& co
   workspace.repository.restore_from_index(context, workspace.users_files);
 }
 
-std::string WorkspaceManager::diff(const Workspace& workspace, const CallContext& context) const {
-  return workspace.repository.diff(workspace.base_commit, "", context);
-}
-
-std::vector<git::FileChange> WorkspaceManager::changes(const Workspace& workspace,
-                                                       const CallContext& context) const {
-  return workspace.repository.changes(workspace.base_commit, "", context);
+StagedChange WorkspaceManager::staged(const Workspace& workspace,
+                                      const CallContext& context) const {
+  return {workspace.repository.changes(workspace.base_commit, "", context),
+          workspace.repository.diff(workspace.base_commit, "", context)};
 }
 
 std::string WorkspaceManager::commit(const Workspace& workspace, const std::string& message,

@@ -34,6 +34,7 @@ struct Workspace {
   std::string base_commit;        ///< what the change is measured against
   std::string remote_head;        ///< tip of the remote's default branch; empty: it has none
   std::string remote_tip;         ///< of the branch at the remote, empty when it is not there
+  bool is_new = false;            ///< a repository of our own, which has no commit yet
   bool has_earlier_work = false;  ///< the remote tip is this task's own and is checked out
   /// Writes a `.git` file for tests that run git: it names our git directory, which they may read.
   void show_git_dir(const std::filesystem::path& file);
@@ -61,6 +62,12 @@ struct PushResult {
   std::string base_tip{};  ///< of the base's ref, as the remote confirmed the push
 };
 
+/// What a commit of the index would change.
+struct StagedChange {
+  std::vector<git::FileChange> files;
+  std::string diff;
+};
+
 class WorkspaceManager {
  public:
   WorkspaceManager(const git::Git& git, int network_retries)
@@ -75,8 +82,7 @@ class WorkspaceManager {
                     const std::filesystem::path& scratch, const CallContext& context) const;
   /// The file as it is on the remote's default branch, which no task names and no run writes to;
   /// nothing when there is none, or it is no file of at most 1 MiB.
-  std::optional<std::string> read_at_remote_head(const Workspace& workspace,
-                                                 const std::string& path,
+  std::optional<std::string> read_at_remote_head(Workspace& workspace, const std::string& path,
                                                  const CallContext& context) const;
   /// Back from earlier work to the base.
   void reset_to_base(Workspace& workspace, const CallContext& context) const;
@@ -87,9 +93,7 @@ class WorkspaceManager {
   /// slot the user's own untracked files stay.
   void restore(const Workspace& workspace, const CallContext& context) const;
   /// The index against the base.
-  std::string diff(const Workspace& workspace, const CallContext& context) const;
-  std::vector<git::FileChange> changes(const Workspace& workspace,
-                                       const CallContext& context) const;
+  StagedChange staged(const Workspace& workspace, const CallContext& context) const;
   std::string commit(const Workspace& workspace, const std::string& message,
                      const CallContext& context) const;
   /// Returns when the remote has confirmed. A lost answer is looked up, not repeated blindly.
@@ -121,9 +125,9 @@ class WorkspaceManager {
                        const std::filesystem::path& scratch, const CallContext& context) const;
   std::string choose_start(Workspace& workspace, const TaskContext& task,
                            const CallContext& context) const;
-  void require_commit(const Workspace& workspace, const std::map<std::string, std::string>& refs,
+  void require_commit(Workspace& workspace, const std::map<std::string, std::string>& refs,
                       const std::string& commit, const CallContext& context) const;
-  std::string merge_dependencies(const Workspace& workspace, const TaskContext& task,
+  std::string merge_dependencies(Workspace& workspace, const TaskContext& task,
                                  const std::string& base,
                                  const std::map<std::string, std::string>& refs,
                                  const CallContext& context) const;

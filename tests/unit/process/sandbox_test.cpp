@@ -372,7 +372,7 @@ TEST(BubblewrapSandbox, MissingProgramIsASecurityErrorThatSaysWhatToDo) {
   const TemporaryDirectory empty;
   Supervisor supervisor;
   const ScopedVariable path("PATH", empty.path().string());
-  EXPECT_THAT([&] { make_bubblewrap_sandbox(supervisor); },
+  EXPECT_THAT([&] { make_bubblewrap_sandbox(supervisor)->require_usable(); },
               testing::ThrowsMessage<SecurityError>(HasSubstr("--unsandboxed")));
 }
 
@@ -384,7 +384,7 @@ TEST(BubblewrapSandbox, HostThatForbidsItIsASecurityErrorWithTheReason) {
   Supervisor supervisor;
   const ScopedVariable path("PATH", folder.path().string() + ":/usr/bin:/bin");
   EXPECT_THAT(
-      [&] { make_bubblewrap_sandbox(supervisor); },
+      [&] { make_bubblewrap_sandbox(supervisor)->require_usable(); },
       testing::ThrowsMessage<SecurityError>(HasSubstr("No permissions to create new namespace")));
 }
 
