@@ -27,6 +27,10 @@ constexpr std::string_view kPrefix = "necrocode";
 /// Version 2: where this process itself goes, so that there can be groups beside it.
 constexpr const char* kOwnLeaf = "necrocode-itself";
 constexpr int kCpuPeriod = 100'000;  // microseconds, the kernel's default
+/// A browser has some 300, `make -j64` with threaded tests a thousand; a fork bomb of as many is
+/// ended within a second.
+constexpr std::uint64_t kDefaultProcesses = 2048;
+constexpr auto kRemoveTime = 5s;  // until what is killed has left its group
 
 constexpr std::string_view name_of(Controller controller) {
   constexpr std::array<std::string_view, kControllers.size()> kNames = {"memory", "pids", "cpu"};
@@ -345,7 +349,7 @@ std::string CommandGroup::limit_reached() const {
 
 /// Members at this time are what escaped a supervisor without pid namespaces, or are just ending.
 void CommandGroup::remove() noexcept {
-  const auto until = std::chrono::steady_clock::now() + 5s;
+  const auto until = std::chrono::steady_clock::now() + kRemoveTime;
   for (const fs::path& folder : made_) {
     while (::rmdir(folder.c_str()) != 0 && errno == EBUSY) {
       if (std::chrono::steady_clock::now() > until) return;  // the next start finds it
@@ -372,7 +376,7 @@ ResourceLimits default_limits() {
   if (own.version != 0) memory = std::min(memory, number_in(own.folder / name).value_or(memory));
   ResourceLimits limits;
   limits.memory_bytes = memory / 2 / limits::kMiB * limits::kMiB;
-  limits.processes = 2048;
+  limits.processes = kDefaultProcesses;
   return limits;
 }
 

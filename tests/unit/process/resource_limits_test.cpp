@@ -158,7 +158,7 @@ TEST_F(CgroupLimits, LongCommandNearItsMemoryThenWarnedWhileItRuns) {
 TEST_F(CgroupLimits, ForkBombThenBoundedAndNothingIsLeft) {
   const std::string mark = test::unique_mark();
   const CommandResult result = run(kForkBomb + mark + "; }; bomb", {0, 100, 0}, 3s);
-  EXPECT_EQ(result.end, CommandEnd::kTimedOut);
+  EXPECT_FALSE(result.ok());  // at its time, or when the first shell could not fork
   EXPECT_THAT(result.limit_reached, StartsWith("reached its limit of 100 processes (cgroup v"));
   EXPECT_LE(result.usage.peak_processes, 100U);
   EXPECT_THAT(warnings_, ElementsAre(HasSubstr(" % of its limit of 100 processes")));
