@@ -2,7 +2,6 @@
 // the user's is lost, nothing is left. NECROCODE_CRASH_KILLS and NECROCODE_CRASH_SEED say how often
 // the random ones are stopped, and with which numbers.
 #include <random>
-#include <thread>
 
 #include "e2e/run_fixture.hpp"
 
@@ -136,10 +135,9 @@ TEST_P(RunStoppedAtRandom, EndsOnceAndLeavesNothing) {
   for (int i = 0; i < kills; ++i) {
     whole.set("task_id", "e2e:" + std::to_string(1 + done));
     const auto program = start_run(whole);
-    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 450));
+    std::string output = program->read_for(std::chrono::milliseconds(random() % 450));
     const bool hard = random() % 3 != 0;
     program->signal(hard ? SIGKILL : SIGTERM);
-    std::string output;
     const int code = program->wait(&output);
     EXPECT_TRUE(code == 0 || code == 128 + SIGKILL || code == 5 || code == 128 + SIGTERM)
         << code << output << stderr_text();

@@ -33,10 +33,10 @@ class TaskFiles : public Services {
     completion.lease_token = claimed.front().lease_token;
     registry_->complete(id, completion);
   }
-  /// The model's answer to the prompt that has `title`.
-  static Json answer_to(const std::string& title, const Json& changes) {
+  /// The model's answer to the prompt of the task with this id: others may name its title.
+  static Json answer_to(const std::string& id, const Json& changes) {
     Json entry = answer(changes, 0);
-    entry.set("match", Json::object({{"contains", std::vector<std::string>{title}}}));
+    entry.set("match", Json::object({{"contains", std::vector<std::string>{"Task " + id + ":"}}}));
     return entry;
   }
 };
@@ -50,8 +50,8 @@ constexpr const char* kPlan =
     "  - [ ]* 2.2 Write three\r\n";
 
 TEST_F(TaskFiles, PlanIsImportedRunAndTickedToTheEnd) {
-  serve_model({answer_to("Write one", change({{"one.txt", "good\n"}})),
-               answer_to("Write two", change({{"two.txt", "good\n"}}))});
+  serve_model({answer_to("shop:1", change({{"one.txt", "good\n"}})),
+               answer_to("shop:2.1", change({{"two.txt", "good\n"}}))});
   const std::string file = write(".kiro/specs/shop/tasks.md", kPlan);
   ASSERT_EQ(import(file, {"--without-optional", "--test", "grep -q good one.txt"}), 0)
       << stderr_text();

@@ -3,7 +3,6 @@
 // NECROCODE_CRASH_SEED as in run_again_test.cpp.
 #include <random>
 #include <set>
-#include <thread>
 
 #include "e2e/services_fixture.hpp"
 
@@ -56,7 +55,7 @@ TEST_F(WorkerKills, EachTaskEndsOnceAndNothingIsLeft) {
 
   for (int i = 0; i < kills; ++i) {
     const auto stopped = start_worker();
-    std::this_thread::sleep_for(std::chrono::milliseconds(100 + random() % 900));
+    stopped->read_for(std::chrono::milliseconds(100 + random() % 900));
     const bool hard = random() % 3 != 0;
     stopped->signal(hard ? SIGKILL : SIGTERM);
     EXPECT_EQ(stopped->wait(), hard ? 128 + SIGKILL : 0) << stderr_text();

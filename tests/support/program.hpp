@@ -86,6 +86,17 @@ class Program {
     return std::nullopt;
   }
 
+  /// The lines of the next `time`, or until the program closes its stdout.
+  std::string read_for(std::chrono::milliseconds time) {
+    const auto until = std::chrono::steady_clock::now() + time;
+    std::string lines;
+    while (auto line = read_line(std::chrono::duration_cast<std::chrono::milliseconds>(
+               until - std::chrono::steady_clock::now()))) {
+      lines += *line + "\n";
+    }
+    return lines;
+  }
+
   /// All the rest of stdout, then the exit code (128 + signal for a signal). Fails after `limit`.
   int wait(std::string* output = nullptr,
            std::chrono::milliseconds limit = std::chrono::seconds{100}) {
