@@ -1,4 +1,5 @@
 // necrocode run: one task, start to end.
+#include <algorithm>
 #include <utility>
 
 #include "commands.hpp"
@@ -92,8 +93,7 @@ class OneRun {
 
  private:
   void use_out_folder();
-  void set_options(const config::Config& config);
-  runner::TaskDefaults defaults(const config::Config& config) const;
+  void set_options(const Runtime& runtime);
   std::optional<registry::Task> find_task(TaskRegistryClient* registry, const CallContext& context);
   registry::ClaimedTask claim(TaskRegistryClient& registry, const registry::Task& known,
                               const CallContext& context) const;
@@ -144,6 +144,7 @@ void show_result(RunOutput& output, const runner::RunResult& result,
       print_line("test      " + presentable(command.step) + ": " + command.verdict() + again);
     }
   }
+  if (result.adopted) print_line("adopted   the work of an earlier run on the branch");
   if (result.extent == runner::RunExtent::kPlan) return;
   print_line("model     " + std::to_string(result.model_calls) + " calls, " +
              std::to_string(result.usage.total_tokens) + " tokens, " +
@@ -161,27 +162,18 @@ void OneRun::use_out_folder() {
   options_.run_dir = folder;
 }
 
-void OneRun::set_options(const config::Config& config) {
-  options_.data_dir = config.data_dir;
+void OneRun::set_options(const Runtime& runtime) {
+  runner::RunOptions options = runtime.run_options();
+  options.runner_id = options_.runner_id;
+  options.run_dir = options_.run_dir;
+  options_ = std::move(options);
   require_folder("--data", options_.data_dir / "runs");
-  options_.max_repairs = config.max_repairs;
-  options_.git_retries = config.git_retry_count;
   options_.baseline = !arguments_.no_baseline;
-  options_.tests_total_timeout = std::chrono::seconds{config.tests_total_timeout_seconds};
-  options_.test_retries = config.test_retry_count;
   if (arguments_.dry_run) options_.extent = runner::RunExtent::kWithoutPush;
   if (arguments_.plan) options_.extent = runner::RunExtent::kPlan;
   options_.observer = [this](const runner::RunEvent& event) {
     show_event(output_, event, arguments_.common.json);
   };
-}
-
-runner::TaskDefaults OneRun::defaults(const config::Config& config) const {
-  runner::TaskDefaults defaults;
-  defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
-  defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
-  defaults.repo_url = arguments_.repo;
-  return defaults;
 }
 
 // The task as the registry has it, when one is configured and knows it.
@@ -217,10 +209,7 @@ runner::RunResult OneRun::execute(const CallContext& context) {
     throw TaskContextValidationError("--executor must be \"llm\", not \"" +
                                      printable(arguments_.executor) + "\"");
   }
-  set_options(runtime.config());
-  options_.spending = runtime.spending_limits();
-  options_.commit = runtime.commit_style();
-  options_.playbooks = runtime.playbooks();
+  set_options(runtime);
   if (!arguments_.playbook.empty()) {
     options_.playbooks.file = arguments_.playbook;
     runner::read_playbook_file(options_.playbooks.file);  // wrong: told before anything is begun
@@ -228,7 +217,8 @@ runner::RunResult OneRun::execute(const CallContext& context) {
   RunnerParts parts(runtime, children, arguments_.unsandboxed);
   const runner::RunnerServices services = parts.services();
 
-  const runner::TaskDefaults given = defaults(runtime.config());
+  runner::TaskDefaults given = runtime.task_defaults();
+  given.repo_url = arguments_.repo;
   const auto known = find_task(services.registry, context);
   runner::TaskContext task =
       known ? agreed_context(file, *known, given) : runner::read_task_context(file, given);
@@ -252,8 +242,9 @@ runner::RunResult OneRun::execute(const CallContext& context) {
   }
   runner::RunResult result = runner::RunnerOrchestrator(services, options_)
                                  .run(task, claimed ? &*claimed : nullptr, context);
-  if (services.artifacts) {
-    // Those of runs before it that were killed, or found no store.
+  const auto is_stored = [](const runner::UploadedArtifact& one) { return one.stored; };
+  if (std::any_of(result.artifacts.begin(), result.artifacts.end(), is_stored)) {
+    // The store is there, also for those of runs before it that were killed, or found no store.
     runner::deliver_owed(options_.data_dir / "owed", *services.artifacts, services.registry,
                          context.within(std::chrono::seconds{15}));
   }

@@ -54,16 +54,9 @@ int run(const WorkerArguments& arguments) {
   options.data_dir = config.data_dir;
   options.min_free_memory_bytes =
       static_cast<std::uint64_t>(config.min_free_memory_mb) * limits::kMiB;
-  options.defaults.timeout = std::chrono::seconds{config.default_timeout_seconds};
-  options.defaults.test_timeout = std::chrono::seconds{config.test_timeout_seconds};
-  options.run.max_repairs = config.max_repairs;
-  options.run.spending = runtime.spending_limits();
-  options.run.git_retries = config.git_retry_count;
+  options.defaults = runtime.task_defaults();
+  options.run = runtime.run_options();
   options.run.baseline = !arguments.no_baseline;
-  options.run.commit = runtime.commit_style();
-  options.run.tests_total_timeout = std::chrono::seconds{config.tests_total_timeout_seconds};
-  options.run.test_retries = config.test_retry_count;
-  options.run.playbooks = runtime.playbooks();
   options.run.provider = arguments.provider.empty() ? runtime.llm_host() : arguments.provider;
   options.run.slot_lease = options.lease;
   RunOutput output;

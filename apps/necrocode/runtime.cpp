@@ -337,12 +337,27 @@ llm::SpendingLimits Runtime::spending_limits() const {
   return limits;
 }
 
-runner::CommitStyle Runtime::commit_style() const {
-  runner::CommitStyle style{config().commit_title, {}};
+runner::RunOptions Runtime::run_options() const {
+  runner::RunOptions options;
+  options.data_dir = config().data_dir;
+  options.max_repairs = config().max_repairs;
+  options.git_retries = config().git_retry_count;
+  options.test_retries = config().test_retry_count;
+  options.tests_total_timeout = std::chrono::seconds{config().tests_total_timeout_seconds};
+  options.spending = spending_limits();
+  options.playbooks = playbooks();
+  options.commit.title = config().commit_title;
   for (const Json& trailer : config().commit_trailers.items()) {
-    style.trailers.push_back(trailer.string_or(""));
+    options.commit.trailers.push_back(trailer.string_or(""));
   }
-  return style;
+  return options;
+}
+
+runner::TaskDefaults Runtime::task_defaults() const {
+  runner::TaskDefaults defaults;
+  defaults.timeout = std::chrono::seconds{config().default_timeout_seconds};
+  defaults.test_timeout = std::chrono::seconds{config().test_timeout_seconds};
+  return defaults;
 }
 
 process::ResourceLimits Runtime::resource_limits() const {

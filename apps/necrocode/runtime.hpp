@@ -141,7 +141,9 @@ class Runtime {
   LLMClient llm() const;
   /// What one run may spend on the model.
   llm::SpendingLimits spending_limits() const;
-  runner::CommitStyle commit_style() const;
+  /// What the configuration says of runs.
+  runner::RunOptions run_options() const;
+  runner::TaskDefaults task_defaults() const;
   /// What each test command may take.
   process::ResourceLimits resource_limits() const;
   /// Where playbooks may come from.

@@ -8,17 +8,13 @@
 #include <thread>
 
 #include "e2e/registry_process.hpp"
+#include "support/environment.hpp"
 
 namespace necrocode::test {
 namespace {
 
 constexpr int kWorkers = 8;
 constexpr int kTasksInSet = 20;
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text ? parse_uint(text).value() : otherwise;
-}
 
 /// What the workers were told, and what should not have happened. Under its mutex.
 struct Ledger {

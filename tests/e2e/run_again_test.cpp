@@ -4,16 +4,12 @@
 #include <random>
 
 #include "e2e/run_fixture.hpp"
+#include "support/environment.hpp"
 
 namespace necrocode::test {
 namespace {
 
 using testing::HasSubstr;
-
-int from_environment(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  return text ? static_cast<int>(parse_uint(text).value()) : otherwise;
-}
 
 class RunAgain : public RunInAClone {
  protected:
@@ -112,6 +108,27 @@ TEST_F(RunAgain, LinkThatAKilledTestPlantedLeadsNowhere) {
   EXPECT_EQ(read_file(path("clone/docs/README"), 100), "docs\n");
 }
 
+TEST_F(RunAgain, FolderForItsNotesThatIsALinkThenRefused) {
+  fs::create_directories(path("outside"));
+  fs::create_directory_symlink(path("outside"), path("clone/.git/necrocode"));
+  serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
+  EXPECT_EQ(start_run(slot_task())->wait(), 10);
+  EXPECT_TRUE(fs::is_empty(path("outside")));
+  EXPECT_TRUE(fs::is_symlink(path("clone/.git/necrocode")));
+}
+
+TEST_F(RunAgain, BranchThatItsUserHasMovedSinceIsLeftAlone) {
+  serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
+  kill_while_testing(slot_task());
+  git({"-C", clone(), "stash", "--quiet", "--include-untracked"});
+  git({"-C", clone(), "branch", kBranch, "stash@{0}"});
+  Json other = slot_task();
+  other.set("task_id", "e2e:2");
+  EXPECT_EQ(start_run(other)->wait(), 0) << stderr_text();
+  EXPECT_EQ(git({"-C", clone(), "rev-parse", kBranch}),
+            git({"-C", clone(), "rev-parse", "stash@{0}"}));
+}
+
 // Stopped at random moments, by SIGKILL or SIGTERM, until one run gets through.
 class RunStoppedAtRandom : public RunAgain, public testing::WithParamInterface<bool> {
  protected:
@@ -119,7 +136,7 @@ class RunStoppedAtRandom : public RunAgain, public testing::WithParamInterface<b
 };
 
 TEST_P(RunStoppedAtRandom, EndsOnceAndLeavesNothing) {
-  const int kills = from_environment("NECROCODE_CRASH_KILLS", 12);
+  const int kills = static_cast<int>(from_environment("NECROCODE_CRASH_KILLS", 12));
   std::mt19937 random(static_cast<unsigned>(from_environment("NECROCODE_CRASH_SEED", 1)));
   const std::string mark = "86400." + std::to_string(::getpid());
   write_file_atomic(path("clone/.env"), "mine\n");
@@ -168,94 +185,6 @@ INSTANTIATE_TEST_SUITE_P(Places, RunStoppedAtRandom, testing::Values(true, false
                          [](const auto& place) {
                            return place.param ? "InAClone" : "InAWorkspaceOfItsOwn";
                          });
-
-// The base, or the branch, moves while the tests run: they push what is in `elsewhere`, once.
-class RunOnAMovingRemote : public Run {
- protected:
-  void SetUp() override {
-    make_remote({{"README", "hello\n"}});
-    git({"clone", "--quiet", remote(), path("elsewhere").string()});
-  }
-  void commit_elsewhere(const std::string& file, const std::string& content,
-                        const std::string& message = "meanwhile") {
-    write_file_atomic(path("elsewhere/" + file), content);
-    git({"-C", path("elsewhere").string(), "add", "-A"});
-    git({"-C", path("elsewhere").string(), "commit", "--quiet", "-m", message});
-  }
-  /// The tests of a run without a sandbox push elsewhere's HEAD there, then do `then`.
-  int run_while_it_moves(const std::string& ref, const std::string& then, std::string* output) {
-    Json moving = task();
-    const std::string once = path("moved").string();
-    moving.set("test_commands", std::vector<std::string>{
-                                    "test -e " + once + " || { touch " + once +
-                                    "; git -c safe.directory='*' -C " + path("elsewhere").string() +
-                                    " push --quiet origin HEAD:" + ref + "; } && " + then});
-    return run({"run", write_task(moving), "--json", "--no-baseline", "--unsandboxed", "--data",
-                path("data").string(), "--out", path("out").string(), "--llm-endpoint", endpoint()},
-               output);
-  }
-  std::string at_remote(const std::string& revision) {
-    return git({"-C", remote(), "rev-parse", revision});
-  }
-};
-
-TEST_F(RunOnAMovingRemote, BaseMovesThenTheChangeFollowsAndIsProvedThere) {
-  commit_elsewhere("other.txt", "theirs\n");
-  serve_model({answer(change({{"file.txt", "good\n"}}))});
-  std::string output;
-  EXPECT_EQ(run_while_it_moves("main", "grep -q good file.txt", &output), 0) << stderr_text();
-  EXPECT_EQ(at_remote(std::string(kBranch) + "^"), at_remote("main"));
-  EXPECT_EQ(git({"-C", remote(), "show", std::string(kBranch) + ":other.txt"}), "theirs");
-  EXPECT_THAT(git({"-C", remote(), "log", "-1", "--format=%B", kBranch}),
-              HasSubstr("Necrocode-Task: e2e:1"));
-  const Json result = Json::parse(read_file(path("out/result.json"), limits::kMiB));
-  EXPECT_EQ(result["push"]["commit"], Json(at_remote(kBranch)));
-  EXPECT_EQ(result["implementation"]["files"].size(), 1U);
-}
-
-TEST_F(RunOnAMovingRemote, BaseMovesInTheWayThenTheProvedWorkStays) {
-  const std::string before = at_remote("main");
-  commit_elsewhere("file.txt", "other\n");
-  serve_model({answer(change({{"file.txt", "good\n"}}))});
-  std::string output;
-  EXPECT_EQ(run_while_it_moves("main", "grep -q good file.txt", &output), 0) << stderr_text();
-  EXPECT_THAT(output, HasSubstr("it conflicts in file.txt"));
-  EXPECT_EQ(at_remote(std::string(kBranch) + "^"), before);
-}
-
-TEST_F(RunOnAMovingRemote, TestsFailOnTheNewBaseThenTheProvedWorkStays) {
-  const std::string before = at_remote("main");
-  commit_elsewhere("broken", "yes\n");
-  serve_model({answer(change({{"file.txt", "good\n"}}))});
-  std::string output;
-  EXPECT_EQ(run_while_it_moves("main", "test ! -e broken", &output), 0) << stderr_text();
-  EXPECT_THAT(output, HasSubstr("the tests do not pass there"));
-  EXPECT_EQ(at_remote(std::string(kBranch) + "^"), before);
-  const Json result = Json::parse(read_file(path("out/result.json"), limits::kMiB));
-  EXPECT_EQ(result["push"]["commit"], Json(at_remote(kBranch)));
-  EXPECT_EQ(result["tests"]["passed"], Json(true));
-}
-
-TEST_F(RunOnAMovingRemote, BranchOfAnotherRunOfTheTaskIsReplaced) {
-  commit_elsewhere("file.txt", "another attempt\n", "feat: x\n\nNecrocode-Task: e2e:1");
-  serve_model({answer(change({{"file.txt", "good\n"}}))});
-  std::string output;
-  EXPECT_EQ(
-      run_while_it_moves(std::string("refs/heads/") + kBranch, "grep -q good file.txt", &output), 0)
-      << stderr_text();
-  EXPECT_EQ(git({"-C", remote(), "show", std::string(kBranch) + ":file.txt"}), "good");
-}
-
-TEST_F(RunOnAMovingRemote, ForeignBranchThatComesMeanwhileIsKept) {
-  commit_elsewhere("file.txt", "somebody's\n");
-  serve_model({answer(change({{"file.txt", "good\n"}}))});
-  std::string output;
-  EXPECT_EQ(
-      run_while_it_moves(std::string("refs/heads/") + kBranch, "grep -q good file.txt", &output),
-      10)
-      << stderr_text();
-  EXPECT_EQ(git({"-C", remote(), "show", std::string(kBranch) + ":file.txt"}), "somebody's");
-}
 
 }  // namespace
 }  // namespace necrocode::test

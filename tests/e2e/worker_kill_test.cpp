@@ -5,14 +5,10 @@
 #include <set>
 
 #include "e2e/services_fixture.hpp"
+#include "support/environment.hpp"
 
 namespace necrocode::test {
 namespace {
-
-int from_environment(const char* name, int otherwise) {
-  const char* text = std::getenv(name);
-  return text ? static_cast<int>(parse_uint(text).value()) : otherwise;
-}
 
 class WorkerKills : public Services {
  protected:
@@ -33,19 +29,27 @@ class WorkerKills : public Services {
     for (int i = 1; i <= count; ++i) done += state_of("e2e:" + std::to_string(i)) == "done" ? 1 : 0;
     return done;
   }
-  std::unique_ptr<Program> start_worker() {
-    return worker("worker", {"--max-parallel", "3", "--lease-seconds", "1", "--config",
-                             path("config.yaml").string()});
+  std::unique_ptr<Program> start_worker(const std::vector<std::string>& more = {}) {
+    std::vector<std::string> options = {
+        "--max-parallel", "3", "--lease-seconds", "1", "--config", path("config.yaml").string()};
+    options.insert(options.end(), more.begin(), more.end());
+    return worker("worker", options);
   }
-  static int entries_in(const fs::path& folder) {
-    if (!fs::exists(folder)) return 0;
-    return static_cast<int>(
-        std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+  /// What lies in the worker's folders of runs and of what they owe.
+  std::string left_over() {
+    std::string paths;
+    for (const char* folder : {"worker/runs", "worker/owed"}) {
+      if (!fs::exists(path(folder))) continue;
+      for (const auto& entry : fs::recursive_directory_iterator(path(folder))) {
+        paths += entry.path().string() + "\n";
+      }
+    }
+    return paths;
   }
 };
 
 TEST_F(WorkerKills, EachTaskEndsOnceAndNothingIsLeft) {
-  const int kills = from_environment("NECROCODE_CRASH_KILLS", 8);
+  const int kills = static_cast<int>(from_environment("NECROCODE_CRASH_KILLS", 8));
   const int count = 3 + kills;
   std::mt19937 random(static_cast<unsigned>(from_environment("NECROCODE_CRASH_SEED", 1)));
   const std::string mark = "77400." + std::to_string(::getpid());
@@ -61,12 +65,12 @@ TEST_F(WorkerKills, EachTaskEndsOnceAndNothingIsLeft) {
     EXPECT_EQ(stopped->wait(), hard ? 128 + SIGKILL : 0) << stderr_text();
     EXPECT_TRUE(eventually([&] { return processes_with(mark) == 0; }));
   }
-  const auto last = start_worker();
+  const auto last = start_worker({"--health-listen", "127.0.0.1:0"});
+  ASSERT_TRUE(last->read_until("listening").has_value()) << stderr_text();
   EXPECT_TRUE(eventually([&] { return done(count) == count; }, std::chrono::seconds{120}));
   // What killed runs left is delivered, and goes.
-  EXPECT_TRUE(eventually(
-      [&] { return entries_in(path("worker/runs")) == 0 && entries_in(path("worker/owed")) == 0; },
-      std::chrono::seconds{60}));
+  EXPECT_TRUE(eventually([&] { return left_over().empty(); }, std::chrono::seconds{60}))
+      << left_over() << stderr_text();
   last->signal(SIGTERM);
   EXPECT_EQ(last->wait(), 0) << stderr_text();
 

@@ -279,7 +279,8 @@ Setting identity(std::string key, Field<std::string> field, std::string descript
 Setting commit_template(std::string key, Field<std::string> field, std::string description) {
   return {std::move(key), "", std::move(description),
           [field](Config& config, const std::string& value) -> std::string {
-            if (trim(value).empty() || printable(value) != value) return "must be one line";
+            if (trim(value).empty()) return "must not be empty";
+            if (printable(value) != value) return "must be one line";
             if (auto defect = placeholder_defect(value, kCommitPlaceholders)) return *defect;
             config.*field = value;
             return {};

@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kNoteBytes = 64 * limits::kKiB;
 constexpr std::string_view kLog = "run.log";
+/// Between a note and its folder's log no run takes longer.
+constexpr std::chrono::seconds kBeginTime{10};
 
 // Every file of a run that the store gets, in the order in which it gets them.
 struct Kind {
@@ -76,7 +78,9 @@ Json metadata_of(const RunIdentity& run, const Kind& kind) {
 
 void upload(ArtifactStoreClient& store, const fs::path& file, const RunIdentity& run,
             const Kind& kind, UploadedArtifact& artifact, const CallContext& context) {
-  artifact.uri = store.upload_file(artifact.type, file, metadata_of(run, kind), context);
+  Json metadata = metadata_of(run, kind);
+  metadata.set("name", artifact.name);
+  artifact.uri = store.upload_file(artifact.type, file, metadata, context);
   artifact.stored = true;
 }
 
@@ -88,19 +92,39 @@ bool is_out_of_reach(const RunnerError& error) {
 struct Owed {
   RunIdentity run;
   fs::path run_dir;
-  bool passing = false;
+  bool disposable = false;
+  bool delivered = false;  ///< of a disposable folder: only its removal is left
 };
+
+// By the folder: a later run in it takes the place of an earlier one, as its files do.
+fs::path note_of(const fs::path& notes, const fs::path& run_dir) {
+  return notes / (sha256_hex(fs::absolute(run_dir).string()).substr(0, 32) + ".json");
+}
+
+void write_note(const fs::path& notes, const Owed& owed) {
+  fs::create_directories(notes);
+  write_file_atomic(note_of(notes, owed.run_dir),
+                    Json::object({{"folder", fs::absolute(owed.run_dir).string()},
+                                  {"task_id", owed.run.task_id.str()},
+                                  {"runner_id", owed.run.runner_id},
+                                  {"attempt", owed.run.attempt},
+                                  {"disposable", owed.disposable},
+                                  {"delivered", owed.delivered}})
+                        .dump(),
+                    0600);
+}
 
 std::optional<Owed> read_note(const fs::path& file) {
   std::error_code error;
   if (!fs::is_regular_file(file, error)) return std::nullopt;
   const auto note = Json::try_parse(read_file(file, kNoteBytes));
   const auto id = note ? task_id_of(*note) : std::nullopt;
-  if (!id) return std::nullopt;
+  if (!id) throw StorageError("not a note of what a run owes");
   return Owed{{*id, (*note)["runner_id"].string_or(""),
                static_cast<int>((*note)["attempt"].as_int().value_or(0))},
               (*note)["folder"].string_or(""),
-              (*note)["passing"].as_bool().value_or(false)};
+              (*note)["disposable"].as_bool().value_or(false),
+              (*note)["delivered"].as_bool().value_or(false)};
 }
 
 // The lock that a run holds on its log while it is at work; nothing when somebody has it.
@@ -125,7 +149,13 @@ void record(TaskRegistryClient& registry, const RunIdentity& run, const Uploaded
   }
 }
 
-void deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* registry,
+// A newer run of the same task, which no registry counts, may have its files there by now.
+std::string late_name(const RunIdentity& run, const Kind& kind) {
+  return (run.attempt == 0 ? run.runner_id + "-" : "") + stored_name(run, kind.name);
+}
+
+// False when the store refuses some of it for good.
+bool deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* registry,
              const CallContext& context) {
   bool refused = false;
   std::error_code error;
@@ -133,6 +163,7 @@ void deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* r
     const fs::path file = owed.run_dir / kind.name;
     if (!fs::is_regular_file(fs::symlink_status(file, error))) continue;
     UploadedArtifact artifact = describe_file(owed.run_dir, owed.run, kind);
+    artifact.name = late_name(owed.run, kind);
     try {
       upload(store, file, owed.run, kind, artifact, context);
     } catch (const RunnerError& failure) {
@@ -144,26 +175,65 @@ void deliver(const Owed& owed, ArtifactStoreClient& store, TaskRegistryClient* r
     }
     if (registry && owed.run.attempt > 0) record(*registry, owed.run, artifact, context);
   }
-  log::info("a run's artifacts are delivered late", {{"folder", owed.run_dir.string()}});
-  if (owed.passing && !refused) remove_tree(owed.run_dir);
+  if (!refused) {
+    log::info("a run's artifacts are delivered late", {{"folder", owed.run_dir.string()}});
+  }
+  return !refused;
+}
+
+// Only what a worker made for itself is ever removed.
+void remove_disposable(const fs::path& notes, const Owed& owed) {
+  const bool is_workers = owed.run_dir.lexically_normal().parent_path() ==
+                          (fs::absolute(notes).parent_path() / "runs").lexically_normal();
+  if (owed.disposable && is_workers) remove_tree(owed.run_dir);
+}
+
+bool is_older_than(const fs::path& file, std::chrono::seconds age) {
+  std::error_code error;
+  const auto written = fs::last_write_time(file, error);
+  return !error && fs::file_time_type::clock::now() - written > age;
+}
+
+void end_note(const fs::path& notes, const fs::path& note, const Owed& owed, bool is_over) {
+  std::error_code error;
+  if (is_over) remove_disposable(notes, owed);
+  fs::remove(note, error);
+}
+
+// Everything that one note asks for; the note goes with it.
+void settle(const fs::path& notes, const fs::path& note, const Owed& owed,
+            ArtifactStoreClient& store, TaskRegistryClient* registry, const CallContext& context) {
+  std::error_code error;
+  if (!fs::exists(owed.run_dir / kLog, error)) {
+    // A run that was killed as it began, or is just about to; or somebody took the files away.
+    if (is_older_than(note, kBeginTime)) end_note(notes, note, owed, true);
+    return;
+  }
+  const FileDescriptor lock = take(owed.run_dir);
+  if (!lock) return;                 // at work, or somebody else delivers it
+  const auto now = read_note(note);  // another run may have had the folder meanwhile
+  if (!now || now->run.runner_id != owed.run.runner_id) return;
+  end_note(notes, note, *now, now->delivered || deliver(*now, store, registry, context));
 }
 
 }  // namespace
 
-void ArtifactUploader::begin(const fs::path& notes, bool passing) {
+void note_owed(const fs::path& notes, const fs::path& run_dir, const RunIdentity& run,
+               bool disposable) {
+  write_note(notes, {run, run_dir, disposable});
+}
+
+void forget_owed(const fs::path& notes, const fs::path& run_dir) {
+  std::error_code error;
+  fs::remove(note_of(notes, run_dir), error);
+}
+
+void ArtifactUploader::begin(const fs::path& notes, bool disposable) {
   if (!store_) return;
   if (logs_) shipment_.emplace(logs_->ship(run_dir_ / kLog, metadata_of(run_, kind_of(kLog))));
-  fs::create_directories(notes);
-  // By the folder: a later run in it takes the place of an earlier one, as its files do.
-  note_ = notes / (sha256_hex(fs::absolute(run_dir_).string()).substr(0, 32) + ".json");
-  write_file_atomic(note_,
-                    Json::object({{"folder", fs::absolute(run_dir_).string()},
-                                  {"task_id", run_.task_id.str()},
-                                  {"runner_id", run_.runner_id},
-                                  {"attempt", run_.attempt},
-                                  {"passing", passing}})
-                        .dump(),
-                    0600);
+  notes_ = notes;
+  disposable_ = disposable;
+  note_owed(notes, run_dir_, run_, disposable);
 }
 
 void ArtifactUploader::write(const std::string& name, std::string_view content) {
@@ -188,6 +258,7 @@ UploadedArtifact ArtifactUploader::keep(const std::string& name, const CallConte
     }
   } catch (const RunnerError& error) {
     out_of_reach_ = is_out_of_reach(error);
+    all_stored_ = false;
     log::warn("artifact not uploaded, kept in the run's folder",
               {{"artifact", name}, {"folder", run_dir_.string()}, {"error", error.what()}});
   }
@@ -195,9 +266,12 @@ UploadedArtifact ArtifactUploader::keep(const std::string& name, const CallConte
 }
 
 void ArtifactUploader::all_kept() {
-  if (note_.empty() || out_of_reach_) return;
-  std::error_code error;
-  fs::remove(note_, error);
+  if (notes_.empty() || out_of_reach_) return;
+  if (disposable_ && all_stored_) {
+    write_note(notes_, {run_, run_dir_, true, true});
+  } else {
+    forget_owed(notes_, run_dir_);
+  }
 }
 
 bool deliver_owed(const fs::path& notes, ArtifactStoreClient& store, TaskRegistryClient* registry,
@@ -205,26 +279,22 @@ bool deliver_owed(const fs::path& notes, ArtifactStoreClient& store, TaskRegistr
   std::error_code error;
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(notes, error)) files.push_back(entry.path());
+  bool all_settled = true;
   for (const fs::path& note : files) {
-    if (context.cancelled()) return true;
-    const auto owed = read_note(note);
-    if (!owed) continue;
-    if (!fs::exists(owed->run_dir / kLog, error)) {  // somebody took the files away
-      fs::remove(note, error);
-      continue;
-    }
-    const FileDescriptor lock = take(owed->run_dir);
-    if (!lock) continue;  // at work, or somebody else delivers it
+    if (context.cancelled()) return all_settled;
     try {
-      deliver(*owed, store, registry, context);
-      fs::remove(note, error);
-    } catch (const RunnerError& failure) {
-      log::warn("artifacts of earlier runs cannot be delivered yet",
-                {{"folder", owed->run_dir.string()}, {"error", failure.what()}});
-      return false;
+      const auto owed = read_note(note);
+      if (owed) settle(notes, note, *owed, store, registry, context);
+    } catch (const Unavailable& failure) {
+      log::warn("artifacts of earlier runs cannot be delivered yet", {{"error", failure.what()}});
+      return false;  // nor the others
+    } catch (const std::exception& failure) {
+      all_settled = false;
+      log::warn("what an earlier run owes cannot be delivered",
+                {{"note", note.string()}, {"error", failure.what()}});
     }
   }
-  return true;
+  return all_settled;
 }
 
 }  // namespace necrocode::runner

@@ -26,6 +26,14 @@ struct RunIdentity {
   int attempt = 0;  ///< 0: not from a registry
 };
 
+/// The note that a run's files are owed to the store, in `notes`: before the run's folder is made,
+/// so that no folder is ever left without one. `disposable`: the folder goes when they are
+/// delivered. Throws StorageError.
+void note_owed(const std::filesystem::path& notes, const std::filesystem::path& run_dir,
+               const RunIdentity& run, bool disposable);
+/// Nothing is owed of the folder any more, and it is gone if it was disposable.
+void forget_owed(const std::filesystem::path& notes, const std::filesystem::path& run_dir);
+
 class ArtifactUploader {
  public:
   /// `store` null: only the folder; `logs` null: the log is uploaded at the end.
@@ -37,16 +45,16 @@ class ArtifactUploader {
         run_(std::move(run)),
         masker_(masker) {}
 
-  /// Notes in `notes` that the run's files are owed to the store, until all_kept(). `passing`: the
-  /// run's folder goes when they are delivered. Throws StorageError.
-  void begin(const std::filesystem::path& notes, bool passing);
+  /// With the run's log locked: notes what is owed, until all_kept(), and begins to ship the log.
+  void begin(const std::filesystem::path& notes, bool disposable);
   /// Writes `content`, masked, as `name`: "diff.patch" and the like (see artifact_uploader.cpp).
   void write(const std::string& name, std::string_view content);
   /// A file of the folder as it is now, at its path.
   UploadedArtifact describe(const std::string& name) const;
   /// Uploads a file of the folder.
   UploadedArtifact keep(const std::string& name, const CallContext& context);
-  /// No more files. The note goes when the store has all that were kept.
+  /// No more files. Unless the store was out of reach, no file is owed any more; the note goes, or
+  /// says of a disposable folder that only its removal is left (forget_owed).
   void all_kept();
 
  private:
@@ -55,14 +63,17 @@ class ArtifactUploader {
   std::filesystem::path run_dir_;
   RunIdentity run_;
   const Masker& masker_;
-  std::filesystem::path note_;  ///< empty: nothing is owed
+  std::filesystem::path notes_;  ///< empty: nothing is owed
+  bool disposable_ = false;
+  bool all_stored_ = true;
   std::optional<LogShipper::Shipment> shipment_;
   bool out_of_reach_ = false;  ///< the store, at the last upload: the next are not tried
 };
 
 /// Delivers what runs owe by `notes` whose process is gone or done, and records it with the
 /// registry (null: not) as far as that takes it. What the store refuses stays in its folder, and is
-/// owed no longer. False when the store is out of reach: something is still owed.
+/// owed no longer. False when something is still owed: the store is out of reach, or a note cannot
+/// be used, which is logged. Throws nothing.
 bool deliver_owed(const std::filesystem::path& notes, ArtifactStoreClient& store,
                   TaskRegistryClient* registry, const CallContext& context);
 

@@ -1,5 +1,6 @@
 #include "necrocode/runner/baseline.hpp"
 
+#include <algorithm>
 #include <map>
 
 #include "necrocode/base/errors.hpp"
@@ -13,11 +14,12 @@ namespace {
 constexpr std::size_t kFileBytes = 64 * limits::kMiB;
 constexpr std::size_t kCasesTold = 5;
 
-void drop_fail_fast(std::vector<PlaybookStep>& steps) {
+void look_at_each(std::vector<PlaybookStep>& steps) {
   for (PlaybookStep& step : steps) {
     step.fail_fast = false;
-    drop_fail_fast(step.parallel);
-    drop_fail_fast(step.otherwise);
+    step.retry_count = std::max(step.retry_count, 1);
+    look_at_each(step.parallel);
+    look_at_each(step.otherwise);
   }
 }
 
@@ -27,21 +29,22 @@ RedSteps red_steps(const TestReport& at_base) {
   RedSteps red;
   for (const TestCommandResult& command : at_base.commands) {
     if (!command.last || command.passed() || command.round_over) continue;
-    std::optional<std::vector<std::string>>& cases = red[command.step];
+    RedStep& step = red[command.step];
+    step.cut_off = command.cut_off();
     if (!command.has_all_cases()) continue;
-    cases.emplace();
+    step.all_cases = command.cases.size();
+    step.failed_cases.emplace();
     for (const TestCase& one : command.cases) {
-      if (one.failed()) cases->push_back(one.title());
+      if (one.failed()) step.failed_cases->push_back(one.title());
     }
   }
   return red;
 }
 
-std::vector<const TestCase*> new_failures(const std::optional<std::vector<std::string>>& before,
-                                          const TestCommandResult& now) {
+std::vector<const TestCase*> new_failures(const RedStep& before, const TestCommandResult& now) {
   std::map<std::string, std::size_t> known;  // several cases may share a title
-  if (before) {
-    for (const std::string& title : *before) ++known[title];
+  if (before.failed_cases) {
+    for (const std::string& title : *before.failed_cases) ++known[title];
   }
   std::vector<const TestCase*> fresh;
   for (const TestCase& one : now.cases) {
@@ -56,10 +59,14 @@ std::vector<const TestCase*> new_failures(const std::optional<std::vector<std::s
   return fresh;
 }
 
-std::string worse_than(const std::optional<std::vector<std::string>>& before,
-                       const TestCommandResult& now) {
-  if (!before) return {};
+std::string worse_than(const RedStep& before, const TestCommandResult& now) {
+  if (now.cut_off() && !before.cut_off) return "before the change it came to its end";
+  if (!before.failed_cases) return {};
   if (!now.has_all_cases()) return "before the change it reported its test cases, now it does not";
+  if (now.cases.size() < before.all_cases) {
+    return "before the change it ran " + std::to_string(before.all_cases) + " test cases, now " +
+           std::to_string(now.cases.size());
+  }
   const std::vector<const TestCase*> fresh = new_failures(before, now);
   if (fresh.empty()) return {};
   std::vector<std::string> titles;
@@ -72,8 +79,8 @@ std::string worse_than(const std::optional<std::vector<std::string>>& before,
          " that did not before: " + join(titles, "; ");
 }
 
-Playbook without_fail_fast(Playbook playbook) {
-  drop_fail_fast(playbook.steps);
+Playbook baseline_of(Playbook playbook) {
+  look_at_each(playbook.steps);
   return playbook;
 }
 
@@ -84,19 +91,26 @@ std::optional<RedSteps> read_baseline(const std::filesystem::path& file) {
   if (!kept["red_steps"].is_array()) return std::nullopt;
   RedSteps red;
   for (const Json& step : kept["red_steps"].items()) {
-    auto& cases = red[step["step"].string_or("")];
+    RedStep& known = red[step["step"].string_or("")];
+    known.cut_off = step["cut_off"].as_bool().value_or(false);
     if (!step["failed_cases"].is_array()) continue;
-    cases.emplace();
-    for (const Json& title : step["failed_cases"].items()) cases->push_back(title.string_or(""));
+    known.all_cases = static_cast<std::size_t>(step["all_cases"].as_int().value_or(0));
+    known.failed_cases.emplace();
+    for (const Json& title : step["failed_cases"].items()) {
+      known.failed_cases->push_back(title.string_or(""));
+    }
   }
   return red;
 }
 
 void keep_baseline(const std::filesystem::path& file, const RedSteps& red) {
   Json steps = Json::array();
-  for (const auto& [step, cases] : red) {
+  for (const auto& [name, step] : red) {
     steps.push_back(
-        Json::object({{"step", step}, {"failed_cases", cases ? Json(*cases) : Json()}}));
+        Json::object({{"step", name},
+                      {"failed_cases", step.failed_cases ? Json(*step.failed_cases) : Json()},
+                      {"all_cases", step.all_cases},
+                      {"cut_off", step.cut_off}}));
   }
   std::filesystem::create_directories(file.parent_path());
   write_file_atomic(file, Json::object({{"red_steps", std::move(steps)}}).dump(), 0600);

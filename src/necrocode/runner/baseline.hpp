@@ -13,17 +13,17 @@ namespace necrocode::runner {
 /// it would have said is not known.
 RedSteps red_steps(const TestReport& at_base);
 
-/// How a failed step failed more than its cases `before` the change: "2 test cases fail that did
-/// not before: A; B". Empty when it did not, or when nothing is known of its cases then.
-std::string worse_than(const std::optional<std::vector<std::string>>& before,
-                       const TestCommandResult& now);
+/// How a failed step failed more than it did `before` the change: "2 test cases fail that did not
+/// before: A; B". Empty when it did not, as far as that is known.
+std::string worse_than(const RedStep& before, const TestCommandResult& now);
 
 /// Of the failing cases those that did not fail `before`; all when nothing is known of them.
-std::vector<const TestCase*> new_failures(const std::optional<std::vector<std::string>>& before,
-                                          const TestCommandResult& now);
+std::vector<const TestCase*> new_failures(const RedStep& before, const TestCommandResult& now);
 
-/// The playbook that tells of every step whether it is red: none ends the round.
-Playbook without_fail_fast(Playbook playbook);
+/// The playbook that tells of every step whether it is red: none ends the round, and each that
+/// fails is tried again, since a chance failure would excuse the step for as long as the baseline
+/// is kept.
+Playbook baseline_of(Playbook playbook);
 
 /// Nothing when the file is not there, or not one that keep_baseline() wrote.
 std::optional<RedSteps> read_baseline(const std::filesystem::path& file);

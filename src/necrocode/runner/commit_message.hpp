@@ -16,11 +16,12 @@ struct CommitStyle {
   std::vector<std::string> trailers;  ///< "Key: value" lines beside ours
 };
 
-/// One line of title, the description, the trailers; `Necrocode-Task: ID` is the last one.
+/// One line of title (the task's own shortened to 72 bytes), the description, the trailers;
+/// `Necrocode-Task: ID` is the last one.
 std::string commit_message(const TaskContext& task, const CommitStyle& style);
 
-/// Whether the message ends with the trailer of this task. Only the last paragraph counts: text of
-/// a description cannot stand for another task.
+/// Whether the trailer of this task is a line of the message's last paragraph, where trailers are:
+/// text of a description cannot stand for another task.
 bool is_commit_of(std::string_view message, const TaskContext& task);
 
 }  // namespace necrocode::runner

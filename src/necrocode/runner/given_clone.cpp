@@ -97,10 +97,10 @@ GivenClone::GivenClone(fs::path root) : root_(std::move(root)), lock_(lock(root_
 
 void GivenClone::look_again() {
   root_permissions_ = fs::status(root_).permissions();
-  const std::string head = read_plain(git_dir_ / "HEAD");
-  const bool on_branch = head.starts_with("ref: refs/heads/");
-  head_commit_ = on_branch ? ref(head.substr(5)).value_or("") : head;
-  head_name_ = on_branch ? head.substr(5 + kHeads.size()) : head_commit_;
+  head_ = read_plain(git_dir_ / "HEAD");
+  const bool on_branch = head_.starts_with("ref: refs/heads/");
+  head_commit_ = on_branch ? ref(head_.substr(5)).value_or("") : head_;
+  head_name_ = on_branch ? head_.substr(5 + kHeads.size()) : head_commit_;
   if (!git::is_object_id(head_commit_)) fail("slot_path has no commit to start from", root_);
 }
 

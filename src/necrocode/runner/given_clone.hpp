@@ -26,6 +26,8 @@ class GivenClone {
   /// Where refs, objects and config are.
   const std::filesystem::path& common_dir() const { return common_dir_; }
   const std::string& head_commit() const { return head_commit_; }
+  /// HEAD itself: "ref: refs/heads/…", or the commit.
+  const std::string& head() const { return head_; }
   /// True when `.git` is a folder in the work tree.
   bool has_git_folder() const { return git_dir_ == root_ / ".git"; }
   std::optional<std::string> branch_commit(const std::string& branch) const;
@@ -53,6 +55,7 @@ class GivenClone {
   std::filesystem::path root_;
   std::filesystem::path git_dir_;
   std::filesystem::path common_dir_;
+  std::string head_;
   std::string head_commit_;
   std::string head_name_;  ///< the branch, or the commit where there is none
   std::filesystem::perms root_permissions_{};

@@ -1,14 +1,16 @@
 #include "necrocode/runner/loan.hpp"
 
+#include <sys/stat.h>
+
 #include <string_view>
 #include <vector>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
-#include "necrocode/observe/log.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -28,8 +30,10 @@ fs::path note_of(const GivenClone& clone) {
 // A header in JSON, then the user's paths as they are, each after a NUL: names need not be UTF-8.
 std::string to_note(const Loan& loan) {
   std::string note =
-      Json::object({{"head_commit", loan.head_commit},
+      Json::object({{"head", loan.head},
+                    {"head_commit", loan.head_commit},
                     {"branch", loan.branch},
+                    {"branch_tip", loan.branch_tip},
                     {"commit", loan.commit},
                     {"root_permissions", static_cast<std::int64_t>(loan.root_permissions)}})
           .dump();
@@ -46,8 +50,10 @@ std::optional<Loan> read_loan(const GivenClone& clone) {
   const auto header = Json::try_parse(parts.front());
   if (!header) return std::nullopt;
   Loan loan;
+  loan.head = (*header)["head"].string_or("");
   loan.head_commit = (*header)["head_commit"].string_or("");
   loan.branch = (*header)["branch"].string_or("");
+  loan.branch_tip = (*header)["branch_tip"].string_or("");
   loan.commit = (*header)["commit"].string_or("");
   loan.root_permissions =
       static_cast<fs::perms>((*header)["root_permissions"].as_int().value_or(0755) & 07777);
@@ -60,8 +66,29 @@ std::optional<Loan> read_loan(const GivenClone& clone) {
 // Whether the clone stands where the killed run may have left it. Elsewhere its user has taken it
 // up since.
 bool stands_as_left(const GivenClone& clone, const Loan& loan) {
-  return clone.head_commit() == loan.head_commit ||
-         (!loan.commit.empty() && clone.head_commit() == loan.commit);
+  const std::string tip = clone.branch_commit(loan.branch).value_or("");
+  const bool moved_branch = !loan.commit.empty() && tip == loan.commit;
+  if (tip != loan.branch_tip && !moved_branch) return false;
+  if (clone.head() == loan.head) {
+    return clone.head_commit() == loan.head_commit || clone.head_commit() == loan.commit;
+  }
+  return moved_branch && clone.head() == "ref: refs/heads/" + loan.branch;
+}
+
+// Beside the clone's git directory where a rename reaches it, as nearly always; a linked work tree
+// may lie on another file system.
+fs::path make_aside(const GivenClone& clone) {
+  struct stat work_tree = {};
+  struct stat git_dir = {};
+  const bool same = ::stat(clone.root().c_str(), &work_tree) == 0 &&
+                    ::stat(clone.git_dir().c_str(), &git_dir) == 0 &&
+                    work_tree.st_dev == git_dir.st_dev;
+  const std::string name = "killed-run-" + random_hex(4);
+  fs::path aside =
+      same ? folder_of(clone) / name
+           : clone.root().parent_path() / (clone.root().filename().string() + "-" + name);
+  fs::create_directory(aside);
+  return aside;
 }
 
 // The clone's own index names the same files with the same content as `commit`.
@@ -77,7 +104,14 @@ bool has_index_of(const git::Repository& repository, const GivenClone& clone,
 }  // namespace
 
 void write_loan(const GivenClone& clone, const Loan& loan) {
-  fs::create_directories(folder_of(clone));
+  // A link there would lead what is written out of the clone.
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(folder_of(clone), error);
+  if (fs::exists(status) && !fs::is_directory(status)) {
+    throw WorkspacePreparationError(
+        "slot_path's git directory has a \"necrocode\" that is no folder");
+  }
+  fs::create_directory(folder_of(clone));
   write_file_durable(note_of(clone), to_note(loan), 0600);
 }
 
@@ -96,8 +130,7 @@ std::optional<fs::path> put_right_after_kill(const git::Repository& repository, 
     remove_loan(clone);
     return std::nullopt;
   }
-  const fs::path aside = folder_of(clone) / ("killed-run-" + random_hex(4));
-  fs::create_directories(aside);
+  const fs::path aside = make_aside(clone);
   const std::string target = loan->commit.empty() ? loan->head_commit : loan->commit;
   const bool index_is_right =
       loan->commit.empty() && has_index_of(repository, clone, target, context);
@@ -109,7 +142,13 @@ std::optional<fs::path> put_right_after_kill(const git::Repository& repository, 
   repository.run({"update-ref", "--no-deref", "HEAD", target}, context);
   repository.run({"read-tree", target}, context);
   repository.refresh_index(context);
-  repository.restore_from_index(context, loan->users_files, aside);
+  try {
+    repository.restore_from_index(context, loan->users_files, aside);
+  } catch (...) {
+    std::error_code error;
+    fs::remove(aside, error);  // unless something lies in it
+    throw;
+  }
   if (!loan->commit.empty()) {
     clone.stand_on(loan->branch, loan->commit, repository.git_dir() / "index", identity);
   } else if (!index_is_right) {
@@ -122,8 +161,6 @@ std::optional<fs::path> put_right_after_kill(const git::Repository& repository, 
   if (nothing_moved) fs::remove(aside);
   remove_loan(clone);
   if (nothing_moved) return std::nullopt;
-  log::warn("a run was killed in slot_path; what it left is moved aside",
-            {{"slot_path", clone.root().string()}, {"folder", aside.string()}});
   return aside;
 }
 

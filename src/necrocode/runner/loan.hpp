@@ -14,8 +14,10 @@
 namespace necrocode::runner {
 
 struct Loan {
-  std::string head_commit;  ///< where the clone stood
+  std::string head;         ///< where the clone stood: its HEAD as it was
+  std::string head_commit;  ///< the commit there
   std::string branch;       ///< the task's
+  std::string branch_tip;   ///< of it in the clone; empty: there was none
   /// Set when the run gives the clone back on this commit of the branch: from then on the way is
   /// forward. Empty before: back.
   std::string commit;
@@ -29,8 +31,9 @@ void remove_loan(const GivenClone& clone);
 
 /// Puts a clone right that a killed run left: as it was lent, or on the branch when the run was
 /// about to give it back so. `repository`: ours over the clone's work tree and objects; its index
-/// is overwritten. The clone is looked at anew. The folder where what stood in the way lies now;
-/// nothing when there was no note, or its clone has moved on since.
+/// is overwritten. The clone is looked at anew. The folder where what stood in the way lies now,
+/// the clone's own index as `.git-index` among it when that had to be written anew; nothing when
+/// there was no note, or its clone has moved on since.
 std::optional<std::filesystem::path> put_right_after_kill(const git::Repository& repository,
                                                           GivenClone& clone,
                                                           const std::string& identity,

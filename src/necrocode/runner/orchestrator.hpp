@@ -40,7 +40,7 @@ struct RunOptions {
   std::string runner_id;
   std::filesystem::path run_dir;   ///< for this run alone; made when absent
   std::filesystem::path data_dir;  ///< where baselines are kept, and what is owed is noted
-  bool passing = false;            ///< the run's folder goes when the store has what it holds
+  bool disposable = false;         ///< the run's folder goes when the store has what it holds
   int max_repairs = 2;
   int max_reasks = 2;
   llm::SpendingLimits spending{};  ///< on the model, in this run

@@ -1,5 +1,4 @@
-// What happens in a run, as it happens: one event a phase, model call, test, artifact and end.
-// The same event goes to the JSON lines of `--json`, the progress line, and the registry.
+// What happens in a run, as it happens: docs/run-events.md has the types and their members.
 #pragma once
 
 #include <functional>
@@ -11,14 +10,15 @@
 namespace necrocode::runner {
 
 struct RunEvent {
-  std::string type;  ///< phase, model_call, change, test, commit, push, artifact, warning, result
+  std::string type;
   std::string task_id;
   Json data;
   /// {"type","schema":1,"time","task_id", …data}
   Json to_json(SystemTime now) const;
 };
 
-/// Called on the run's thread; must be quick and must not throw.
+/// Called while the run waits, one event at a time; must be quick. One that throws is not called
+/// again.
 using RunObserver = std::function<void(const RunEvent&)>;
 
 }  // namespace necrocode::runner

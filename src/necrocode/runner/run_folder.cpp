@@ -19,7 +19,9 @@ bool has_our_result(const fs::path& run_dir) {
   std::error_code error;
   if (!fs::is_regular_file(run_dir / "result.json", error)) return false;
   const auto result = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
-  return result && (*result)["type"] == Json("result");
+  return result && (*result)["type"] == Json("result") &&
+         (*result)["runner_id"].string_or("").starts_with("runner-") &&
+         (*result)["phase"].is_string();
 }
 
 // As of a run that was killed: every log of ours begins with the first phase.

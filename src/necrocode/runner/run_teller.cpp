@@ -50,16 +50,14 @@ void RunTeller::retries(std::string_view operation, int count) {
   emit("retry", Json::object({{"operation", operation}, {"count", count}}));
 }
 
-void RunTeller::commands(const TestReport& report) {
-  for (const TestCommandResult& command : report.commands) {
-    emit("command", Json::object({{"step", command.step},
-                                  {"command", command.command},
-                                  {"attempt", command.attempt},
-                                  {"passed", command.passed()},
-                                  {"verdict", command.verdict()},
-                                  {"exit_code", command.result.exit_code},
-                                  {"duration_seconds", seconds(command.result.duration)}}));
-  }
+void RunTeller::command(const TestCommandResult& command) {
+  emit("command", Json::object({{"step", command.step},
+                                {"command", command.command},
+                                {"attempt", command.attempt},
+                                {"passed", command.passed()},
+                                {"verdict", command.verdict()},
+                                {"exit_code", command.result.exit_code},
+                                {"duration_seconds", seconds(command.result.duration)}}));
 }
 
 void RunTeller::tests(const TestReport& report) {

@@ -28,8 +28,8 @@ class RunTeller {
                   std::initializer_list<JsonMember> more);
   /// Nothing when `count` is 0 or less.
   void retries(std::string_view operation, int count);
-  /// Each command that has run.
-  void commands(const TestReport& report);
+  /// A test command has ended. May be called on another thread while the run waits.
+  void command(const TestCommandResult& command);
   /// The round of them, and what was warned of.
   void tests(const TestReport& report);
 

@@ -31,7 +31,7 @@ std::string describe_cases(const TestCommandResult& failed, const RedSteps& red_
                            std::size_t bytes) {
   const auto before = red_before.find(failed.step);
   std::vector<const TestCase*> cases =
-      new_failures(before == red_before.end() ? std::nullopt : before->second, failed);
+      new_failures(before == red_before.end() ? RedStep{} : before->second, failed);
   const std::set<const TestCase*> fresh(cases.begin(), cases.end());
   for (const TestCase& one : failed.cases) {
     if (one.failed() && !fresh.contains(&one)) cases.push_back(&one);

@@ -298,6 +298,7 @@ class TestRunner::Round {
     }
     runner_.log_.line(result.command + ": " + result.verdict());
     report_.commands.push_back(std::move(result));
+    if (runner_.on_command_) runner_.on_command_(report_.commands.back());
   }
 
   void require_time_left() const {

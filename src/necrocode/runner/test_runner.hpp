@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -37,6 +38,10 @@ struct TestCommandResult {
   /// (cgroup v1), and failed with exit code 137".
   std::string verdict() const;
   /// Its reports told of all cases, and so can be compared with another run's.
+  /// By a signal, its time or a limit, or it never ran: what it would have said is not known.
+  bool cut_off() const {
+    return result.end != process::CommandEnd::kExited || met_a_limit() || !not_run.empty();
+  }
   bool has_all_cases() const { return !cases.empty() && cases_left_out == 0; }
 };
 
@@ -53,9 +58,15 @@ struct TestReport {
   Json to_json(std::size_t output_bytes) const;
 };
 
-/// The steps that failed before the change, each with the titles of the cases that failed in it;
-/// nothing where its reports did not tell of all cases.
-using RedSteps = std::map<std::string, std::optional<std::vector<std::string>>>;
+/// How a step failed before the change.
+struct RedStep {
+  /// The titles of the cases that failed in it; nothing where its reports did not tell of all.
+  std::optional<std::vector<std::string>> failed_cases{};
+  std::size_t all_cases = 0;
+  bool cut_off = false;  ///< by a signal, its time or a limit
+  friend bool operator==(const RedStep&, const RedStep&) = default;
+};
+using RedSteps = std::map<std::string, RedStep>;
 
 class TestRunner {
  public:
@@ -72,10 +83,13 @@ class TestRunner {
     std::chrono::seconds command;   ///< for each attempt of a step that names no time
     std::chrono::seconds round{0};  ///< for all of them; 0: as long as the context lets it
   };
+  /// Hears of each command as it ends, one at a time, perhaps on another thread than run()'s.
+  using OnCommand = std::function<void(const TestCommandResult&)>;
   /// What the commands print is kept masked, as it came: in a JSON report the colour escapes within
   /// a secret would be another text.
-  TestRunner(process::Sandbox& sandbox, RunLog& log, const Masker& masker)
-      : sandbox_(sandbox), log_(log), masker_(masker) {}
+  TestRunner(process::Sandbox& sandbox, RunLog& log, const Masker& masker,
+             OnCommand on_command = {})
+      : sandbox_(sandbox), log_(log), masker_(masker), on_command_(std::move(on_command)) {}
 
   /// Runs the playbook's commands by /bin/sh; `values` is what it asks for. A step that is no
   /// target may fail as `red_before` says: where both runs told of their cases, only the same ones.
@@ -90,6 +104,7 @@ class TestRunner {
   process::Sandbox& sandbox_;
   RunLog& log_;
   const Masker& masker_;
+  OnCommand on_command_;
 };
 
 }  // namespace necrocode::runner

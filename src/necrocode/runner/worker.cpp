@@ -82,7 +82,7 @@ void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runn
   RunOptions run = options_.run;
   run.runner_id = runner_id;
   run.data_dir = options_.data_dir;
-  run.passing = true;
+  run.disposable = true;
   run.run_dir = options_.data_dir / "runs" /
                 (std::string(task->task_id.spec()) + "-" + std::string(task->task_id.number()) +
                  "-" + random_hex(4));
@@ -103,7 +103,10 @@ void Worker::work_on(const registry::ClaimedTask& claim, const std::string& runn
     real_clock().sleep_for(kRetryAfterError, now);
   }
   // What the store has need not be kept twice.
-  if (all_stored(result)) remove_tree(run.run_dir);
+  if (all_stored(result)) {
+    remove_tree(run.run_dir);
+    forget_owed(options_.data_dir / "owed", run.run_dir);
+  }
 }
 
 // False when it is time to stop.

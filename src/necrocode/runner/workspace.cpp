@@ -128,7 +128,12 @@ void require_room_at_remote(const Workspace& workspace, const TaskContext& task,
 
 Loan loan_of(const Workspace& workspace) {
   const GivenClone& clone = *workspace.given;
-  return {clone.head_commit(), workspace.branch, "", clone.root_permissions(),
+  return {clone.head(),
+          clone.head_commit(),
+          workspace.branch,
+          clone.branch_commit(workspace.branch).value_or(""),
+          "",
+          clone.root_permissions(),
           workspace.users_files};
 }
 
@@ -321,23 +326,29 @@ void WorkspaceManager::require_nothing_overwritten(const Workspace& workspace,
     fail("slot_path has a branch \"" + printable(task.branch_name) + "\" with other work",
          workspace.root.string());
   }
-  for (const git::FileChange& file :
-       workspace.repository.changes(clone.head_commit(), start, context)) {
+  if (const auto path = users_file_in_the_way(workspace, clone.head_commit(), start, context)) {
+    fail("slot_path has an untracked \"" + printable(*path) + "\" that the base would overwrite",
+         workspace.root.string());
+  }
+}
+
+// One that stands where a file comes with `to`, or where a folder of it must be.
+std::optional<std::string> WorkspaceManager::users_file_in_the_way(
+    const Workspace& workspace, const std::string& from, const std::string& to,
+    const CallContext& context) const {
+  for (const git::FileChange& file : workspace.repository.changes(from, to, context)) {
     if (file.status != "A") continue;
-    // The file itself, or a user's file where a folder must be.
     for (std::size_t end = file.path.find('/');; end = file.path.find('/', end + 1)) {
-      const std::string part = file.path.substr(0, end);
+      std::string part = file.path.substr(0, end);
       std::error_code error;
       const fs::file_status status = fs::symlink_status(workspace.root / part, error);
       const bool is_whole = end == std::string::npos;
       const bool is_users_file = workspace.users_files.contains(part) && !fs::is_directory(status);
-      if (is_users_file || (is_whole && fs::exists(status))) {
-        fail("slot_path has an untracked \"" + printable(part) + "\" that the base would overwrite",
-             workspace.root.string());
-      }
+      if (is_users_file || (is_whole && fs::exists(status))) return part;
       if (is_whole) break;
     }
   }
+  return std::nullopt;
 }
 
 Workspace WorkspaceManager::prepare(const TaskContext& task,
@@ -445,10 +456,10 @@ PushResult WorkspaceManager::push(Workspace& workspace, const TaskContext& task,
       workspace.remote_tip = tip;
       return result;
     }
+    workspace.remote_tip = tip;
     if (tip.empty()) continue;  // somebody removed it
     require_commit(workspace, refs, tip, context);
     if (!is_commit_of(workspace.repository.commit_message(tip, context), task)) break;
-    workspace.remote_tip = tip;
   }
   ErrorInfo info;
   info.service = "git";
@@ -460,13 +471,32 @@ PushResult WorkspaceManager::push(Workspace& workspace, const TaskContext& task,
 std::optional<std::string> WorkspaceManager::rebase(Workspace& workspace, const TaskContext& task,
                                                     const std::string& commit,
                                                     const std::string& base_tip,
-                                                    std::vector<std::string>& conflicts,
+                                                    std::string& reason,
                                                     const CallContext& context) const {
+  reason.clear();
+  const git::Repository& repository = workspace.repository;
   require_commit(workspace, {{workspace.base_ref, base_tip}}, base_tip, context);
+  if (is_contained(repository, commit, base_tip, context)) return std::nullopt;
+  if (!is_contained(repository, workspace.base_tip, base_tip, context)) {
+    // What was taken out of it would come back with the change.
+    reason = "the base was rewritten";
+    return std::nullopt;
+  }
   const std::string onto = merge_dependencies(workspace, task, base_tip, {}, context);
-  const auto rebased = workspace.repository.rebase(
-      commit, onto, workspace.repository.commit_message(commit, context), conflicts, context);
-  if (!rebased) return std::nullopt;
+  std::vector<std::string> conflicts;
+  const auto rebased = repository.rebase(commit, onto, repository.commit_message(commit, context),
+                                         conflicts, context);
+  if (!rebased) {
+    reason = "it conflicts in " + join(conflicts, ", ");
+    return std::nullopt;
+  }
+  if (repository.changes(onto, *rebased, context).empty()) return std::nullopt;
+  if (const auto path = workspace.given
+                            ? users_file_in_the_way(workspace, commit, *rebased, context)
+                            : std::nullopt) {
+    reason = "slot_path has an untracked \"" + printable(*path) + "\" that it would overwrite";
+    return std::nullopt;
+  }
   workspace.base_tip = base_tip;
   return_to(workspace, *rebased, onto, context);
   return rebased;
@@ -503,24 +533,23 @@ void WorkspaceManager::hand_back(const Workspace& workspace, bool success,
                                    context);
     restore(workspace, context);
     fs::permissions(workspace.root, workspace.given->root_permissions());
-    remove_loan(*workspace.given);
   };
-  if (!success) return as_found();
-  restore(workspace, context);
-  try {
-    const auto commit = workspace.repository.resolve("HEAD", context);
-    if (!commit) fail("the run's commit cannot be found again", workspace.root.string());
-    Loan loan = loan_of(workspace);
-    loan.commit = *commit;
-    write_loan(*workspace.given, loan);
-    workspace.given->stand_on(workspace.branch, *commit, workspace.repository.git_dir() / "index",
-                              git_.identity());
-    fs::permissions(workspace.root, workspace.given->root_permissions());
-    remove_loan(*workspace.given);
-  } catch (...) {
+  if (!success) {
     as_found();
-    throw;
+    remove_loan(*workspace.given);
+    return;
   }
+  restore(workspace, context);
+  const auto commit = workspace.repository.resolve("HEAD", context);
+  if (!commit) fail("the run's commit cannot be found again", workspace.root.string());
+  Loan loan = loan_of(workspace);
+  loan.commit = *commit;
+  write_loan(*workspace.given, loan);
+  // When this fails half-way, the loan stays, and the next run goes on from here.
+  workspace.given->stand_on(workspace.branch, *commit, workspace.repository.git_dir() / "index",
+                            git_.identity());
+  fs::permissions(workspace.root, workspace.given->root_permissions());
+  remove_loan(*workspace.given);
 }
 
 }  // namespace necrocode::runner

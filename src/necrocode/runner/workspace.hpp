@@ -102,12 +102,11 @@ class WorkspaceManager {
   PushResult push(Workspace& workspace, const TaskContext& task, const std::string& commit,
                   const CallContext& context) const;
   /// The change of `commit` on `base_tip`, to which the base's ref moved, merged with the task's
-  /// dependencies; checked out. The new commit; or nothing, with the paths in conflict, and the
-  /// workspace as it was.
+  /// dependencies; checked out. The new commit; or nothing, and why not in `reason` (empty: the
+  /// base has the change already), with the workspace as it was.
   std::optional<std::string> rebase(Workspace& workspace, const TaskContext& task,
                                     const std::string& commit, const std::string& base_tip,
-                                    std::vector<std::string>& conflicts,
-                                    const CallContext& context) const;
+                                    std::string& reason, const CallContext& context) const;
   /// Back on a commit that the branch was at before, made on `base_commit`.
   void return_to(Workspace& workspace, const std::string& commit, const std::string& base_commit,
                  const CallContext& context) const;
@@ -136,6 +135,9 @@ class WorkspaceManager {
   git::PushOutcome push_once(const Workspace& workspace, const TaskContext& task,
                              const std::string& commit, PushResult& result,
                              const CallContext& context) const;
+  std::optional<std::string> users_file_in_the_way(const Workspace& workspace,
+                                                   const std::string& from, const std::string& to,
+                                                   const CallContext& context) const;
   void require_nothing_overwritten(const Workspace& workspace, const TaskContext& task,
                                    const std::string& start, const CallContext& context) const;
   const git::Git& git_;

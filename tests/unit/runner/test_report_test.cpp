@@ -62,7 +62,7 @@ TEST(DescribeFailure, WithoutCasesThenCommandVerdictAndOutput) {
 TEST(DescribeFailure, WithCasesThatFailedBeforeThenTheNewOnesComeFirst) {
   const TestReport report =
       a_report({a_result("unit", 8, {a_case("old", "known"), a_case("new", "fresh")})});
-  EXPECT_THAT(describe_failure(report, {{"unit", {{"old"}}}}, 8192),
+  EXPECT_THAT(describe_failure(report, {{"unit", {{{"old"}}, 2}}}, 8192),
               StartsWith("2 of 2 test cases failed:\n- new: fresh\n- old: known\n"));
 }
 
@@ -127,7 +127,7 @@ TEST(Baseline, OfARunThenTheStepsAndCasesThatFailed) {
   report.commands[3].round_over = true;
   report.commands[4].last = false;
   const RedSteps red = red_steps(report);
-  EXPECT_EQ(red, (RedSteps{{"bare", std::nullopt}, {"unit", {{"b"}}}}));
+  EXPECT_EQ(red, (RedSteps{{"bare", {}}, {"unit", {{{"b"}}, 2}}}));
 
   TemporaryDirectory folder;
   const auto file = folder.path() / "new" / "kept.json";
@@ -146,14 +146,28 @@ TEST(Baseline, OfAnotherVersionThenNotUsed) {
 
 TEST(Baseline, WhatFailsMoreThanBeforeThenSaid) {
   const auto now = a_result("unit", 1, {a_case("a", "x"), a_case("a", "x"), a_case("b", "x")});
-  EXPECT_EQ(worse_than(std::nullopt, now), "");
-  EXPECT_EQ(worse_than({{"a", "a", "b", "gone"}}, now), "");
-  EXPECT_EQ(worse_than({{"a", "a"}}, now), "1 test case fails that did not before: b");
-  EXPECT_EQ(worse_than({{"a", "b"}}, now), "1 test case fails that did not before: a");
-  EXPECT_EQ(worse_than({std::vector<std::string>{}}, now),
-            "3 test cases fail that did not before: a; a; b");
-  EXPECT_EQ(worse_than({{"a"}}, a_result("unit", 1, {})),
+  const auto red = [](std::vector<std::string> failed, std::size_t all = 3) {
+    return RedStep{std::move(failed), all};
+  };
+  EXPECT_EQ(worse_than({}, now), "");
+  EXPECT_EQ(worse_than(red({"a", "a", "b", "gone"}), now), "");
+  EXPECT_EQ(worse_than(red({"a", "a"}), now), "1 test case fails that did not before: b");
+  EXPECT_EQ(worse_than(red({"a", "b"}), now), "1 test case fails that did not before: a");
+  EXPECT_EQ(worse_than(red({}), now), "3 test cases fail that did not before: a; a; b");
+  EXPECT_EQ(worse_than(red({"a"}), a_result("unit", 1, {})),
             "before the change it reported its test cases, now it does not");
+}
+
+TEST(Baseline, StepThatNoLongerComesToItsEndThenWorse) {
+  auto now = a_result("unit", 1, {a_case("a", "x")});
+  const RedStep before{{{"a"}}, 3};
+  EXPECT_EQ(worse_than(before, now), "before the change it ran 3 test cases, now 1");
+  now.result.end = process::CommandEnd::kSignalled;
+  EXPECT_EQ(worse_than(before, now), "before the change it came to its end");
+  EXPECT_EQ(worse_than({}, now), "before the change it came to its end");
+  now.result.end = process::CommandEnd::kTimedOut;
+  EXPECT_EQ(worse_than({}, now), "before the change it came to its end");
+  EXPECT_EQ(worse_than({std::nullopt, 0, true}, now), "");
 }
 
 }  // namespace
