@@ -11,6 +11,7 @@
 #include "necrocode/base/digest.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/observe/log.hpp"
+#include "necrocode/runner/run_folder.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -277,8 +278,11 @@ void ArtifactUploader::all_kept() {
 bool deliver_owed(const fs::path& notes, ArtifactStoreClient& store, TaskRegistryClient* registry,
                   const CallContext& context) {
   std::error_code error;
+  remove_drafts(notes, kBeginTime);
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(notes, error)) files.push_back(entry.path());
+  for (const auto& entry : fs::directory_iterator(notes, error)) {
+    if (entry.path().extension() == ".json") files.push_back(entry.path());
+  }
   bool all_settled = true;
   for (const fs::path& note : files) {
     if (context.cancelled()) return all_settled;

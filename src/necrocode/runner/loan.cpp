@@ -11,6 +11,7 @@
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/runner/run_folder.hpp"
 
 namespace necrocode::runner {
 namespace {
@@ -156,6 +157,9 @@ std::optional<fs::path> put_right_after_kill(const git::Repository& repository, 
                       read_file(repository.git_dir() / "index", limits::kGiB));
   }
   fs::permissions(clone.root(), loan->root_permissions);
+  for (const fs::path& folder : {clone.git_dir(), folder_of(clone)}) {
+    remove_drafts(folder, std::chrono::seconds(0));
+  }
   clone.look_again();
   const bool nothing_moved = fs::is_empty(aside);
   if (nothing_moved) fs::remove(aside);

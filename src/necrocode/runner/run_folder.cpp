@@ -15,6 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kDraftPrefix = ".necrocode-tmp-";  // of write_file_atomic()
+
 bool has_our_result(const fs::path& run_dir) {
   std::error_code error;
   if (!fs::is_regular_file(run_dir / "result.json", error)) return false;
@@ -36,7 +38,17 @@ bool has_our_log(const fs::path& run_dir) {
 
 }  // namespace
 
+void remove_drafts(const fs::path& folder, std::chrono::seconds age) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (!entry.path().filename().string().starts_with(kDraftPrefix)) continue;
+    const auto written = entry.last_write_time(error);
+    if (!error && fs::file_time_type::clock::now() - written >= age) fs::remove(entry, error);
+  }
+}
+
 void remove_leftovers(const fs::path& run_dir) {
+  remove_drafts(run_dir, std::chrono::seconds(0));
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(run_dir, error)) {
     if (entry.path().filename().string().starts_with(kScratchPrefix)) remove_tree(entry.path());
