@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "allocator.hpp"
 #include "commands.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
@@ -269,6 +270,7 @@ runner::RunResult OneRun::fail_early(const std::exception& error) {
 
 int run(const RunArguments& arguments) {
   StopOnSignal signals;
+  keep_no_freed_memory();
   RunOutput output;
   OneRun one(arguments, output);
   runner::RunResult result;

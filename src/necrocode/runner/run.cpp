@@ -89,7 +89,6 @@ void Run::begin() {
   for (const std::string& warning : task_.warnings) teller_.warn(warning);
   uploader_.begin(options_.data_dir / "owed", options_.disposable);
   result_.sandbox = services_.sandbox.name();
-  log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
   // Both end up in the repository's history, where nothing can be taken back.
   if (services_.masker.contains_secret(task_.title + "\n" + task_.branch_name)) {
     throw SecurityError("the task's title or branch name holds a secret");
@@ -129,6 +128,7 @@ void Run::prepare() {
   look_at_workspace();
   log_.line("branch " + workspace_->branch + " from " + workspace_->base_commit);
   services_.sandbox.require_usable();  // before a model is paid
+  log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
   choose_proof();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <future>
 #include <random>
 
 #include "necrocode/base/file.hpp"
@@ -247,6 +248,18 @@ Workspace WorkspaceManager::open_given(const TaskContext& task, const fs::path& 
   return workspace;
 }
 
+// What goes wrong here shows when the commit is asked for (require_commit), where it is tried
+// again.
+void WorkspaceManager::fetch_ahead(Workspace& workspace, const CallContext& context) const {
+  try {
+    workspace.repository.fetch(workspace.remote_url,
+                               {"+" + workspace.base_ref + ":refs/necrocode/base"}, context);
+    workspace.is_new = false;
+  } catch (const RunnerError&) {
+    return;
+  }
+}
+
 // Makes sure that a commit of the remote is in our object store.
 void WorkspaceManager::require_commit(Workspace& workspace,
                                       const std::map<std::string, std::string>& refs,
@@ -289,9 +302,15 @@ std::string WorkspaceManager::merge_dependencies(Workspace& workspace, const Tas
 // The base, and where the branch starts: at the base, or at this task's own earlier work.
 std::string WorkspaceManager::choose_start(Workspace& workspace, const TaskContext& task,
                                            const CallContext& context) const {
-  const auto refs = look(workspace, context);
-  workspace.remote_head = ref_in(refs, "HEAD");
   workspace.base_ref = task.base_branch.empty() ? "HEAD" : "refs/heads/" + task.base_branch;
+  // A new repository has to fetch the base in any case: while the remote is looked at.
+  std::future<void> fetched;
+  if (workspace.is_new) {
+    fetched = std::async(std::launch::async, [&] { fetch_ahead(workspace, context); });
+  }
+  const auto refs = look(workspace, context);
+  if (fetched.valid()) fetched.get();
+  workspace.remote_head = ref_in(refs, "HEAD");
   workspace.base_tip = ref_in(refs, workspace.base_ref);
   if (workspace.base_tip.empty()) {
     fail(task.base_branch.empty()

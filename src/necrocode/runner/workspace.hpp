@@ -124,6 +124,7 @@ class WorkspaceManager {
                        const std::filesystem::path& scratch, const CallContext& context) const;
   std::string choose_start(Workspace& workspace, const TaskContext& task,
                            const CallContext& context) const;
+  void fetch_ahead(Workspace& workspace, const CallContext& context) const;
   void require_commit(Workspace& workspace, const std::map<std::string, std::string>& refs,
                       const std::string& commit, const CallContext& context) const;
   std::string merge_dependencies(Workspace& workspace, const TaskContext& task,
