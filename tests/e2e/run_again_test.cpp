@@ -149,15 +149,18 @@ TEST_P(RunStoppedAtRandom, EndsOnceAndLeavesNothing) {
                                                       " &); sleep 0.05; "
                                                       "grep -q good file.txt"});
   int done = 0;
+  std::chrono::steady_clock::duration slowest{0};
   for (int i = 0; i < kills; ++i) {
     whole.set("task_id", "e2e:" + std::to_string(1 + done));
     const auto program = start_run(whole);
     std::string output = program->read_for(std::chrono::milliseconds(random() % 450));
     const bool hard = random() % 3 != 0;
     program->signal(hard ? SIGKILL : SIGTERM);
+    const auto told = std::chrono::steady_clock::now();
     const int code = program->wait(&output);
     EXPECT_TRUE(code == 0 || code == 128 + SIGKILL || code == 5 || code == 128 + SIGTERM)
         << code << output << stderr_text();
+    slowest = std::max(slowest, std::chrono::steady_clock::now() - told);
     if (code == 0) ++done;
     EXPECT_TRUE(eventually([&] { return processes_with(mark) == 0; }));
     EXPECT_EQ(read_file(path("clone/.env"), 100), "mine\n");
@@ -175,6 +178,8 @@ TEST_P(RunStoppedAtRandom, EndsOnceAndLeavesNothing) {
     EXPECT_FALSE(entry.path().filename().string().starts_with(".")) << entry.path();
   }
   EXPECT_EQ(processes_with(folder_.path().string()), 0);
+  EXPECT_LT(slowest, std::chrono::seconds{10});  // a second on a machine that does nothing else
+  RecordProperty("slowest_end_ms", static_cast<int>(slowest / std::chrono::milliseconds(1)));
   RecordProperty("stops", kills);
   RecordProperty("done_before_the_stop", done);
   RecordProperty("milliseconds", static_cast<int>((std::chrono::steady_clock::now() - started) /
