@@ -32,6 +32,8 @@ class RunAgain : public RunInAClone {
     return start(arguments);
   }
 
+  std::string head_of_clone() { return git({"-C", clone(), "rev-parse", "HEAD"}); }
+
   /// The files of killed runs, wherever they were moved to.
   std::vector<fs::path> set_aside(const std::string& name) {
     std::vector<fs::path> found;
@@ -115,6 +117,40 @@ TEST_F(RunAgain, FolderForItsNotesThatIsALinkThenRefused) {
   EXPECT_EQ(start_run(slot_task())->wait(), 10);
   EXPECT_TRUE(fs::is_empty(path("outside")));
   EXPECT_TRUE(fs::is_symlink(path("clone/.git/necrocode")));
+}
+
+TEST_F(RunAgain, LoanBehindALinkIsNotBelieved) {
+  fs::create_directories(path("outside"));
+  write_file_atomic(path("outside/loan"), "{\"head_commit\":\"" + head_of_clone() +
+                                              "\",\"head\":\"ref: refs/heads/main\"," +
+                                              "\"branch\":\"x\"}");
+  write_file_atomic(path("clone/draft.txt"), "mine\n");
+  fs::create_directory_symlink(path("outside"), path("clone/.git/necrocode"));
+  serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
+  EXPECT_EQ(start_run(slot_task())->wait(), 10);
+  EXPECT_TRUE(fs::exists(path("outside/loan")));
+  EXPECT_EQ(read_file(path("clone/draft.txt"), 100), "mine\n");
+}
+
+// As of a container whose work tree is a volume, named with a slash at its end.
+TEST_F(RunAgain, LinkedWorkTreeOnAnotherFileSystemIsPutRightToo) {
+  if (fs::space("/dev/shm").available == 0) GTEST_SKIP() << "there is no /dev/shm";
+  const TemporaryDirectory elsewhere("necrocode-e2e-", "/dev/shm");
+  const fs::path tree = elsewhere.path() / "tree";
+  git({"-C", clone(), "worktree", "add", "--quiet", "-b", "side", tree.string()});
+  serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
+  Json linked = slot_task();
+  linked.set("slot_path", tree.string() + "/");
+  linked.set("test_commands", std::vector<std::string>{"touch made.txt; sleep 1000"});
+  const auto program = start_run(linked, {"--no-baseline"});
+  EXPECT_TRUE(eventually([&] { return fs::exists(tree / "made.txt"); }));
+  program->signal(SIGKILL);
+  program->wait();
+  linked.set("test_commands", std::vector<std::string>{"grep -q good file.txt"});
+  std::string output;
+  EXPECT_EQ(start_run(linked)->wait(&output), 0) << output << stderr_text();
+  EXPECT_EQ(git({"-C", tree.string(), "status", "--porcelain"}), "");
+  git({"-C", clone(), "worktree", "remove", "--force", tree.string()});
 }
 
 TEST_F(RunAgain, BranchThatItsUserHasMovedSinceIsLeftAlone) {

@@ -127,6 +127,40 @@ TEST_F(RunOnAMovingRemote, BranchThatIsMergedAtOnceGetsNoEmptyCommits) {
   EXPECT_TRUE(fs::exists(path("out/diff.patch")));
 }
 
+TEST_F(RunOnAMovingRemote, BranchThatIsMergedAndRemovedAtOnceIsDone) {
+  write_file_atomic(path("remote.git/hooks/post-receive"),
+                    "#!/bin/sh\nwhile read old new ref; do case $ref in refs/heads/feature/*) "
+                    "git update-ref refs/heads/main $new; git update-ref -d $ref;; esac; done\n",
+                    0755);
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  Json result;
+  EXPECT_EQ(run_task(task(), {}, &result), 0) << stderr_text();
+  EXPECT_EQ(result["push"]["commit"], Json(at_remote("main")));
+  EXPECT_EQ(git({"-C", remote(), "rev-list", "--count", "main"}), "2");
+}
+
+// A reviewer, or a bot, goes on from what is pushed while the run proves it on the new base.
+TEST_F(RunOnAMovingRemote, SomebodyGoesOnFromTheBranchMeanwhileThenTheirsStays) {
+  commit_elsewhere("other.txt", "theirs\n");
+  serve_model({answer(change({{"file.txt", "good\n"}}))});
+  const std::string review = path("review").string();
+  const std::string go_on =
+      "git -c safe.directory='*' clone --quiet --branch " + std::string(kBranch) + " " + remote() +
+      " " + review + " && git -C " + review +
+      " -c user.name=R -c user.email=r@r commit --quiet --allow-empty -m review && git -c "
+      "safe.directory='*' -C " +
+      review + " push --quiet origin HEAD";
+  std::string output;
+  EXPECT_EQ(run_while_it_moves(
+                "main", "{ test ! -e other.txt || test -e " + review + " || { " + go_on + "; }; }",
+                &output),
+            0)
+      << output << stderr_text();
+  EXPECT_EQ(git({"-C", remote(), "log", "-1", "--format=%s", kBranch}), "review");
+  const Json result = Json::parse(read_file(path("out/result.json"), limits::kMiB));
+  EXPECT_EQ(result["push"]["commit"], Json(at_remote(std::string(kBranch) + "^")));
+}
+
 TEST_F(RunOnAMovingRemote, BranchThatIsRemovedMeanwhileIsPushedAgain) {
   const std::string earlier = "feat: x\n\nNecrocode-Task: e2e:1";
   commit_elsewhere("file.txt", "bad\n", earlier);

@@ -206,8 +206,10 @@ void settle(const fs::path& notes, const fs::path& note, const Owed& owed,
             ArtifactStoreClient& store, TaskRegistryClient* registry, const CallContext& context) {
   std::error_code error;
   if (!fs::exists(owed.run_dir / kLog, error)) {
-    // A run that was killed as it began, or is just about to; or somebody took the files away.
-    if (is_older_than(note, kBeginTime)) end_note(notes, note, owed, true);
+    // A run that was killed as it began, or is just about to; or somebody took the files away. Not
+    // a disk that is not there.
+    const bool is_gone = !error && fs::exists(owed.run_dir.parent_path(), error);
+    if (is_gone && is_older_than(note, kBeginTime)) end_note(notes, note, owed, true);
     return;
   }
   const FileDescriptor lock = take(owed.run_dir);

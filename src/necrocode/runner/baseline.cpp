@@ -17,6 +17,7 @@ constexpr std::size_t kCasesTold = 5;
 void look_at_each(std::vector<PlaybookStep>& steps) {
   for (PlaybookStep& step : steps) {
     step.fail_fast = false;
+    step.retry_cut_off = step.retry_count > 0;
     step.retry_count = std::max(step.retry_count, 1);
     look_at_each(step.parallel);
     look_at_each(step.otherwise);

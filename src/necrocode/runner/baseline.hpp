@@ -22,7 +22,7 @@ std::vector<const TestCase*> new_failures(const RedStep& before, const TestComma
 
 /// The playbook that tells of every step whether it is red: none ends the round, and each that
 /// fails is tried again, since a chance failure would excuse the step for as long as the baseline
-/// is kept.
+/// is kept; but not one that was cut off, which might cost its whole time once more.
 Playbook baseline_of(Playbook playbook);
 
 /// Nothing when the file is not there, or not one that keep_baseline() wrote.

@@ -1,7 +1,5 @@
 #include "necrocode/runner/loan.hpp"
 
-#include <sys/stat.h>
-
 #include <string_view>
 #include <vector>
 
@@ -76,20 +74,42 @@ bool stands_as_left(const GivenClone& clone, const Loan& loan) {
   return moved_branch && clone.head() == "ref: refs/heads/" + loan.branch;
 }
 
-// Beside the clone's git directory where a rename reaches it, as nearly always; a linked work tree
-// may lie on another file system.
+// A link there would lead what is written, and what is believed, out of the clone.
+void require_own_folder(const GivenClone& clone) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(folder_of(clone), error);
+  if (!fs::exists(status) || fs::is_directory(status)) return;
+  throw WorkspacePreparationError(
+      "slot_path's git directory has a \"necrocode\" that is no folder");
+}
+
+// A rename tells where the work tree's files can be moved to: a linked work tree, or a mounted one,
+// may be on another file system than its git directory.
+bool is_reached_by_rename(const fs::path& folder, const fs::path& root) {
+  const fs::path probe = root / (".necrocode-probe-" + random_hex(8));
+  std::error_code error;
+  if (!fs::create_directory(probe, error)) return false;
+  fs::rename(probe, folder / probe.filename(), error);
+  std::error_code ignored;
+  fs::remove(error ? probe : folder / probe.filename(), ignored);
+  return !error;
+}
+
+// In the git directory, as nearly always, else beside the work tree.
 fs::path make_aside(const GivenClone& clone) {
-  struct stat work_tree = {};
-  struct stat git_dir = {};
-  const bool same = ::stat(clone.root().c_str(), &work_tree) == 0 &&
-                    ::stat(clone.git_dir().c_str(), &git_dir) == 0 &&
-                    work_tree.st_dev == git_dir.st_dev;
+  const fs::path root = fs::canonical(clone.root());
   const std::string name = "killed-run-" + random_hex(4);
-  fs::path aside =
-      same ? folder_of(clone) / name
-           : clone.root().parent_path() / (clone.root().filename().string() + "-" + name);
-  fs::create_directory(aside);
-  return aside;
+  for (const fs::path& aside :
+       {folder_of(clone) / name, root.parent_path() / (root.filename().string() + "-" + name)}) {
+    std::error_code error;
+    if (!fs::create_directory(aside, error)) continue;
+    if (is_reached_by_rename(aside, root)) return aside;
+    fs::remove(aside, error);
+  }
+  throw WorkspacePreparationError(
+      "a run was killed in slot_path, and what it left can be moved neither into its git directory "
+      "nor beside it, which are other file systems; look through it (git status), then remove " +
+      note_of(clone).string());
 }
 
 // The clone's own index names the same files with the same content as `commit`.
@@ -105,13 +125,7 @@ bool has_index_of(const git::Repository& repository, const GivenClone& clone,
 }  // namespace
 
 void write_loan(const GivenClone& clone, const Loan& loan) {
-  // A link there would lead what is written out of the clone.
-  std::error_code error;
-  const fs::file_status status = fs::symlink_status(folder_of(clone), error);
-  if (fs::exists(status) && !fs::is_directory(status)) {
-    throw WorkspacePreparationError(
-        "slot_path's git directory has a \"necrocode\" that is no folder");
-  }
+  require_own_folder(clone);
   fs::create_directory(folder_of(clone));
   write_file_durable(note_of(clone), to_note(loan), 0600);
 }
@@ -125,6 +139,7 @@ void remove_loan(const GivenClone& clone) {
 std::optional<fs::path> put_right_after_kill(const git::Repository& repository, GivenClone& clone,
                                              const std::string& identity,
                                              const CallContext& context) {
+  require_own_folder(clone);
   const auto loan = read_loan(clone);
   if (!loan) return std::nullopt;
   if (!stands_as_left(clone, *loan)) {

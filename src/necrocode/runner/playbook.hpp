@@ -56,6 +56,7 @@ struct PlaybookStep {
   bool target = true;
   std::optional<std::chrono::seconds> timeout{};  ///< of each attempt; nothing: the task's
   int retry_count = 0;                            ///< further attempts after a failure
+  bool retry_cut_off = true;                      ///< also after a signal, its time or a limit
   std::vector<std::pair<std::string, Template>> env{};
   std::string working_directory{};        ///< below the workspace
   std::vector<std::string> junit{};       ///< globs of its JUnit reports; none: the usual places

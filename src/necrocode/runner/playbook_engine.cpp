@@ -110,6 +110,7 @@ class Engine {
       command.junit = step.junit;
       command.timeout = step.timeout;
       command.alone = alone;
+      command.retry_cut_off = step.retry_cut_off;
       return command;
     });
   }

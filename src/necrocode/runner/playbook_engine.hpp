@@ -17,7 +17,8 @@ struct StepCommand {
   std::vector<std::string> junit;  ///< globs of its reports; none: the usual places
   std::optional<std::chrono::seconds> timeout;
   int attempt = 1;
-  bool alone = true;  ///< no other command runs beside it
+  bool retry_cut_off = true;  ///< as PlaybookStep's
+  bool alone = true;          ///< no other command runs beside it
 };
 
 struct StepReport {

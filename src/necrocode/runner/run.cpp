@@ -87,6 +87,8 @@ RunResult Run::execute() {
 void Run::begin() {
   enter(Phase::kValidate);
   for (const std::string& warning : task_.warnings) teller_.warn(warning);
+  // What an earlier run in the folder owed is gone with its files.
+  if (!options_.disposable) forget_owed(options_.data_dir / "owed", options_.run_dir);
   uploader_.begin(options_.data_dir / "owed", options_.disposable);
   result_.sandbox = services_.sandbox.name();
   // Both end up in the repository's history, where nothing can be taken back.
@@ -368,7 +370,7 @@ bool Run::follow_base() {
       push_commit();
       return true;
     }
-  } catch (const RunnerError& error) {
+  } catch (const std::exception& error) {
     if (stopped_.load() != Stopped::kNo) throw;
     const CallContext look = CallContext().within(kCollectTime);
     if (!workspaces_.pushed(*workspace_, task_, before.commit, look)) throw;

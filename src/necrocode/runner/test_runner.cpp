@@ -175,6 +175,7 @@ class TestRunner::Round {
   }
 
   bool run(const StepCommand& step) {
+    if (step.attempt > 1 && !step.retry_cut_off && was_cut_off(step.name)) return false;
     process::SandboxedCommand command = base_;
     command.command.argv = {"/bin/sh", "-c", step.shell};
     command.command.env.insert(command.command.env.end(), step.env.begin(), step.env.end());
@@ -220,6 +221,14 @@ class TestRunner::Round {
   }
 
  private:
+  bool was_cut_off(const std::string& step) {
+    const std::lock_guard lock(mutex_);
+    const auto& all = report_.commands;
+    return std::any_of(all.begin(), all.end(), [&](const TestCommandResult& one) {
+      return one.step == step && one.last && one.cut_off();
+    });
+  }
+
   void run_in_sandbox(const process::SandboxedCommand& command, const StepCommand& step,
                       TestCommandResult& last) {
     // Of steps side by side, no one could say whose a report at a usual place is.

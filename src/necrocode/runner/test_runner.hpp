@@ -39,8 +39,10 @@ struct TestCommandResult {
   std::string verdict() const;
   /// Its reports told of all cases, and so can be compared with another run's.
   /// By a signal, its time or a limit, or it never ran: what it would have said is not known.
+  /// A shell tells a signal's end as 128 and the signal.
   bool cut_off() const {
-    return result.end != process::CommandEnd::kExited || met_a_limit() || !not_run.empty();
+    return result.end != process::CommandEnd::kExited || result.exit_code > 128 || met_a_limit() ||
+           !not_run.empty();
   }
   bool has_all_cases() const { return !cases.empty() && cases_left_out == 0; }
 };

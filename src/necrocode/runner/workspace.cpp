@@ -255,7 +255,7 @@ void WorkspaceManager::fetch_ahead(Workspace& workspace, const CallContext& cont
     workspace.repository.fetch(workspace.remote_url,
                                {"+" + workspace.base_ref + ":refs/necrocode/base"}, context);
     workspace.is_new = false;
-  } catch (const RunnerError&) {
+  } catch (const std::exception&) {
     return;
   }
 }
@@ -304,11 +304,21 @@ std::string WorkspaceManager::choose_start(Workspace& workspace, const TaskConte
                                            const CallContext& context) const {
   workspace.base_ref = task.base_branch.empty() ? "HEAD" : "refs/heads/" + task.base_branch;
   // A new repository has to fetch the base in any case: while the remote is looked at.
+  std::stop_source ahead;
+  const std::stop_callback pass_on(context.stop, [&ahead] { ahead.request_stop(); });
+  CallContext fetching = context;
+  fetching.stop = ahead.get_token();
   std::future<void> fetched;
   if (workspace.is_new) {
-    fetched = std::async(std::launch::async, [&] { fetch_ahead(workspace, context); });
+    fetched = std::async(std::launch::async, [&] { fetch_ahead(workspace, fetching); });
   }
-  const auto refs = look(workspace, context);
+  std::map<std::string, std::string> refs;
+  try {
+    refs = look(workspace, context);
+  } catch (...) {
+    ahead.request_stop();
+    throw;
+  }
   if (fetched.valid()) fetched.get();
   workspace.remote_head = ref_in(refs, "HEAD");
   workspace.base_tip = ref_in(refs, workspace.base_ref);
@@ -476,6 +486,10 @@ PushResult WorkspaceManager::push(Workspace& workspace, const TaskContext& task,
       return result;
     }
     workspace.remote_tip = tip;
+    if (has_all_of(workspace, refs, commit, context)) {
+      result.base_tip = workspace.base_tip;  // whoever took it further leads from here
+      return result;
+    }
     if (tip.empty()) continue;  // somebody removed it
     require_commit(workspace, refs, tip, context);
     if (!is_commit_of(workspace.repository.commit_message(tip, context), task)) break;
@@ -485,6 +499,20 @@ PushResult WorkspaceManager::push(Workspace& workspace, const TaskContext& task,
   info.operation = "push";
   info.target = task.branch_name;
   throw PushError("the remote's branch was changed by somebody else meanwhile", std::move(info));
+}
+
+// The commit is part of the branch, on which somebody has gone on, or of the base, into which it
+// was merged.
+bool WorkspaceManager::has_all_of(Workspace& workspace,
+                                  const std::map<std::string, std::string>& refs,
+                                  const std::string& commit, const CallContext& context) const {
+  for (const std::string& ref : {"refs/heads/" + workspace.branch, workspace.base_ref}) {
+    const std::string tip = ref_in(refs, ref);
+    if (tip.empty() || tip == workspace.base_tip) continue;
+    require_commit(workspace, refs, tip, context);
+    if (is_contained(workspace.repository, commit, tip, context)) return true;
+  }
+  return false;
 }
 
 std::optional<std::string> WorkspaceManager::rebase(Workspace& workspace, const TaskContext& task,
@@ -510,6 +538,7 @@ std::optional<std::string> WorkspaceManager::rebase(Workspace& workspace, const 
     return std::nullopt;
   }
   if (repository.changes(onto, *rebased, context).empty()) return std::nullopt;
+  restore(workspace, context);  // what tests left is not the user's
   if (const auto path = workspace.given
                             ? users_file_in_the_way(workspace, commit, *rebased, context)
                             : std::nullopt) {
@@ -534,12 +563,14 @@ std::map<std::string, std::string> WorkspaceManager::look(const Workspace& works
                       [&] { return git_.remote_refs(workspace.remote_url, context); });
 }
 
-std::optional<PushResult> WorkspaceManager::pushed(const Workspace& workspace,
-                                                   const TaskContext& task,
+std::optional<PushResult> WorkspaceManager::pushed(Workspace& workspace, const TaskContext& task,
                                                    const std::string& commit,
                                                    const CallContext& context) const {
   const auto refs = look(workspace, context);
-  if (ref_in(refs, "refs/heads/" + task.branch_name) != commit) return std::nullopt;
+  if (ref_in(refs, "refs/heads/" + task.branch_name) != commit &&
+      !has_all_of(workspace, refs, commit, context)) {
+    return std::nullopt;
+  }
   return PushResult{task.branch_name, commit, 0, ref_in(refs, workspace.base_ref)};
 }
 

@@ -110,8 +110,9 @@ class WorkspaceManager {
   /// Back on a commit that the branch was at before, made on `base_commit`.
   void return_to(Workspace& workspace, const std::string& commit, const std::string& base_commit,
                  const CallContext& context) const;
-  /// What the remote has of a push that may have happened: nothing when its tip is another.
-  std::optional<PushResult> pushed(const Workspace& workspace, const TaskContext& task,
+  /// What the remote has of a push that may have happened: nothing when the commit is neither the
+  /// branch's tip nor part of it or of the base.
+  std::optional<PushResult> pushed(Workspace& workspace, const TaskContext& task,
                                    const std::string& commit, const CallContext& context) const;
   /// Ends the use of a slot given by hand: on success it stands on the branch, else as it was
   /// found.
@@ -133,6 +134,8 @@ class WorkspaceManager {
                                  const CallContext& context) const;
   std::map<std::string, std::string> look(const Workspace& workspace,
                                           const CallContext& context) const;
+  bool has_all_of(Workspace& workspace, const std::map<std::string, std::string>& refs,
+                  const std::string& commit, const CallContext& context) const;
   git::PushOutcome push_once(const Workspace& workspace, const TaskContext& task,
                              const std::string& commit, PushResult& result,
                              const CallContext& context) const;

@@ -15,6 +15,7 @@
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/net/body_sources.hpp"
+#include "support/memory_counts.hpp"
 #include "support/raw_server.hpp"
 #include "unit/artifacts/running_service.hpp"
 
@@ -35,15 +36,6 @@ net::ServiceOptions quick(const std::string& url) {
   options.retry.cap = std::chrono::milliseconds{1};
   return options;
 }
-
-// Sanitizers keep freed memory for a while: then a peak says nothing.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
 
 // Peak memory of this process so far, in bytes.
 std::uint64_t peak_memory() {
@@ -165,7 +157,7 @@ TEST(ArtifactStoreClient, LargeFileTakesNoMoreMemoryThanASmallOne) {
   const std::string uri = client.upload_file("log", folder.path() / "in");
   client.download_to(uri, folder.path() / "out");
   const std::uint64_t growth = peak_memory() - before;
-  EXPECT_TRUE(kSanitized || growth < 16 * limits::kMiB) << growth;
+  EXPECT_TRUE(!test::kMemoryCounts || growth < 16 * limits::kMiB) << growth;
   EXPECT_EQ(fs::file_size(folder.path() / "out"), kBytes);
   EXPECT_EQ(client.get_metadata(uri).size_bytes, kBytes);
 }

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "necrocode/net/http_server.hpp"
+#include "support/memory_counts.hpp"
 #include "support/raw_client.hpp"
 
 namespace necrocode::net {
@@ -20,18 +21,7 @@ using test::RawClient;
 
 inline constexpr auto kPatience = 10s;
 
-// Sanitizers keep freed memory, so what a process holds says nothing there.
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define NECROCODE_TEST_SANITIZED 1
-#endif
-#endif
-#if defined(NECROCODE_TEST_SANITIZED) || defined(__SANITIZE_ADDRESS__) || \
-    defined(__SANITIZE_THREAD__)
-inline constexpr bool kMemoryCounts = false;
-#else
-inline constexpr bool kMemoryCounts = true;
-#endif
+using test::kMemoryCounts;
 
 // Lets one side wait for the other, with an end.
 class Gate {

@@ -168,6 +168,8 @@ TEST(Baseline, StepThatNoLongerComesToItsEndThenWorse) {
   now.result.end = process::CommandEnd::kTimedOut;
   EXPECT_EQ(worse_than({}, now), "before the change it came to its end");
   EXPECT_EQ(worse_than({std::nullopt, 0, true}, now), "");
+  // As a shell tells of a program that a signal ended.
+  EXPECT_EQ(worse_than({}, a_result("unit", 134, {})), "before the change it came to its end");
 }
 
 }  // namespace
