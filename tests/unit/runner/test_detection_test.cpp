@@ -30,7 +30,8 @@ TEST(Detection, OfEachConventionThenItsCommands) {
       {{}, ""},
       {{{"README.md", "x"}}, ""},
       {{{"CMakeLists.txt", ""}},
-       "cmake -S . -B build; cmake --build build; ctest --test-dir build --output-on-failure "
+       "cmake -S . -B build; cmake --build build; ctest --test-dir build --no-tests=error "
+       "--output-on-failure "
        "--output-junit necrocode-junit.xml"},
       {{{"meson.build", ""}}, "meson setup build; meson test -C build --print-errorlogs"},
       {{{"Makefile", "all:\n\ntest: all\n"}}, "make test"},
