@@ -37,8 +37,20 @@ TEST_F(LimitedRun, TestThatFillsMemoryThenExitCode11AndTheReason) {
   EXPECT_EQ(result["error"]["class"], Json("tests"));
   const std::string log = read_file(path("out/run.log"), limits::kMiB);
   EXPECT_THAT(log, HasSubstr("tests run in: bubblewrap; memory 256 MiB (cgroup v"));
-  EXPECT_THAT(log, HasSubstr("% of its memory limit of 256 MiB"));
   EXPECT_EQ(remote_branches(), "main");
+}
+
+// For longer than the time between two looks at it.
+TEST_F(LimitedRun, TestThatComesNearItsMemoryLimitThenWarned) {
+  serve_model({answer(change({{"file.txt", "good\n"}}), 0)});
+  Json result;
+  EXPECT_EQ(
+      run_limited("max_memory_mb: 256\n",
+                  "python3 -c 'import time; x = b\"x\" * (215 << 20); time.sleep(1)'", &result),
+      0)
+      << stderr_text();
+  EXPECT_THAT(read_file(path("out/run.log"), limits::kMiB),
+              HasSubstr("% of its memory limit of 256 MiB"));
 }
 
 TEST_F(LimitedRun, ChangeThatFillsMemoryThenTheModelIsToldAndMayRepairIt) {
