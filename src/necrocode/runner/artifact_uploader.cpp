@@ -68,10 +68,10 @@ UploadedArtifact describe_file(const fs::path& folder, const RunIdentity& run, c
   return artifact;
 }
 
-Json metadata_of(const RunIdentity& run, const Kind& kind) {
+Json metadata_of(const RunIdentity& run, const Kind& kind, const std::string& name) {
   return Json::object({{"task_id", run.task_id.str()},
                        {"spec_name", run.task_id.spec()},
-                       {"name", stored_name(run, kind.name)},
+                       {"name", name},
                        {"mime_type", kind.mime_type},
                        {"runner_id", run.runner_id},
                        {"attempt", run.attempt}});
@@ -79,9 +79,8 @@ Json metadata_of(const RunIdentity& run, const Kind& kind) {
 
 void upload(ArtifactStoreClient& store, const fs::path& file, const RunIdentity& run,
             const Kind& kind, UploadedArtifact& artifact, const CallContext& context) {
-  Json metadata = metadata_of(run, kind);
-  metadata.set("name", artifact.name);
-  artifact.uri = store.upload_file(artifact.type, file, metadata, context);
+  artifact.uri =
+      store.upload_file(artifact.type, file, metadata_of(run, kind, artifact.name), context);
   artifact.stored = true;
 }
 
@@ -233,7 +232,10 @@ void forget_owed(const fs::path& notes, const fs::path& run_dir) {
 
 void ArtifactUploader::begin(const fs::path& notes, bool disposable) {
   if (!store_) return;
-  if (logs_) shipment_.emplace(logs_->ship(run_dir_ / kLog, metadata_of(run_, kind_of(kLog))));
+  if (logs_) {
+    shipment_.emplace(
+        logs_->ship(run_dir_ / kLog, metadata_of(run_, kind_of(kLog), stored_name(run_, kLog))));
+  }
   notes_ = notes;
   disposable_ = disposable;
   note_owed(notes, run_dir_, run_, disposable);
@@ -282,8 +284,9 @@ bool deliver_owed(const fs::path& notes, ArtifactStoreClient& store, TaskRegistr
   std::error_code error;
   remove_drafts(notes, kBeginTime);
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(notes, error)) {
-    if (entry.path().extension() == ".json") files.push_back(entry.path());
+  for (fs::directory_iterator entry(notes, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().extension() == ".json") files.push_back(entry->path());
   }
   bool all_settled = true;
   for (const fs::path& note : files) {

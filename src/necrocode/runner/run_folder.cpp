@@ -40,10 +40,12 @@ bool has_our_log(const fs::path& run_dir) {
 
 void remove_drafts(const fs::path& folder, std::chrono::seconds age) {
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    if (!entry.path().filename().string().starts_with(kDraftPrefix)) continue;
-    const auto written = entry.last_write_time(error);
-    if (!error && fs::file_time_type::clock::now() - written >= age) fs::remove(entry, error);
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (!entry->path().filename().string().starts_with(kDraftPrefix)) continue;
+    std::error_code gone;  // it may be, by now
+    const auto written = entry->last_write_time(gone);
+    if (!gone && fs::file_time_type::clock::now() - written >= age) fs::remove(*entry, gone);
   }
 }
 

@@ -159,12 +159,8 @@ void Worker::deliver_loop(const std::stop_token& stop) {
   do {
     CallContext context;
     context.stop = stop;
-    try {
-      deliver_owed(options_.data_dir / "owed", *services_.artifacts, services_.registry,
-                   context.within(kDeliverTime));
-    } catch (const std::exception& error) {
-      log::error("cannot look for artifacts that are owed", {{"error", error.what()}});
-    }
+    deliver_owed(options_.data_dir / "owed", *services_.artifacts, services_.registry,
+                 context.within(kDeliverTime));
   } while (real_clock().sleep_for(kDeliverEvery, stop));
 }
 
