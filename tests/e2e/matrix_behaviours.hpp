@@ -238,7 +238,10 @@ inline std::vector<Behaviour> answers_that_cannot_be_used() {
        .reasks = 2},
       {.name = "NullContent",
        .answers =
-           [](const Scene&) { return Json::Array{whole(Json::object({{"content", nullptr}}), 0)}; },
+           [](const Scene&) {
+             const Json message = Json::object({{"content", nullptr}});
+             return Json::Array{whole(message, 0)};
+           },
        .end = kUnusable,
        .reason = "its content is null",
        .reasks = 2},
@@ -374,7 +377,10 @@ inline std::vector<Behaviour> services_that_fail() {
        .retries = 1},
       {.name = "ResetOnce",
        .answers =
-           [](const Scene& scene) { return Json::Array{drill("reset", 1), scene.says_right()}; },
+           [](const Scene& scene) {
+             const Json reset = drill("reset", 1);
+             return Json::Array{reset, scene.says_right()};
+           },
        .retries = 1},
       {.name = "ResetForEver",
        .answers = [](const Scene&) { return Json::Array{drill("reset", 0)}; },

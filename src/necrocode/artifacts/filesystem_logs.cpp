@@ -105,7 +105,7 @@ void FilesystemArtifactStore::State::load_logs() {
   db::Statement& open = index.prepare("SELECT id, lease_ms FROM artifacts WHERE lease_ms>0");
   while (open.step()) {
     const std::string id = open.text(0);
-    struct stat found{};
+    struct stat found = {};
     if (::stat(log_file(id).c_str(), &found) != 0) {
       log::error("the file of an open log is gone; it goes on as an empty one", {{"log", id}});
       open_file(log_file(id), O_RDWR | O_CREAT);

@@ -402,7 +402,7 @@ std::optional<StoredBytes> FilesystemArtifactStore::open(const Artifact& artifac
     errno = reason;
     throw_errno("artifact " + artifact.id.value + ": cannot open its object", path.string());
   }
-  struct stat found{};
+  struct stat found = {};
   if (::fstat(file.get(), &found) != 0) throw_errno("cannot look at", path.string());
   if (static_cast<std::uint64_t>(found.st_size) != artifact.size_bytes) {
     throw StorageError("artifact " + artifact.id.value + " is damaged: its object " +

@@ -103,7 +103,7 @@ bool is_our_config_line(std::string_view line) {
 void check_git_directory(const fs::path& git_dir) {
   ErrorInfo info;
   info.service = "git";
-  struct stat status{};
+  struct stat status = {};
   const fs::path config = git_dir / "config";
   if (::lstat(config.c_str(), &status) != 0)
     throw GitError("no git directory of ours", std::move(info));

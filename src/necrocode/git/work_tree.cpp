@@ -81,7 +81,7 @@ class Remover {
   bool remove_below(int parent, const char* name, int depth) {
     if (::unlinkat(parent, name, 0) == 0) return true;
     if (errno != EISDIR && errno != EPERM) return false;
-    struct stat status{};
+    struct stat status = {};
     if (::fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) != 0) return false;
     if (!S_ISDIR(status.st_mode)) {
       errno = EPERM;
@@ -153,7 +153,7 @@ class Walk {
   }
 
   TreeComparison run(const fs::path& work_tree) {
-    struct stat status{};
+    struct stat status = {};
     if (::lstat(work_tree.c_str(), &status) != 0) throw_errno("cannot look at", work_tree.string());
     if (remove_ && (status.st_mode & S_IRWXU) != S_IRWXU) {
       ::chmod(work_tree.c_str(), status.st_mode | S_IRWXU);
@@ -176,7 +176,7 @@ class Walk {
     for (const std::string& name : names_in(directory)) {
       if (prefix.empty() && name == ".git") continue;
       const std::string path = prefix + name;
-      struct stat status{};
+      struct stat status = {};
       if (::fstatat(fd, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0) {
         fails(path, reason());
         continue;

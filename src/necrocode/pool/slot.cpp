@@ -28,7 +28,7 @@ void make_folder(const fs::path& path) {
 }
 
 bool is_real_folder(const fs::path& path) {
-  struct stat status{};
+  struct stat status = {};
   return ::lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
 }
 

@@ -41,7 +41,7 @@ bool exists_without_links(const fs::path& folder, const fs::path& path) {
     FileDescriptor next(::openat(current.get(), part.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
     if (!next && (errno == ENOENT || errno == ENOTDIR)) return false;
     if (!next) throw_errno("cannot open", path.string());
-    struct stat info{};
+    struct stat info = {};
     if (::fstat(next.get(), &info) != 0) throw_errno("cannot look at", path.string());
     if (S_ISLNK(info.st_mode)) {
       throw SecurityError("refused: a symbolic link stands where a protected path should be: " +

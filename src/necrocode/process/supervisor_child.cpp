@@ -198,7 +198,7 @@ void close_all_except(std::vector<int> kept) {
 }
 
 std::optional<Request> read_request(int fd) {
-  struct stat info{};
+  struct stat info = {};
   if (::fstat(fd, &info) != 0 || info.st_size <= 0) return std::nullopt;
   std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
   std::size_t filled = 0;

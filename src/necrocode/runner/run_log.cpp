@@ -26,7 +26,7 @@ FileDescriptor open_log(const std::filesystem::path& path) {
     if (errno != EWOULDBLOCK) throw_errno("cannot lock the run's log", path.string());
     throw ResourceConflictError("another run is writing to " + path.parent_path().string());
   }
-  struct stat info{};
+  struct stat info = {};
   if (::fstat(file.get(), &info) != 0) throw_errno("cannot look at the run's log", path.string());
   if (S_ISREG(info.st_mode) && ::ftruncate(file.get(), 0) != 0) {
     throw_errno("cannot empty the run's log", path.string());

@@ -33,7 +33,7 @@ class SqliteTableTest : public SqliteTest {
 };
 
 TEST_F(SqliteTest, NewFileIsPrivateAndDurable) {
-  struct stat info{};
+  struct stat info = {};
   ASSERT_EQ(::stat(path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   Statement& mode = database.prepare("PRAGMA journal_mode");

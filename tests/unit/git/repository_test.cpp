@@ -152,7 +152,7 @@ TEST_F(RepositoryTest, CheckOutRemovesWhateverWasLeft) {
 }
 
 TEST_F(RepositoryTest, AForgedTimeOfASameSizeEditIsSeen) {
-  struct stat before{};
+  struct stat before = {};
   ASSERT_EQ(::stat((tree_ / "a.txt").c_str(), &before), 0);
   write(tree_ / "a.txt", "ALPHA\n");
   const timespec times[2] = {before.st_atim, before.st_mtim};

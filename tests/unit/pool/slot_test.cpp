@@ -158,7 +158,7 @@ TEST_F(SlotTest, NestedRepositoriesAndUnreadableFoldersAreGone) {
 }
 
 TEST_F(SlotTest, AForgedTimeIsSeen) {
-  struct stat before{};
+  struct stat before = {};
   ASSERT_EQ(::stat((tree() / "a.txt").c_str(), &before), 0);
   write(tree() / "a.txt", "ALPHA\n");
   const timespec times[2] = {before.st_atim, before.st_mtim};

@@ -126,7 +126,7 @@ TEST_F(CgroupLimits, WithinThemThenUsageIsToldAndNoWarning) {
 
 TEST_F(CgroupLimits, FileCacheThenNoMemoryThatIsUsed) {
   const TemporaryDirectory folder("necrocode-cache-", "/var/tmp");
-  struct statfs disk{};
+  struct statfs disk = {};
   ASSERT_EQ(::statfs(folder.path().c_str(), &disk), 0);
   if (disk.f_type == TMPFS_MAGIC) GTEST_SKIP() << "/var/tmp IS IN MEMORY ITSELF";
   const std::string file = (folder.path() / "file").string();
@@ -243,16 +243,12 @@ TEST_F(CgroupLimits, LeftByAKilledOwnerThenRemovedAtTheNextStart) {
     return count;
   };
   EXPECT_GT(left(), 0);
-  {
-    const Cgroups while_it_lives({::getpid()});
-  }
+  Cgroups({::getpid()});  // removes nothing of an owner that lives
   EXPECT_GT(left(), 0);
   ::kill(owner, SIGKILL);
   ::waitpid(owner, nullptr, 0);
   EXPECT_GT(left(), 0);
-  {
-    const Cgroups next({::getpid()});
-  }
+  Cgroups({::getpid()});
   EXPECT_EQ(left(), 0);
   for (const int fd : ready) ::close(fd);
 }
