@@ -133,6 +133,7 @@ inline constexpr auto kSupervisorStart = 10s;                  // until the help
 inline constexpr std::uint64_t kSandboxTmpBytes = 1 * kGiB;    // its /tmp; memory of the host
 inline constexpr std::uint64_t kSandboxShmBytes = 256 * kMiB;  // its /dev/shm
 inline constexpr std::uint64_t kSandboxRunBytes = 16 * kMiB;   // its /run
+inline constexpr std::uint16_t kSandboxGatePort = 14700;       // where its loopback leads outside
 inline constexpr std::size_t kSandboxMounts = 1000;            // in the workspace, 0.1 ms each
 
 // Masking (SPEC section 10).
@@ -155,6 +156,10 @@ inline constexpr std::size_t kModelHeadBytes = 16 * kKiB;  // looked at for them
 inline constexpr std::size_t kModelScanBytes = 4 * kModelAnswerBytes;
 inline constexpr std::size_t kCodeEdits = 1000;        // search/replace pairs of one file
 inline constexpr std::size_t kCodeChangeDefects = 20;  // told of one answer
+// The metering proxy. An exchange holds a thread, a request, and of its answer what is on its way.
+inline constexpr std::size_t kProxyExchanges = 128;
+inline constexpr std::size_t kProxyRequestBytes = 64 * kMiB;
+inline constexpr std::uint64_t kRecordedExchangesBytes = 256 * kMiB;  // of one run, on disk
 inline constexpr std::size_t kCassetteBytes = 64 * kMiB;
 inline constexpr std::size_t kCassetteEntries = 100'000;
 inline constexpr std::size_t kReplayRecords = 10'000;  // the newest are kept

@@ -205,6 +205,12 @@ class HttpServer {
 
   /// Binds and serves on threads of its own. Throws ConfigError when the address cannot be bound.
   void start();
+  /// Accepts from `listener` too, a TCP socket that listens: in another network namespace, say.
+  /// After start(), until stop() or forget_listener() with the number that this returns.
+  std::uint64_t add_listener(FileDescriptor listener);
+  /// Closes it, and the connections that came by it, whatever they are at. Returns when they are
+  /// closed. An unknown number is fine.
+  void forget_listener(std::uint64_t number);
   /// No new connections; idle ones close; requests under way get drain_time; parked answers end
   /// with 503. Returns when all threads are gone, so a handler that never returns holds it. Safe to
   /// call twice, and from any thread but the server's own.

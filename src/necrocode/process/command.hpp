@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "necrocode/base/file.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/process/resource_limits.hpp"
 
@@ -33,6 +34,11 @@ struct Command {
   /// Descriptor 3 of the child is a pipe to CommandResult::status, for programs that report there
   /// (bubblewrap's --json-status-fd).
   bool status_channel = false;
+  /// Above 0: the command runs in a network namespace of its own that has nothing but a loopback,
+  /// where a listener stands on this port of 127.0.0.1. `on_listener` gets it, from outside, before
+  /// the command starts, on run()'s thread.
+  std::uint16_t gate_port = 0;
+  std::function<void(FileDescriptor listener)> on_listener;
 };
 
 /// A stream of any length in bounded memory.

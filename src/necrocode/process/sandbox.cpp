@@ -138,6 +138,7 @@ class BubblewrapSandbox final : public Sandbox {
 
   void require_usable() override { trial_.get(); }
   std::string_view name() const override { return "bubblewrap"; }
+  Gate make_gate() override { return {limits::kSandboxGatePort, {}}; }
   std::string limits() const override { return supervisor_.describe_limits(limits_); }
 
  private:
@@ -349,6 +350,8 @@ class Unsandboxed final : public Sandbox {
   }
   void require_usable() override {}
   std::string_view name() const override { return "unsandboxed"; }
+  bool can_cover() const override { return false; }
+  Gate make_gate() override { return {limits::kSandboxGatePort, {}}; }
   std::string limits() const override { return supervisor_.describe_limits(limits_); }
 
  private:

@@ -10,23 +10,43 @@
 
 namespace necrocode::process {
 
+/// The folder inside for what is shown at a place of its own.
+inline constexpr std::string_view kSandboxShown = "/run/necrocode";
+
+/// The only place of the network that a command reaches: a port of its loopback, on which somebody
+/// outside accepts.
+struct Gate {
+  std::uint16_t port = 0;  ///< of 127.0.0.1, as the command sees it
+  /// On this machine's loopback, where the sandbox gives no network of its own; else empty, and
+  /// made within the command's network when it starts.
+  FileDescriptor listener;
+};
+
 struct SandboxedCommand {
   /// `env` may hold nothing secret; `limits` are those of the sandbox.
   Command command;
   std::filesystem::path workspace;               ///< writable, at its own path; absolute
   std::vector<std::filesystem::path> read_only;  ///< further paths to see, at their own places
+  /// Further folders that are writable, at their own places, outside of `workspace`.
+  std::vector<std::filesystem::path> writable;
   /// Inside `workspace`, made read-only over it (a `.git`); those that do not exist are left out.
   /// Neither these nor the folders above them can be moved away.
   std::vector<std::filesystem::path> protect;
   /// Folders inside `workspace` that stay writable but, with those above them, where they are.
   std::vector<std::filesystem::path> pinned;
-  /// A folder inside `workspace` (a `.git`) and what is shown there instead, read-only.
+  /// What is shown at a place instead of what is there: inside `workspace` (over its `.git`), or
+  /// below kSandboxShown, where nothing else is. A sandbox that cannot do that leaves it out.
   struct Cover {
     std::filesystem::path at;
     std::filesystem::path shown;
+    bool writable = false;
   };
   std::vector<Cover> covers;
   bool network = false;
+  /// Instead of `network`: one port. `on_listener` gets, before the command starts and on run()'s
+  /// thread, what to accept on.
+  const Gate* gate = nullptr;
+  std::function<void(FileDescriptor listener)> on_listener;
 };
 
 /// Thread-safe.
@@ -40,8 +60,14 @@ class Sandbox {
   /// Waits until it is known whether this host can hold the promise, which run() does by itself.
   /// Throws SecurityError, saying what is missing.
   virtual void require_usable() = 0;
-  virtual std::string_view name() const = 0;  ///< "bubblewrap" or "unsandboxed"
-  virtual std::string limits() const = 0;     ///< as Supervisor::describe_limits()
+  virtual std::string_view name() const = 0;  ///< "bubblewrap", "landlock" or "unsandboxed"
+  /// What it promises less than bubblewrap does, a sentence each, for whoever reads a result.
+  virtual std::vector<std::string> missing() const { return {}; }
+  /// Whether SandboxedCommand::covers take effect.
+  virtual bool can_cover() const { return true; }
+  /// For one command. Throws StorageError when no port is free.
+  virtual Gate make_gate() = 0;
+  virtual std::string limits() const = 0;  ///< as Supervisor::describe_limits()
 };
 
 /// New pid, mount, network, IPC, UTS and user namespaces by bubblewrap; the system read-only; the

@@ -61,6 +61,9 @@ class BoundedSandbox final : public process::Sandbox {
   void require_usable() override { sandbox_.require_usable(); }
   std::string_view name() const override { return sandbox_.name(); }
   std::string limits() const override { return sandbox_.limits(); }
+  std::vector<std::string> missing() const override { return sandbox_.missing(); }
+  bool can_cover() const override { return sandbox_.can_cover(); }
+  process::Gate make_gate() override { return sandbox_.make_gate(); }
 
  private:
   process::Sandbox& sandbox_;
