@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
@@ -17,6 +18,7 @@ struct Cli::State {
   std::unique_ptr<CLI::App> root;  // of the outermost command only
   CLI::App* app = nullptr;
   std::function<int()> run;
+  std::vector<std::string>* program = nullptr;
   std::vector<std::unique_ptr<Cli>> commands;
 
   const Cli* find(std::string_view name) const {
@@ -100,6 +102,16 @@ Cli& Cli::input_file(const std::string& name, std::string& value, const std::str
   return *this;
 }
 
+Cli& Cli::program(std::vector<std::string>& argv, const std::string& help) {
+  state_->program = &argv;
+  state_->app->usage([app = state_->app] {
+    return "Usage: " + app->get_parent()->get_name() + " " + app->get_name() +
+           " [OPTIONS] -- PROGRAM [ARGUMENTS]...";
+  });
+  state_->app->footer("PROGRAM [ARGUMENTS]...: " + help);
+  return *this;
+}
+
 Cli& Cli::action(std::function<int()> run) {
   state_->run = std::move(run);
   return *this;
@@ -121,12 +133,22 @@ int Cli::main(int argc, const char* const* argv) {
     }
     command = next;
   }
+  // What belongs to another program is not ours to read.
+  int own = argc;
+  if (std::vector<std::string>* program = command->state_->program) {
+    own = static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
+    program->assign(argv + std::min(own + 1, argc), argv + argc);
+  }
   try {
-    state_->app->parse(argc, argv);
+    state_->app->parse(own, argv);
   } catch (const CLI::Success& success) {
     return state_->app->exit(success);  // --help, --version
   } catch (const CLI::ParseError& error) {
     return refuse(error.what());
+  }
+  if (command->state_->program && command->state_->program->empty()) {
+    return refuse("no program is named; write it behind \"--\": necrocode " +
+                  command->state_->app->get_name() + " [OPTIONS] -- PROGRAM [ARGUMENTS]...");
   }
   return command->state_->run();
 }

@@ -26,6 +26,8 @@ class Cli {
   Cli& optional_positional(const std::string& name, std::string& value, const std::string& help);
   /// A positional that names a file to read: one that cannot be is a wrong command line.
   Cli& input_file(const std::string& name, std::string& value, const std::string& help);
+  /// All that follows "--", which must be there: another program and its arguments, as they are.
+  Cli& program(std::vector<std::string>& argv, const std::string& help);
   /// What the command does; its result is the exit code.
   Cli& action(std::function<int()> run);
 

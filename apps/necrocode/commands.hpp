@@ -8,6 +8,7 @@ namespace necrocode::app {
 void declare_demo(Cli& cli);
 void declare_serve(Cli& cli);
 void declare_run(Cli& cli);
+void declare_exec(Cli& cli);
 void declare_worker(Cli& cli);
 void declare_task(Cli& cli);
 // Below `task`:

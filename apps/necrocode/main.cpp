@@ -29,8 +29,8 @@ int run_command(int argc, char** argv) {
                           "Coding-agent runs at fleet scale: isolated, tested, pushed, kept.");
   for (const auto declare :
        {necrocode::app::declare_demo, necrocode::app::declare_serve, necrocode::app::declare_run,
-        necrocode::app::declare_worker, necrocode::app::declare_task, necrocode::app::declare_pool,
-        necrocode::app::declare_artifact, necrocode::app::declare_llm,
+        necrocode::app::declare_exec, necrocode::app::declare_worker, necrocode::app::declare_task,
+        necrocode::app::declare_pool, necrocode::app::declare_artifact, necrocode::app::declare_llm,
         necrocode::app::declare_health, necrocode::app::declare_verify,
         necrocode::app::declare_config, necrocode::app::declare_backup}) {
     declare(cli);

@@ -114,8 +114,12 @@ void RunOutput::guarded(const std::function<void()>& print) {
   }
 }
 
+void RunOutput::print(std::string_view text) {
+  guarded([&] { print_within(output_masker()->mask(text), kStallMax); });
+}
+
 void RunOutput::print_line(std::string_view line) {
-  guarded([&] { print_within(output_masker()->mask(std::string(line) + "\n"), kStallMax); });
+  print(std::string(line) + "\n");
 }
 
 void RunOutput::print_json_line(const Json& record) {

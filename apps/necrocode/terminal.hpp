@@ -43,6 +43,7 @@ void draw_notes(const std::vector<std::string>& lines, std::size_t above);
 /// the run is not disturbed. Thread-safe.
 class RunOutput {
  public:
+  void print(std::string_view text);
   void print_line(std::string_view line);
   void print_json_line(const Json& record);
   /// Throws what was kept, so that the command does not end with 0.

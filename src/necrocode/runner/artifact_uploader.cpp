@@ -29,10 +29,12 @@ struct Kind {
   std::string_view type;
   std::string_view mime_type;
 };
-constexpr std::array<Kind, 5> kKinds = {{{"diff.patch", "diff", "text/x-diff"},
+constexpr std::array<Kind, 7> kKinds = {{{"diff.patch", "diff", "text/x-diff"},
+                                         {"users-work.patch", "users-work", "text/x-diff"},
                                          {"tests.json", "test", "application/json"},
                                          {"junit.xml", "junit", "application/xml"},
                                          {"transcript.jsonl", "transcript", "application/jsonl"},
+                                         {"exchanges.jsonl", "exchanges", "application/jsonl"},
                                          {kLog, "log", "text/plain"}}};
 
 const Kind& kind_of(std::string_view name) {

@@ -21,9 +21,9 @@ bool has_our_result(const fs::path& run_dir) {
   std::error_code error;
   if (!fs::is_regular_file(run_dir / "result.json", error)) return false;
   const auto result = Json::try_parse(read_file(run_dir / "result.json", 16 * limits::kMiB));
-  return result && (*result)["type"] == Json("result") &&
-         (*result)["runner_id"].string_or("").starts_with("runner-") &&
-         (*result)["phase"].is_string();
+  return result && (*result)["type"] == Json("result") && (*result)["phase"].is_string() &&
+         ((*result)["runner_id"].string_or("").starts_with("runner-") ||
+          (*result)["run_id"].string_or("").starts_with("exec-"));
 }
 
 // As of a run that was killed: every log of ours begins with the first phase.
@@ -62,7 +62,8 @@ void remove_earlier_results(const fs::path& run_dir) {
   if (is_being_written(run_dir / "run.log")) return;  // the run that comes will be refused
   std::error_code error;
   for (const char* name :
-       {"result.json", "diff.patch", "tests.json", "junit.xml", "transcript.jsonl"}) {
+       {"result.json", "diff.patch", "users-work.patch", "tests.json", "junit.xml",
+        "transcript.jsonl", "exchanges.jsonl"}) {
     fs::remove(run_dir / name, error);
   }
 }

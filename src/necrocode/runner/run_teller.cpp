@@ -22,6 +22,7 @@ Json RunEvent::to_json(SystemTime now) const {
 }
 
 void RunTeller::emit(const std::string& type, Json data) {
+  const std::lock_guard lock(mutex_);
   if (!observer_ || observer_failed_) return;
   try {
     observer_({type, task_id_, std::move(data)});

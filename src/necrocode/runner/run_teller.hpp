@@ -3,6 +3,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -14,7 +15,8 @@
 
 namespace necrocode::runner {
 
-/// Not thread-safe. `observer`, `log` and `masker` live longer.
+/// Thread-safe; the observer is called by one thread at a time. `observer`, `log` and `masker` live
+/// longer.
 class RunTeller {
  public:
   RunTeller(std::string task_id, const RunObserver& observer, RunLog& log, const Masker& masker)
@@ -28,7 +30,7 @@ class RunTeller {
                   std::initializer_list<JsonMember> more);
   /// Nothing when `count` is 0 or less.
   void retries(std::string_view operation, int count);
-  /// A test command has ended. May be called on another thread while the run waits.
+  /// A test command has ended.
   void command(const TestCommandResult& command);
   /// The round of them, and what was warned of.
   void tests(const TestReport& report);
@@ -38,7 +40,8 @@ class RunTeller {
   const RunObserver& observer_;
   RunLog& log_;
   const Masker& masker_;
-  bool observer_failed_ = false;
+  std::mutex mutex_;
+  bool observer_failed_ = false;  // guarded by mutex_
 };
 
 }  // namespace necrocode::runner

@@ -328,18 +328,34 @@ std::string WorkspaceManager::choose_start(Workspace& workspace, const TaskConte
              : "the remote has no branch \"" + printable(task.base_branch) + "\"",
          workspace.remote_url);
   }
-  require_room_at_remote(workspace, task, refs);
   require_commit(workspace, refs, workspace.base_tip, context);
   workspace.base_commit = merge_dependencies(workspace, task, workspace.base_tip, refs, context);
-  workspace.remote_tip = ref_in(refs, "refs/heads/" + task.branch_name);
+  require_own_branch(workspace, task, refs, context);
   if (workspace.remote_tip.empty()) return workspace.base_commit;
-  require_commit(workspace, refs, workspace.remote_tip, context);
-  if (!is_commit_of(workspace.repository.commit_message(workspace.remote_tip, context), task)) {
-    fail("the remote has a branch \"" + printable(task.branch_name) + "\" that is not this task's",
-         workspace.remote_url);
-  }
   workspace.has_earlier_work = true;
   return workspace.remote_tip;
+}
+
+// The remote's branch of that name is this task's own, or is not there yet.
+void WorkspaceManager::require_own_branch(Workspace& workspace, const TaskContext& task,
+                                          const std::map<std::string, std::string>& refs,
+                                          const CallContext& context) const {
+  require_room_at_remote(workspace, task, refs);
+  workspace.remote_tip = ref_in(refs, "refs/heads/" + task.branch_name);
+  if (workspace.remote_tip.empty()) return;
+  require_commit(workspace, refs, workspace.remote_tip, context);
+  if (is_commit_of(workspace.repository.commit_message(workspace.remote_tip, context), task))
+    return;
+  fail("the remote has a branch \"" + printable(task.branch_name) + "\" that is not this task's",
+       workspace.remote_url);
+}
+
+void WorkspaceManager::look_at_branch(Workspace& workspace, const TaskContext& task,
+                                      const CallContext& context) const {
+  const auto refs = look(workspace, context);
+  workspace.base_ref = "HEAD";
+  workspace.base_tip = ref_in(refs, workspace.base_ref);
+  require_own_branch(workspace, task, refs, context);
 }
 
 // In a slot given by hand: no untracked file and no branch of the user's may be in the way.

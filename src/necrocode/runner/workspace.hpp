@@ -96,6 +96,10 @@ class WorkspaceManager {
   StagedChange staged(const Workspace& workspace, const CallContext& context) const;
   std::string commit(const Workspace& workspace, const std::string& message,
                      const CallContext& context) const;
+  /// Before a push from a repository that was not prepared here: whether the branch may be pushed
+  /// to. Throws as prepare() of a branch that is not this task's.
+  void look_at_branch(Workspace& workspace, const TaskContext& task,
+                      const CallContext& context) const;
   /// Returns when the remote has confirmed. A lost answer is looked up, not repeated blindly.
   /// A tip that another run of this task pushed meanwhile is replaced.
   /// Throws PushError when the remote refuses or the branch is no longer this task's.
@@ -125,6 +129,9 @@ class WorkspaceManager {
                        const std::filesystem::path& scratch, const CallContext& context) const;
   std::string choose_start(Workspace& workspace, const TaskContext& task,
                            const CallContext& context) const;
+  void require_own_branch(Workspace& workspace, const TaskContext& task,
+                          const std::map<std::string, std::string>& refs,
+                          const CallContext& context) const;
   void fetch_ahead(Workspace& workspace, const CallContext& context) const;
   void require_commit(Workspace& workspace, const std::map<std::string, std::string>& refs,
                       const std::string& commit, const CallContext& context) const;

@@ -1,0 +1,81 @@
+// ExecResult: the true end of one `necrocode exec`: what its last line, its result.json and its
+// exit code say. docs/exec.md has the members, and the rule by which the exit code is chosen.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "necrocode/base/exit_code.hpp"
+#include "necrocode/exec/lent_tree.hpp"
+#include "necrocode/llm/metering_proxy.hpp"
+#include "necrocode/process/command.hpp"
+#include "necrocode/runner/run_result.hpp"
+
+namespace necrocode::exec {
+
+/// One call of the program.
+struct ProgramRound {
+  std::string name;  ///< as it was called
+  process::CommandEnd end = process::CommandEnd::kExited;
+  int exit_code = 0;
+  int signal = 0;
+  std::string limit_reached;  ///< which limit stopped something of it, or empty
+  std::uint64_t output_bytes = 0;
+  std::chrono::nanoseconds duration{0};
+  process::ResourceUsage usage;
+  bool ended_itself() const {
+    return end == process::CommandEnd::kExited || end == process::CommandEnd::kSignalled;
+  }
+  bool ok() const { return end == process::CommandEnd::kExited && exit_code == 0; }
+};
+
+struct ExecResult {
+  ExitCode exit_code = ExitCode::kInternal;
+  std::string run_id;
+  runner::Phase phase = runner::Phase::kValidate;  ///< the last one begun
+  std::chrono::nanoseconds duration{0};
+  std::string sandbox;
+  std::vector<std::string> sandbox_missing;  ///< what it promises less than the strongest one
+  std::optional<ProgramRound> program;       ///< the last round
+  int repairs = 0;                           ///< rounds after the first
+  llm::Metered provider;
+  std::vector<git::FileChange> files;  ///< that the program changed
+  std::optional<TakenCommits> commits;
+  std::vector<std::string> tests_changed;       ///< files that look like tests, and were changed
+  std::vector<std::string> protected_restored;  ///< by --protect, before the tests
+  std::vector<std::string> git_put_back;        ///< planted in the clone's git directory
+  std::optional<runner::TestReport> tests;
+  std::optional<runner::PushResult> push;
+  std::vector<runner::UploadedArtifact> artifacts;
+  std::optional<runner::RunFailure> failure;
+
+  /// "done", "failed", "cancelled", "unverified": one word for people.
+  std::string_view outcome() const;
+  Json to_json() const;
+};
+
+/// How a round of the program, before any test, decides the end; nothing: the tests do.
+struct Verdict {
+  ExitCode exit_code;
+  std::string reason;
+  std::string failure_class;
+};
+/// `changed`: the work tree is not as before. By the rules of docs/exec.md:
+///  - a limit that ended it: 11;
+///  - the provider's last answer was a failure for good: 7, 8 or 9, when the program did not end by
+///    itself, or not with 0, or left nothing changed (one that got on without that answer is judged
+///    by the tests);
+///  - its time: 4.
+std::optional<Verdict> judge(const ProgramRound& program, const llm::Metered& provider,
+                             bool changed);
+/// 7, 8 or 9.
+ExitCode exit_code_of(llm::ExchangeClass failure);
+
+/// Whether a path looks like one of a test: by its folders and name as the common test runners know
+/// them, or because one of `commands` names it.
+bool is_test_like(std::string_view path, const std::vector<std::string>& commands);
+
+}  // namespace necrocode::exec
