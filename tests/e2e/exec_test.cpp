@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include "e2e/run_fixture.hpp"
+#include "support/api_document.hpp"
 
 namespace necrocode::test {
 namespace {
@@ -32,11 +33,29 @@ class Exec : public Run {
     std::string output;
     const int code = start_exec(std::move(options), std::move(argv))->wait(&output);
     output_ = output;
+    expect_declared(output);
     const Json read = result_of(output);
     EXPECT_EQ(read["type"], Json("result")) << output << stderr_text();
     EXPECT_EQ(read["exit_code"], Json(code));
     if (result) *result = read;
     return code;
+  }
+
+  // Each line of --json, with nothing beside what docs/run-events.schema.json names.
+  static void expect_declared(const std::string& output) {
+    static const Json schema = Json::parse(read_file(
+        std::string(NECROCODE_SOURCE_DIR) + "/docs/run-events.schema.json", limits::kMiB));
+    const ApiDocument checker{Json()};
+    for (const std::string_view line : split(output, '\n')) {
+      if (line.empty()) continue;
+      const Json event = Json::parse(line);
+      const std::string type = event["type"].string_or("");
+      const Json* of_type = schema["$defs"].find(type == "result" ? "exec_result" : type);
+      ASSERT_NE(of_type, nullptr) << line;
+      std::vector<std::string> wrong;
+      checker.validate(event, *of_type, type, true, wrong);
+      EXPECT_TRUE(wrong.empty()) << join(wrong, "\n") << "\n" << line;
+    }
   }
 
   static Json result_of(const std::string& output) {
