@@ -180,7 +180,7 @@ class BubblewrapSandbox final : public Sandbox {
         reason = "a trial ended with code " + std::to_string(result.exit_code) + ": " +
                  printable(shorten(trim(result.err.text()), 500));
       } catch (const TestExecutionError& error) {
-        reason = error.what();
+        reason = error.info().detail.empty() ? error.summary() : error.info().detail;
       }
     }
     const std::string help = remedy(reason, look_at_host());

@@ -129,7 +129,7 @@ class LandlockSandbox final : public Sandbox {
       reason = "a trial ended with code " + std::to_string(result.exit_code) + ": " +
                printable(shorten(trim(result.err.text()), 500));
     } catch (const TestExecutionError& error) {
-      reason = error.what();
+      reason = error.summary();
     }
     throw CannotSandbox("Landlock: " + reason);
   }

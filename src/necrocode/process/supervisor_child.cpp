@@ -95,15 +95,25 @@ pid_t fork_into(Isolation isolation) {
   return static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr));
 }
 
-/// fork(), into a group of cgroup v2 when there is one.
-pid_t fork_into_group(int group) {
-  clone_args args{};
-  args.exit_signal = SIGCHLD;
+/// fork(), into a group of cgroup v2 when there is one. `joined` tells the child whether it is in
+/// there already: filters of container engines refuse clone3.
+pid_t fork_into_group(int group, bool& joined) {
+  joined = true;
   if (group >= 0) {
+    clone_args args{};
+    args.exit_signal = SIGCHLD;
     args.flags = CLONE_INTO_CGROUP;
     args.cgroup = static_cast<std::uint64_t>(group);
+    const auto child = static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+    if (child >= 0 || errno != ENOSYS) return child;
+    joined = false;
   }
-  return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+  return fork_into(Isolation::kNone);
+}
+
+bool join_group(int group) {
+  const FileDescriptor processes(::openat(group, "cgroup.procs", O_WRONLY | O_CLOEXEC));
+  return processes && ::write(processes.get(), "0", 1) == 1;
 }
 
 bool can_isolate(Isolation isolation) {
@@ -190,9 +200,12 @@ int execute(Request& request) {
   int error = ENOENT;
   for (const std::string_view folder : split(path, ':')) {
     if (!folder.starts_with('/')) continue;
-    ::execve((std::string(folder) + "/" + program).c_str(), argv.data(), env.data());
+    const std::string candidate = std::string(folder) + "/" + program;
+    ::execve(candidate.c_str(), argv.data(), env.data());
     if (errno == ENOENT || errno == ENOTDIR) continue;
-    error = errno;
+    const int refused = errno;
+    if (::access(candidate.c_str(), F_OK) != 0) continue;  // a folder that we may not search
+    error = refused;
     if (error != EACCES) break;
   }
   return error;
@@ -395,9 +408,13 @@ void open_gate(const InitDescriptors& fds, std::uint16_t port) {
   if (sigchld < 0) fail_start(fds.control, StartStep::kDescriptors, errno);
   if (request->gate_port != 0) open_gate(fds, static_cast<std::uint16_t>(request->gate_port));
   const pid_t init = ::getpid();
-  const pid_t command = fork_into_group(fds.group);
+  bool joined = true;
+  const pid_t command = fork_into_group(fds.group, joined);
   if (command < 0) fail_start(fds.control, StartStep::kFork, errno);
-  if (command == 0) become_command(fds, *request, isolation, init);
+  if (command == 0) {
+    if (!joined && !join_group(fds.group)) fail_start(fds.control, StartStep::kGroups, errno);
+    become_command(fds, *request, isolation, init);
+  }
   close_all_except({fds.control, fds.lifeline, sigchld});
   request.reset();
   watch_command(fds, command, sigchld, isolation);

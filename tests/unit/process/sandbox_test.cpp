@@ -1,23 +1,19 @@
 #include "necrocode/process/sandbox.hpp"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <cstddef>
 #include <cstdlib>
-#include <cstring>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/process/host_view.hpp"
+#include "unit/process/host_listeners.hpp"
 #include "unit/process/process_table.hpp"
+#include "unit/process/scoped_variable.hpp"
 
 namespace necrocode::process {
 namespace {
@@ -30,24 +26,7 @@ using testing::Not;
 using testing::StartsWith;
 using namespace std::chrono_literals;
 
-/// A variable of this process's environment for the time of a test.
-class ScopedVariable {
- public:
-  ScopedVariable(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    ::setenv(name, value.c_str(), 1);
-  }
-  ~ScopedVariable() {
-    if (old_.empty()) ::unsetenv(name_);
-    if (!old_.empty()) ::setenv(name_, old_.c_str(), 1);
-  }
-  ScopedVariable(const ScopedVariable&) = delete;
-  ScopedVariable& operator=(const ScopedVariable&) = delete;
-
- private:
-  const char* name_;
-  std::string old_;
-};
+using test::ScopedVariable;
 
 class SandboxTest : public testing::Test {
  protected:
@@ -302,41 +281,8 @@ TEST_F(SandboxTest, WorkspaceThatHoldsMoreThanATaskIsRefused) {
   }
 }
 
-/// Listens in this process: on a loopback port and on an abstract socket.
-struct Listeners {
-  FileDescriptor tcp{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  FileDescriptor abstract{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  int port = 0;
-  std::string name = "necrocode-test-" + std::to_string(::getpid());
-
-  Listeners() {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    EXPECT_EQ(::bind(tcp.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-    EXPECT_EQ(::listen(tcp.get(), 5), 0);
-    EXPECT_EQ(::getsockname(tcp.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-    port = ntohs(address.sin_port);
-    sockaddr_un local{};
-    local.sun_family = AF_UNIX;
-    std::memcpy(local.sun_path + 1, name.data(), name.size());
-    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    EXPECT_EQ(::bind(abstract.get(), reinterpret_cast<sockaddr*>(&local), length), 0);
-    EXPECT_EQ(::listen(abstract.get(), 5), 0);
-  }
-  std::string tcp_script() const {
-    return "python3 -c \"import socket; socket.create_connection(('127.0.0.1', " +
-           std::to_string(port) + "), 5); print('reached')\"";
-  }
-  std::string abstract_script() const {
-    return "python3 -c \"import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\\\0" +
-           name + "'); print('reached')\"";
-  }
-};
-
 TEST_F(SandboxTest, NetworkIsReachedOnlyWhenAllowed) {
-  const Listeners listeners;
+  const test::HostListeners listeners;
   EXPECT_THAT(output(listeners.tcp_script()), HasSubstr("ConnectionRefused"));
   EXPECT_THAT(output(listeners.abstract_script()), HasSubstr("ConnectionRefused"));
   SandboxedCommand command = shell(listeners.tcp_script());
