@@ -6,15 +6,20 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/limits.hpp"
+#include "necrocode/process/enclosure.hpp"
 #include "necrocode/process/resource_limits.hpp"
 
 namespace necrocode::process {
+
+/// A pipe takes that much at once on every system.
+inline constexpr std::size_t kSecondInputBytes = 4096;
 
 struct Command {
   std::vector<std::string> argv;  ///< argv[0] is found by the PATH of `env` when it has no slash
@@ -34,11 +39,16 @@ struct Command {
   /// Descriptor 3 of the child is a pipe to CommandResult::status, for programs that report there
   /// (bubblewrap's --json-status-fd).
   bool status_channel = false;
+  /// Where not empty: what the child reads from its descriptor 4, for programs that take something
+  /// there (bubblewrap's --seccomp). At most kSecondInputBytes.
+  std::string second_input;
   /// Above 0: the command runs in a network namespace of its own that has nothing but a loopback,
   /// where a listener stands on this port of 127.0.0.1. `on_listener` gets it, from outside, before
   /// the command starts, on run()'s thread.
   std::uint16_t gate_port = 0;
   std::function<void(FileDescriptor listener)> on_listener;
+  /// Holds the command from its first instruction on.
+  std::optional<Enclosure> enclosure;
 };
 
 /// A stream of any length in bounded memory.

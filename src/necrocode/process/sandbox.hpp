@@ -23,11 +23,13 @@ struct Gate {
 };
 
 struct SandboxedCommand {
-  /// `env` may hold nothing secret; `limits` are those of the sandbox.
+  /// `env` may hold nothing secret. Where its `limits` set none, those of the sandbox hold. What
+  /// the sandbox itself uses (status channel, second input, gate, enclosure) is not looked at.
   Command command;
   std::filesystem::path workspace;               ///< writable, at its own path; absolute
   std::vector<std::filesystem::path> read_only;  ///< further paths to see, at their own places
-  /// Further folders that are writable, at their own places, outside of `workspace`.
+  /// Further folders that are writable, at their own places, outside of `workspace`. Like it, none
+  /// may hold a home or a folder of the system whole.
   std::vector<std::filesystem::path> writable;
   /// Inside `workspace`, made read-only over it (a `.git`); those that do not exist are left out.
   /// Neither these nor the folders above them can be moved away.
@@ -35,7 +37,9 @@ struct SandboxedCommand {
   /// Folders inside `workspace` that stay writable but, with those above them, where they are.
   std::vector<std::filesystem::path> pinned;
   /// What is shown at a place instead of what is there: inside `workspace` (over its `.git`), or
-  /// below kSandboxShown, where nothing else is. A sandbox that cannot do that leaves it out.
+  /// below kSandboxShown, where nothing else is. A folder covers a folder, a file a file; where
+  /// there is nothing to cover in the workspace it is left out, and by a sandbox that cannot do
+  /// that, always.
   struct Cover {
     std::filesystem::path at;
     std::filesystem::path shown;
@@ -72,12 +76,24 @@ class Sandbox {
 
 /// New pid, mount, network, IPC, UTS and user namespaces by bubblewrap; the system read-only; the
 /// workspace and a private /tmp writable; no home, except toolchains there that PATH names,
-/// read-only; no capabilities, no new privileges.
+/// read-only; no capabilities, no new privileges; a filter of system calls.
 /// Throws SecurityError when bubblewrap is missing. Whether the host can do it shows a trial run,
 /// which goes on beside the caller: require_usable() and the first run() wait for it.
 /// Each command is held to `limits`; it sees no control groups, and cannot leave its own.
 std::unique_ptr<Sandbox> make_bubblewrap_sandbox(Supervisor& supervisor,
                                                  const ResourceLimits& limits = default_limits());
+
+/// Landlock and a filter of system calls, in the namespaces of the host: docs/sandbox.md says what
+/// that holds; missing() what it does not. For Linux 6.7 and newer; as above, a trial shows whether
+/// it can be used.
+std::unique_ptr<Sandbox> make_landlock_sandbox(Supervisor& supervisor,
+                                               const ResourceLimits& limits = default_limits());
+
+/// The best of these two that this host can do; missing() then also says why not bubblewrap, and
+/// what would mend that. Never throws; the SecurityError when it can do neither comes later, also
+/// from what tells which one it is.
+std::unique_ptr<Sandbox> make_sandbox(Supervisor& supervisor,
+                                      const ResourceLimits& limits = default_limits());
 
 /// No isolation but the supervisor's, and `limits`, which a hostile command that runs as root can
 /// leave. Only on the user's explicit `--unsandboxed`.

@@ -117,24 +117,9 @@ class HelperProcess {
 
   /// False when the helper is gone.
   bool send(const protocol::StartHeader& header, const std::vector<int>& fds) const {
-    protocol::StartHeader copy = header;
-    iovec part{&copy, sizeof copy};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * protocol::kDescriptorsMax)> space{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = space.data();
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-    cmsghdr* rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-    std::memcpy(CMSG_DATA(rights), fds.data(), sizeof(int) * fds.size());
-    while (::sendmsg(channel_.get(), &message, MSG_NOSIGNAL) < 0) {
-      if (errno == EPIPE || errno == ECONNRESET) return false;
-      if (errno != EINTR) throw_errno("cannot hand a command to the supervisor");
-    }
-    return true;
+    if (protocol::send_with_descriptors(channel_.get(), &header, sizeof header, fds)) return true;
+    if (errno == EPIPE || errno == ECONNRESET) return false;
+    throw_errno("cannot hand a command to the supervisor");
   }
 
   /// Everything it runs ends with it.
@@ -294,13 +279,37 @@ class Run {
       throw TestExecutionError("cannot start " + command_.argv.front() +
                                ": an argument or variable contains a NUL byte");
     }
-    std::string bytes = protocol::encode(
-        {command_.argv, command_.env, command_.working_directory.string(), command_.file_size_max,
-         command_.open_files_max, confinement_.data_max, confinement_.processes_max});
+    if (command_.second_input.size() > kSecondInputBytes) {
+      throw TestExecutionError("cannot start " + command_.argv.front() + ": its second input has " +
+                               std::to_string(command_.second_input.size()) + " bytes, at most " +
+                               std::to_string(kSecondInputBytes) + " are possible");
+    }
+    std::string bytes = protocol::encode(request());
     if (bytes.size() > limits::kChildRequestBytes) {
       throw TestExecutionError("cannot start " + command_.argv.front() + ": too many arguments");
     }
     return bytes;
+  }
+
+  protocol::Request request() const {
+    protocol::Request request;
+    request.argv = command_.argv;
+    request.env = command_.env;
+    request.working_directory = command_.working_directory.string();
+    request.file_size_max = command_.file_size_max;
+    request.open_files_max = command_.open_files_max;
+    request.data_max = confinement_.data_max;
+    request.processes_max = confinement_.processes_max;
+    request.gate_port = command_.gate_port;
+    request.second_input = command_.second_input;
+    if (const auto& enclosure = command_.enclosure) {
+      request.enclosed = 1;
+      for (const auto& path : enclosure->readable) request.readable.push_back(path.string());
+      for (const auto& path : enclosure->writable) request.writable.push_back(path.string());
+      request.network = enclosure->network ? 1 : 0;
+      request.connect_port = enclosure->connect_port;
+    }
+    return request;
   }
 
   bool finished() const {
@@ -399,7 +408,9 @@ class Run {
 
   void read_reports() {
     Report report;
-    const ssize_t got = ::recv(control_.near.get(), &report, sizeof report, MSG_DONTWAIT);
+    std::vector<FileDescriptor> received;
+    const ssize_t got =
+        protocol::receive_with_descriptors(control_.near.get(), &report, sizeof report, received);
     // ECONNRESET comes once, before the last reports, when an order of ours was left unread.
     if (got < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET)) return;
     if (got != sizeof report) {
@@ -412,6 +423,10 @@ class Run {
       result_.usage.cpu_time = std::chrono::microseconds(report.cpu_microseconds);
       result_.usage.peak_memory_bytes =
           std::max(result_.usage.peak_memory_bytes, report.largest_process_bytes);
+    }
+    if (report.kind == ReportKind::kListener && !received.empty() && !killed_) {
+      if (command_.on_listener) command_.on_listener(std::move(received.front()));
+      order(protocol::kGo);
     }
     if (report.kind == ReportKind::kStartFailed && !failed_start_) failed_start_ = report;
     if (report.kind == ReportKind::kExited) {
@@ -450,6 +465,9 @@ class Run {
                                      command_.working_directory.string() + ": " + reason,
                                  std::move(info));
       case StartStep::kExec:
+        info.status = failed_start_->value == ENOENT || failed_start_->value == ENOTDIR
+                          ? kNotFoundStatus
+                          : kNotExecutableStatus;
         throw TestExecutionError("cannot start " + program + ": " + reason, std::move(info));
       case StartStep::kGroups:
         throw TestExecutionError(
@@ -457,6 +475,27 @@ class Run {
             std::move(info));
       case StartStep::kFork:
         throw TestExecutionError("cannot start " + program + ": no new process: " + reason,
+                                 std::move(info));
+      case StartStep::kNetwork:
+        throw TestExecutionError("cannot start " + program +
+                                     " behind a gate: no network namespace of its own: " + reason,
+                                 std::move(info));
+      case StartStep::kLoopback:
+        throw TestExecutionError(
+            "cannot start " + program + " behind a gate: its loopback does not come up: " + reason,
+            std::move(info));
+      case StartStep::kListen:
+        throw TestExecutionError("cannot start " + program +
+                                     " behind a gate: no listener on port " +
+                                     std::to_string(command_.gate_port) + ": " + reason,
+                                 std::move(info));
+      case StartStep::kHandOver:
+        throw TestExecutionError(
+            "cannot start " + program + " behind a gate: its listener is not handed out: " + reason,
+            std::move(info));
+      case StartStep::kEnclose:
+        throw TestExecutionError("cannot start " + program +
+                                     ": it cannot be enclosed by Landlock and seccomp: " + reason,
                                  std::move(info));
       default:
         throw TestExecutionError("cannot start " + program + ": preparation failed: " + reason,

@@ -23,6 +23,11 @@ struct SupervisorOptions {
   bool cgroups = true;
 };
 
+/// What a shell answers for a program that is not there, and for one that cannot be executed:
+/// ErrorInfo::status of a command that was not started for that reason.
+inline constexpr int kNotFoundStatus = 127;
+inline constexpr int kNotExecutableStatus = 126;
+
 /// Thread-safe: any number of run() at once, each on its caller's thread.
 class Supervisor {
  public:

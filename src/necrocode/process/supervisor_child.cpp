@@ -28,72 +28,12 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/process/enclosure.hpp"
+#include "necrocode/process/gate.hpp"
 #include "necrocode/process/supervisor.hpp"
 #include "necrocode/process/supervisor_protocol.hpp"
 
 namespace necrocode::process {
-namespace protocol {
-namespace {
-
-void put(std::string& out, std::uint64_t number) {
-  out.append(reinterpret_cast<const char*>(&number), sizeof number);
-}
-void put(std::string& out, std::string_view text) {
-  put(out, text.size());
-  out.append(text);
-}
-void put(std::string& out, const std::vector<std::string>& texts) {
-  put(out, texts.size());
-  for (const std::string& text : texts) put(out, text);
-}
-
-bool get(std::string_view& in, std::uint64_t& number) {
-  if (in.size() < sizeof number) return false;
-  std::memcpy(&number, in.data(), sizeof number);
-  in.remove_prefix(sizeof number);
-  return true;
-}
-bool get(std::string_view& in, std::string& text) {
-  std::uint64_t size = 0;
-  if (!get(in, size) || size > in.size()) return false;
-  text = in.substr(0, size);
-  in.remove_prefix(size);
-  return true;
-}
-bool get(std::string_view& in, std::vector<std::string>& texts) {
-  std::uint64_t count = 0;
-  if (!get(in, count) || count > in.size() / sizeof count) return false;
-  texts.resize(count);
-  return std::all_of(texts.begin(), texts.end(),
-                     [&in](std::string& text) { return get(in, text); });
-}
-
-}  // namespace
-
-std::string encode(const Request& request) {
-  std::string bytes;
-  put(bytes, request.argv);
-  put(bytes, request.env);
-  put(bytes, request.working_directory);
-  put(bytes, request.file_size_max);
-  put(bytes, request.open_files_max);
-  put(bytes, request.data_max);
-  put(bytes, request.processes_max);
-  return bytes;
-}
-
-std::optional<Request> decode(std::string_view bytes) {
-  Request request;
-  const bool whole = get(bytes, request.argv) && get(bytes, request.env) &&
-                     get(bytes, request.working_directory) && get(bytes, request.file_size_max) &&
-                     get(bytes, request.open_files_max) && get(bytes, request.data_max) &&
-                     get(bytes, request.processes_max) && bytes.empty();
-  if (!whole || request.argv.empty()) return std::nullopt;
-  return request;
-}
-
-}  // namespace protocol
-
 namespace {
 
 using protocol::Isolation;
@@ -110,6 +50,7 @@ struct InitDescriptors {
   int control = -1;
   int input = -1;
   int status = -1;
+  int second_input = -1;
   int lifeline = -1;  ///< end of file when the helper is gone
   int group = -1;
   std::vector<int> groups_to_join;
@@ -154,15 +95,25 @@ pid_t fork_into(Isolation isolation) {
   return static_cast<pid_t>(::syscall(SYS_clone, flags, nullptr, nullptr, nullptr, nullptr));
 }
 
-/// fork(), into a group of cgroup v2 when there is one.
-pid_t fork_into_group(int group) {
-  clone_args args{};
-  args.exit_signal = SIGCHLD;
+/// fork(), into a group of cgroup v2 when there is one. `joined` tells the child whether it is in
+/// there already: filters of container engines refuse clone3.
+pid_t fork_into_group(int group, bool& joined) {
+  joined = true;
   if (group >= 0) {
+    clone_args args{};
+    args.exit_signal = SIGCHLD;
     args.flags = CLONE_INTO_CGROUP;
     args.cgroup = static_cast<std::uint64_t>(group);
+    const auto child = static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+    if (child >= 0 || errno != ENOSYS) return child;
+    joined = false;
   }
-  return static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof args));
+  return fork_into(Isolation::kNone);
+}
+
+bool join_group(int group) {
+  const FileDescriptor processes(::openat(group, "cgroup.procs", O_WRONLY | O_CLOEXEC));
+  return processes && ::write(processes.get(), "0", 1) == 1;
 }
 
 bool can_isolate(Isolation isolation) {
@@ -249,25 +200,40 @@ int execute(Request& request) {
   int error = ENOENT;
   for (const std::string_view folder : split(path, ':')) {
     if (!folder.starts_with('/')) continue;
-    ::execve((std::string(folder) + "/" + program).c_str(), argv.data(), env.data());
+    const std::string candidate = std::string(folder) + "/" + program;
+    ::execve(candidate.c_str(), argv.data(), env.data());
     if (errno == ENOENT || errno == ENOTDIR) continue;
-    error = errno;
+    const int refused = errno;
+    if (::access(candidate.c_str(), F_OK) != 0) continue;  // a folder that we may not search
+    error = refused;
     if (error != EACCES) break;
   }
   return error;
 }
 
-/// Puts the descriptors at 0, 1, 2 and 3. Numbers below 4 are moved away first.
+/// A pipe that holds `text` and its end; it fits, by kSecondInputBytes.
+bool open_second_input(const std::string& text, int& fd) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return false;
+  fd = ends[0];
+  const FileDescriptor writer(ends[1]);
+  return ::write(writer.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+}
+
+/// Puts the descriptors at 0 to 4. Numbers below 5 are moved away first.
 bool place_descriptors(InitDescriptors& fds) {
-  for (int* fd : {&fds.out, &fds.err, &fds.control, &fds.input, &fds.status, &fds.lifeline}) {
-    if (*fd < 0 || *fd > 3) continue;
-    *fd = ::fcntl(*fd, F_DUPFD_CLOEXEC, 4);
+  constexpr int kFirstFree = 5;
+  if (fds.input < 0) fds.input = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (fds.input < 0) return false;
+  for (int* fd : {&fds.out, &fds.err, &fds.control, &fds.input, &fds.status, &fds.second_input,
+                  &fds.lifeline}) {
+    if (*fd < 0 || *fd >= kFirstFree) continue;
+    *fd = ::fcntl(*fd, F_DUPFD_CLOEXEC, kFirstFree);
     if (*fd < 0) return false;
   }
-  if (fds.input < 0) fds.input = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-  if (fds.input >= 0 && fds.input < 4) fds.input = ::fcntl(fds.input, F_DUPFD_CLOEXEC, 4);
-  return fds.input >= 0 && ::dup2(fds.input, 0) == 0 && ::dup2(fds.out, 1) == 1 &&
-         ::dup2(fds.err, 2) == 2 && (fds.status < 0 || ::dup2(fds.status, 3) == 3);
+  return ::dup2(fds.input, 0) == 0 && ::dup2(fds.out, 1) == 1 && ::dup2(fds.err, 2) == 2 &&
+         (fds.status < 0 || ::dup2(fds.status, 3) == 3) &&
+         (fds.second_input < 0 || ::dup2(fds.second_input, 4) == 4);
 }
 
 bool set_limits(const Request& request, Isolation isolation) {
@@ -277,6 +243,13 @@ bool set_limits(const Request& request, Isolation isolation) {
          set_limit(RLIMIT_NOFILE, request.open_files_max) &&
          (request.data_max == 0 || set_limit(RLIMIT_DATA, request.data_max)) &&
          (!count_processes || set_limit(RLIMIT_NPROC, request.processes_max));
+}
+
+Enclosure enclosure_of(const Request& request) {
+  return {{request.readable.begin(), request.readable.end()},
+          {request.writable.begin(), request.writable.end()},
+          request.network != 0,
+          static_cast<std::uint16_t>(request.connect_port)};
 }
 
 /// The command between fork and exec.
@@ -290,6 +263,9 @@ bool set_limits(const Request& request, Isolation isolation) {
   if (!join(fds.groups_to_join)) fail_start(fds.control, StartStep::kGroups, errno);
   // When memory runs out, the kernel shall take the command and not who watches it.
   write_proc_file("/proc/self/oom_score_adj", "500");
+  if (!request.second_input.empty() && !open_second_input(request.second_input, fds.second_input)) {
+    fail_start(fds.control, StartStep::kDescriptors, errno);
+  }
   if (!place_descriptors(fds)) fail_start(fds.control, StartStep::kDescriptors, errno);
   if (!set_limits(request, isolation)) fail_start(fds.control, StartStep::kLimits, errno);
   if (::chdir(request.working_directory.c_str()) != 0) {
@@ -299,6 +275,9 @@ bool set_limits(const Request& request, Isolation isolation) {
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  if (request.enclosed != 0 && !enclose_self(enclosure_of(request))) {
+    fail_start(fds.control, StartStep::kEnclose, errno);
+  }
   fail_start(fds.control, StartStep::kExec, execute(request));
 }
 
@@ -382,6 +361,27 @@ void drain_sigchld(int fd) {
   }
 }
 
+/// Makes the gate, hands its listener out and waits until it is taken. No copy is kept here.
+void open_gate(const InitDescriptors& fds, std::uint16_t port) {
+  FileDescriptor listener;
+  if (const StartStep failed = make_gate(port, listener); failed != StartStep::kNone) {
+    fail_start(fds.control, failed, errno);
+  }
+  const Report report{ReportKind::kListener, 0, StartStep::kNone};
+  if (!protocol::send_with_descriptors(fds.control, &report, sizeof report, {listener.get()})) {
+    fail_start(fds.control, StartStep::kHandOver, errno);
+  }
+  std::array<pollfd, 2> watched{pollfd{fds.control, POLLIN, 0}, pollfd{fds.lifeline, POLLIN, 0}};
+  while (::poll(watched.data(), watched.size(), -1) < 0 && errno == EINTR) continue;
+  char order = protocol::kKill;
+  const bool told = watched[0].revents != 0 && ::recv(fds.control, &order, 1, MSG_DONTWAIT) == 1;
+  if (told && order == protocol::kGo) return;
+  if (told && order == protocol::kTerminate) {
+    send_report(fds.control, {ReportKind::kSignalled, SIGTERM, StartStep::kNone});
+  }
+  ::_exit(0);
+}
+
 /// The life of an init: pid 1 of its namespace where there is one.
 [[noreturn]] void run_init(InitDescriptors fds, Isolation isolation, uid_t uid, gid_t gid) {
   std::vector<int> kept = fds.groups_to_join;
@@ -406,10 +406,15 @@ void drain_sigchld(int fd) {
   ::sigprocmask(SIG_BLOCK, &all, nullptr);
   const int sigchld = open_sigchld();
   if (sigchld < 0) fail_start(fds.control, StartStep::kDescriptors, errno);
+  if (request->gate_port != 0) open_gate(fds, static_cast<std::uint16_t>(request->gate_port));
   const pid_t init = ::getpid();
-  const pid_t command = fork_into_group(fds.group);
+  bool joined = true;
+  const pid_t command = fork_into_group(fds.group, joined);
   if (command < 0) fail_start(fds.control, StartStep::kFork, errno);
-  if (command == 0) become_command(fds, *request, isolation, init);
+  if (command == 0) {
+    if (!joined && !join_group(fds.group)) fail_start(fds.control, StartStep::kGroups, errno);
+    become_command(fds, *request, isolation, init);
+  }
   close_all_except({fds.control, fds.lifeline, sigchld});
   request.reset();
   watch_command(fds, command, sigchld, isolation);
@@ -445,25 +450,11 @@ class Helper {
   /// False when the parent is gone.
   bool receive() {
     protocol::StartHeader header;
-    iovec part{&header, sizeof header};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int) * protocol::kDescriptorsMax)> space{};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = space.data();
-    message.msg_controllen = space.size();
-    const ssize_t got = ::recvmsg(channel_, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    std::vector<FileDescriptor> received;
+    const ssize_t got =
+        protocol::receive_with_descriptors(channel_, &header, sizeof header, received);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
     if (got == 0) return false;
-    std::vector<FileDescriptor> received;
-    for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
-      if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-      for (std::size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
-        received.emplace_back(fd);
-      }
-    }
     const std::size_t expected =
         4U + header.has_input + header.has_status + header.has_group + header.groups_to_join;
     const bool whole =

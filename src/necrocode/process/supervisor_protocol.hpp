@@ -5,11 +5,15 @@
 // the other side is gone.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "necrocode/base/file.hpp"
 
 namespace necrocode::process::protocol {
 
@@ -37,6 +41,7 @@ inline constexpr int kGroupsToJoinMax = 3;
 inline constexpr int kDescriptorsMax = 7 + kGroupsToJoinMax;
 
 /// Orders on the control socket, one byte each. End of file is kKill.
+inline constexpr char kGo = 'G';  ///< the listener is taken, the command may start
 inline constexpr char kTerminate = 'T';
 inline constexpr char kKill = 'K';
 
@@ -48,6 +53,7 @@ enum class Isolation : std::int32_t {
 
 enum class ReportKind : std::int32_t {
   kReady,        ///< helper, on the channel: value is the Isolation
+  kListener,     ///< with the gate's listener as its descriptor; the init waits for kGo
   kStartFailed,  ///< value is errno, step says what failed
   kExited,       ///< value is the exit code
   kSignalled,    ///< value is the signal
@@ -63,6 +69,11 @@ enum class StartStep : std::int32_t {
   kLimits,
   kGroups,
   kFolder,
+  kNetwork,   ///< a network namespace
+  kLoopback,  ///< bringing it up
+  kListen,    ///< on the gate's port
+  kHandOver,  ///< of the listener
+  kEnclose,   ///< Landlock and the filter of system calls
   kExec,
 };
 
@@ -85,10 +96,25 @@ struct Request {
   std::uint64_t data_max = 0;  ///< RLIMIT_DATA; 0: as it is
   std::uint64_t processes_max =
       0;  ///< RLIMIT_NPROC, where it counts this command's alone; 0: as it is
+  std::uint64_t gate_port = 0;
+  std::string second_input;
+  // Of an Enclosure; without one, `enclosed` is 0.
+  std::uint64_t enclosed = 0;
+  std::vector<std::string> readable;
+  std::vector<std::string> writable;
+  std::uint64_t network = 0;
+  std::uint64_t connect_port = 0;
 };
 
 std::string encode(const Request& request);
 /// Nothing when malformed.
 std::optional<Request> decode(std::string_view bytes);
+
+/// One message with 1 to kDescriptorsMax descriptors. False with errno on failure.
+bool send_with_descriptors(int socket, const void* bytes, std::size_t size,
+                           const std::vector<int>& fds);
+/// Like recvmsg(MSG_DONTWAIT); what came with it is added to `fds`, closed on exec.
+ssize_t receive_with_descriptors(int socket, void* bytes, std::size_t size,
+                                 std::vector<FileDescriptor>& fds);
 
 }  // namespace necrocode::process::protocol

@@ -1,23 +1,19 @@
 #include "necrocode/process/sandbox.hpp"
 
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <cstddef>
 #include <cstdlib>
-#include <cstring>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/process/host_view.hpp"
+#include "unit/process/host_listeners.hpp"
 #include "unit/process/process_table.hpp"
+#include "unit/process/scoped_variable.hpp"
 
 namespace necrocode::process {
 namespace {
@@ -30,24 +26,7 @@ using testing::Not;
 using testing::StartsWith;
 using namespace std::chrono_literals;
 
-/// A variable of this process's environment for the time of a test.
-class ScopedVariable {
- public:
-  ScopedVariable(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    ::setenv(name, value.c_str(), 1);
-  }
-  ~ScopedVariable() {
-    if (old_.empty()) ::unsetenv(name_);
-    if (!old_.empty()) ::setenv(name_, old_.c_str(), 1);
-  }
-  ScopedVariable(const ScopedVariable&) = delete;
-  ScopedVariable& operator=(const ScopedVariable&) = delete;
-
- private:
-  const char* name_;
-  std::string old_;
-};
+using test::ScopedVariable;
 
 class SandboxTest : public testing::Test {
  protected:
@@ -277,6 +256,141 @@ TEST_F(SandboxTest, ReadOnlyPathsAreSeenAndKept) {
   EXPECT_THROW(run(command), TestExecutionError);
 }
 
+TEST_F(SandboxTest, FurtherFoldersAreWritableAtTheirOwnPlaces) {
+  const fs::path home = folder_.path() / "home";
+  fs::create_directories(home / "template");
+  write_file_atomic(home / "template/file", "original");
+  SandboxedCommand command =
+      shell("echo new > ../home/file; echo x > ../beside; echo x > ../home/template/file");
+  command.writable = {home};
+  command.read_only = {home / "template"};  // lies in the other one, whatever the order
+  EXPECT_NE(run(command).exit_code, 0);
+  EXPECT_EQ(read_file(home / "file", 100), "new\n");
+  EXPECT_EQ(read_file(home / "template/file", 100), "original");
+  EXPECT_FALSE(fs::exists(folder_.path() / "beside"));
+
+  fs::create_directory_symlink("/", folder_.path() / "link");
+  std::vector<fs::path> refused = {
+      "/", "/etc", "/tmp", "/home", "relative", "/no/such/folder", folder_.path() / "link"};
+  for (const fs::path& own : home_folders()) refused.push_back(own);
+  for (const fs::path& path : refused) {
+    command.writable = {path};
+    EXPECT_THROW(run(command), SecurityError) << path;
+  }
+}
+
+TEST_F(SandboxTest, CoversAreShownInsteadOfWhatIsThere) {
+  fs::create_directories(folder_.path() / "other/.git");
+  fs::create_directories(workspace() / ".git");
+  write_file_atomic(workspace() / ".git/config", "own");
+  write_file_atomic(workspace() / "pointer", "own");
+  write_file_atomic(folder_.path() / "other/.git/config", "shown");
+  write_file_atomic(folder_.path() / "other/file", "shown file");
+  SandboxedCommand command =
+      shell("cat .git/config pointer; echo x > pointer; echo new > .git/config; mv .git moved");
+  command.covers = {
+      {workspace() / ".git", folder_.path() / "other/.git", true},
+      {workspace() / "pointer", folder_.path() / "other/file"},
+      {workspace() / "absent", folder_.path() / "other/file"},
+  };
+  const CommandResult result = run(command);
+  EXPECT_EQ(result.out.text(), "shownshown file") << result.err.text();
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_EQ(read_file(folder_.path() / "other/.git/config", 100), "new\n");
+  EXPECT_EQ(read_file(folder_.path() / "other/file", 100), "shown file");
+  EXPECT_EQ(read_file(workspace() / ".git/config", 100), "own");
+  EXPECT_FALSE(fs::exists(workspace() / "absent"));
+  for (const auto& [at, shown] :
+       {std::pair{"pointer", "other/.git"}, {".git", "other/file"}, {"pointer", "none"}}) {
+    command.covers = {{workspace() / at, folder_.path() / shown}};
+    EXPECT_THROW(run(command), TestExecutionError) << at << " " << shown;
+  }
+}
+
+TEST_F(SandboxTest, CoversBelowThePlaceForThemNeedNothingThere) {
+  fs::create_directory(folder_.path() / "tools");
+  write_file_atomic(folder_.path() / "tools/file", "shown");
+  write_file_atomic(folder_.path() / "single", "single");
+  SandboxedCommand command = shell(
+      "cat /run/necrocode/a/tools/file /run/necrocode/single; echo x > /run/necrocode/single; "
+      "echo new > /run/necrocode/writable/new");
+  const fs::path shown(kSandboxShown);
+  command.covers = {{shown / "a/tools", folder_.path() / "tools"},
+                    {shown / "single", folder_.path() / "single"},
+                    {shown / "writable", folder_.path() / "tools", true}};
+  EXPECT_EQ(run(command).out.text(), "shownsingle");
+  EXPECT_EQ(read_file(folder_.path() / "single", 100), "single");
+  EXPECT_EQ(read_file(folder_.path() / "tools/new", 100), "new\n");
+  for (const fs::path& at : {shown, shown / "../other", fs::path("/usr/bin"), folder_.path()}) {
+    command.covers = {{at, folder_.path() / "tools"}};
+    EXPECT_THROW(run(command), SecurityError) << at;
+  }
+}
+
+TEST_F(SandboxTest, LimitsOfTheCommandHoldInsteadOfTheUsualOnes) {
+  ResourceLimits usual;
+  usual.memory_bytes = 512 * limits::kMiB;
+  sandbox_ = make_bubblewrap_sandbox(supervisor_, usual);
+  std::vector<std::string> warnings;
+  SandboxedCommand command =
+      shell("python3 -c \"x = bytearray(100 << 20); import time; time.sleep(0.6)\"");
+  command.command.on_warning = [&](const std::string& words) { warnings.push_back(words); };
+  EXPECT_TRUE(run(command).ok());
+  EXPECT_TRUE(warnings.empty());
+  command.command.limits.memory_bytes = 64 * limits::kMiB;
+  EXPECT_FALSE(run(command).ok());
+}
+
+TEST_F(SandboxTest, SystemCallsThatLeadIntoTheKernelAreRefused) {
+  EXPECT_EQ(output("grep Seccomp: /proc/self/status"), "Seccomp:\t2\n");
+  write_file_atomic(workspace() / "calls.py", R"(
+import ctypes, errno, fcntl, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, number, *arguments):
+  ctypes.set_errno(0)
+  print(name, libc.syscall(number, *arguments), errno.errorcode.get(ctypes.get_errno()))
+import platform
+x86 = platform.machine() == 'x86_64'
+call('unshare', 272 if x86 else 97, 0x40000000)
+call('clone', 56 if x86 else 220, 0x10000000 | 17, 0, 0, 0, 0)
+call('clone3', 435, 0, 0)
+call('mount', 165 if x86 else 40, 0, 0, 0, 0, 0)
+call('fsopen', 430, b'tmpfs', 0)
+call('keyctl', 250 if x86 else 219, 0, -3, 0)
+call('bpf', 321 if x86 else 280, 0, 0, 0)
+call('perf_event_open', 298 if x86 else 241, 0, 0, 0, 0, 0)
+call('userfaultfd', 323 if x86 else 282, 1)
+call('io_uring_setup', 425, 1, 0)
+for family, kind in ((40, 1), (16, 3), (17, 3), (38, 5)):
+  try:
+    socket.socket(family, kind, 9 if family == 16 else 0)
+    print(family, 'made')
+  except OSError as e:
+    print(family, errno.errorcode[e.errno])
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+  for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+    socket.socket(family, kind)
+for request in (0x5412, 0x541c):
+  try:
+    fcntl.ioctl(0, request, b'x')
+  except OSError as e:
+    print('ioctl', errno.errorcode[e.errno])
+)");
+  EXPECT_EQ(output("python3 calls.py"),
+            "unshare -1 EPERM\nclone -1 EPERM\nclone3 -1 ENOSYS\nmount -1 EPERM\n"
+            "fsopen -1 EPERM\nkeyctl -1 EPERM\nbpf -1 EPERM\nperf_event_open -1 EPERM\n"
+            "userfaultfd -1 EPERM\nio_uring_setup -1 ENOSYS\n40 EAFNOSUPPORT\n16 EAFNOSUPPORT\n"
+            "17 EAFNOSUPPORT\n38 EAFNOSUPPORT\nioctl EPERM\nioctl EPERM\n");
+}
+
+TEST_F(SandboxTest, DebuggersAndThreadsWorkInside) {
+  // A leak checker traces the program that it checks.
+  EXPECT_EQ(output("python3 -c \"import threading as t; x = t.Thread(target=lambda: "
+                   "print('thread')); x.start(); x.join()\"; strace -o trace true && echo traced"),
+            "thread\ntraced\n");
+}
+
 TEST_F(SandboxTest, WorkingDirectoryIsInsideTheWorkspace) {
   fs::create_directory(workspace() / "sub");
   SandboxedCommand command = shell("pwd");
@@ -302,41 +416,8 @@ TEST_F(SandboxTest, WorkspaceThatHoldsMoreThanATaskIsRefused) {
   }
 }
 
-/// Listens in this process: on a loopback port and on an abstract socket.
-struct Listeners {
-  FileDescriptor tcp{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  FileDescriptor abstract{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  int port = 0;
-  std::string name = "necrocode-test-" + std::to_string(::getpid());
-
-  Listeners() {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    EXPECT_EQ(::bind(tcp.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-    EXPECT_EQ(::listen(tcp.get(), 5), 0);
-    EXPECT_EQ(::getsockname(tcp.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-    port = ntohs(address.sin_port);
-    sockaddr_un local{};
-    local.sun_family = AF_UNIX;
-    std::memcpy(local.sun_path + 1, name.data(), name.size());
-    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
-    EXPECT_EQ(::bind(abstract.get(), reinterpret_cast<sockaddr*>(&local), length), 0);
-    EXPECT_EQ(::listen(abstract.get(), 5), 0);
-  }
-  std::string tcp_script() const {
-    return "python3 -c \"import socket; socket.create_connection(('127.0.0.1', " +
-           std::to_string(port) + "), 5); print('reached')\"";
-  }
-  std::string abstract_script() const {
-    return "python3 -c \"import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\\\0" +
-           name + "'); print('reached')\"";
-  }
-};
-
 TEST_F(SandboxTest, NetworkIsReachedOnlyWhenAllowed) {
-  const Listeners listeners;
+  const test::HostListeners listeners;
   EXPECT_THAT(output(listeners.tcp_script()), HasSubstr("ConnectionRefused"));
   EXPECT_THAT(output(listeners.abstract_script()), HasSubstr("ConnectionRefused"));
   SandboxedCommand command = shell(listeners.tcp_script());
