@@ -27,7 +27,8 @@ struct AgentWorkspace {
   std::vector<std::filesystem::path> writable;
   std::vector<std::filesystem::path> protect;
   std::vector<process::SandboxedCommand::Cover> covers;
-  std::vector<std::string> env;  ///< further variables
+  std::vector<std::string> env;      ///< further variables
+  process::ResourceLimits limits{};  ///< where set, instead of the sandbox's own
 };
 
 struct AgentRound {
@@ -38,8 +39,9 @@ struct AgentRound {
 /// Where the model is, from inside: {endpoint} of an adapter.
 std::string endpoint_of(const process::Gate& gate);
 
-/// Runs `command` to its end: `run` accepts on `gate`, `sink` sees the output as it comes. Throws
-/// what Sandbox::run() throws. Timeouts and cancellation are results.
+/// Runs `command` to its end: `run` accepts on `gate`, `sink` sees the output as it comes. One gate
+/// serves all rounds of a home, whose files name it. Throws what Sandbox::run() throws, and
+/// ConfigError for a template that cannot be used. Timeouts and cancellation are results.
 AgentRound run_agent(process::Sandbox& sandbox, const AgentWorkspace& workspace,
                      const AgentCommand& command, const process::Gate& gate, llm::MeteredRun& run,
                      const CallContext& context, const process::OutputSink& sink);
