@@ -1,6 +1,9 @@
 #include "necrocode/agent/agent_runner.hpp"
 
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 
 #include "necrocode/agent/home.hpp"
 #include "necrocode/agent/installation.hpp"
@@ -47,6 +50,35 @@ std::vector<std::string> common_environment(const std::string& endpoint, const s
           "PAGER=cat"};
 }
 
+// What a service owes the program when its time runs out: once it is ended, nobody waits for the
+// answer any more, and nothing is left to be seen of the silence.
+class LastLook {
+ public:
+  LastLook(const llm::MeteredRun& run, const CallContext& context) {
+    if (context.deadline == SteadyTime::max()) return;
+    thread_ = std::jthread([this, &run, before = context.deadline - kBefore](std::stop_token stop) {
+      std::mutex mutex;
+      std::unique_lock lock(mutex);
+      std::condition_variable_any never;
+      never.wait_until(lock, stop, before, [] { return false; });
+      if (!stop.stop_requested()) seen_ = run.so_far(kOwedTooLong);
+    });
+  }
+  /// What was seen, if it came to that.
+  std::optional<llm::Metered> end() {
+    if (thread_.joinable()) {
+      thread_.request_stop();
+      thread_.join();
+    }
+    return std::move(seen_);
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kBefore{50};
+  std::optional<llm::Metered> seen_;  // of the thread until it has ended
+  std::jthread thread_;
+};
+
 }  // namespace
 
 std::string endpoint_of(const process::Gate& gate) {
@@ -62,7 +94,7 @@ AgentRound run_agent(process::Sandbox& sandbox, const AgentWorkspace& workspace,
   env.add(process::clean_environment());
   const auto installation =
       find_installation(command.argv.front(), env["PATH"], folder, workspace.root);
-  if (!installation) return {{}, false};
+  if (!installation) return {{}, false, {}};
   make_home(workspace.home, workspace.home_template, command.files);
 
   for (const fs::path& place : installation->path) {
@@ -92,7 +124,13 @@ AgentRound run_agent(process::Sandbox& sandbox, const AgentWorkspace& workspace,
   sandboxed.covers = workspace.covers;
   sandboxed.gate = &gate;
   sandboxed.on_listener = [&run](FileDescriptor listener) { run.accept_on(std::move(listener)); };
-  return {sandbox.run(sandboxed, context, sink), true};
+  LastLook last_look(run, context);
+  AgentRound round;
+  round.program = sandbox.run(sandboxed, context, sink);
+  const auto seen = last_look.end();
+  const bool out_of_time = round.program.end == process::CommandEnd::kTimedOut;
+  round.metered = out_of_time && seen ? *seen : run.so_far();
+  return round;
 }
 
 }  // namespace necrocode::agent

@@ -34,7 +34,11 @@ struct AgentWorkspace {
 struct AgentRound {
   process::CommandResult program;
   bool found = true;  ///< false: there is no such program, and nothing was run
+  /// What its exchanges came to. When its time ran out, as they stood just before: an answer that
+  /// the service owed it for kOwedTooLong is a failure of the service's.
+  llm::Metered metered;
 };
+inline constexpr std::chrono::seconds kOwedTooLong{10};
 
 /// Where the model is, from inside: {endpoint} of an adapter.
 std::string endpoint_of(const process::Gate& gate);
