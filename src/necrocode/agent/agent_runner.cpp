@@ -74,7 +74,7 @@ class LastLook {
   }
 
  private:
-  static constexpr std::chrono::milliseconds kBefore{50};
+  static constexpr std::chrono::milliseconds kBefore{250};
   std::optional<llm::Metered> seen_;  // of the thread until it has ended
   std::jthread thread_;
 };
