@@ -26,6 +26,7 @@ int show() {
 
 int check() {
   const config::LoadedConfig loaded = common.load();
+  const agent::AgentAdapters known(loaded.config.agents);  // throws for one that is wrong
   Json settings = Json::array();
   std::vector<std::vector<std::string>> rows;
   for (const config::SettingInfo& setting : config::describe(loaded.config)) {

@@ -20,7 +20,7 @@ struct RunArguments {
   CommonOptions common;
   std::string task_file;
   std::string repo;
-  std::string executor = "llm";
+  std::string executor;
   std::string playbook;
   std::string out;
   bool dry_run = false;
@@ -95,6 +95,7 @@ class OneRun {
  private:
   void use_out_folder();
   void set_options(const Runtime& runtime);
+  config::ExecutorChain given_executor() const;
   std::optional<registry::Task> find_task(TaskRegistryClient* registry, const CallContext& context);
   registry::ClaimedTask claim(TaskRegistryClient& registry, const registry::Task& known,
                               const CallContext& context) const;
@@ -147,6 +148,9 @@ void show_result(RunOutput& output, const runner::RunResult& result,
   }
   if (result.adopted) print_line("adopted   the work of an earlier run on the branch");
   if (result.extent == runner::RunExtent::kPlan) return;
+  if (result.executor.starts_with("command:")) {
+    print_line("agent     " + presentable(result.executor.substr(result.executor.find(':') + 1)));
+  }
   print_line("model     " + std::to_string(result.model_calls) + " calls, " +
              std::to_string(result.usage.total_tokens) + " tokens, " +
              std::to_string(result.repairs) + " repairs");
@@ -200,16 +204,20 @@ registry::ClaimedTask OneRun::claim(TaskRegistryClient& registry, const registry
   return std::move(claimed.front());
 }
 
+config::ExecutorChain OneRun::given_executor() const {
+  if (arguments_.executor.empty()) return {};
+  std::string problem;
+  config::ExecutorChain chain = config::read_executor_chain(arguments_.executor, problem);
+  if (!problem.empty()) throw TaskContextValidationError("--executor " + problem);
+  return chain;
+}
+
 runner::RunResult OneRun::execute(const CallContext& context) {
   process::Supervisor& children = supervisor();
   Runtime runtime(arguments_.common);
   use_out_folder();
   const Json file = runner::read_task_file(arguments_.task_file);
   if (const auto id = runner::task_id_of(file)) task_id_ = id->str();
-  if (arguments_.executor != "llm") {
-    throw TaskContextValidationError("--executor must be \"llm\", not \"" +
-                                     printable(arguments_.executor) + "\"");
-  }
   set_options(runtime);
   if (!arguments_.playbook.empty()) {
     options_.playbooks.file = arguments_.playbook;
@@ -220,10 +228,12 @@ runner::RunResult OneRun::execute(const CallContext& context) {
 
   runner::TaskDefaults given = runtime.task_defaults();
   given.repo_url = arguments_.repo;
+  given.executor = given_executor();
   const auto known = find_task(services.registry, context);
   runner::TaskContext task =
       known ? agreed_context(file, *known, given) : runner::read_task_context(file, given);
-  if (options_.extent != runner::RunExtent::kPlan) runtime.require_model_key();
+  const config::ExecutorChain executors = services.executors.chain_of(task);
+  if (options_.extent != runner::RunExtent::kPlan) runtime.require_model_key(executors);
   if (options_.run_dir.empty()) {
     options_.run_dir = options_.data_dir / "runs" /
                        (std::string(task.task_id.spec()) + "-" +
@@ -306,7 +316,10 @@ void declare_run(Cli& cli) {
       .option("--repo", arguments.repo,
               "repository to work on, instead of the file's repo_url; that of a task in the "
               "registry stays")
-      .option("--executor", arguments.executor, "how the change is made: llm")
+      .option(
+          "--executor", arguments.executor,
+          "how the change is made: llm, command:AGENT (codex, claude, …), or several with commas "
+          "between, tried in turn (default: the task's, else the configured one)")
       .option("--playbook", arguments.playbook,
               "YAML file with the steps that prove the change, whatever the task names")
       .option(

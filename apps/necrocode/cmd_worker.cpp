@@ -34,7 +34,7 @@ int run(const WorkerArguments& arguments) {
   if (!arguments.provider.empty() && !is_plain_name(arguments.provider)) {
     throw ConfigError("--provider: a provider's name is [A-Za-z0-9][A-Za-z0-9._-]{0,99}");
   }
-  runtime.require_model_key();
+  runtime.require_model_key(runtime.config().executor);
   std::optional<WorkerStatus> status;
   if (!arguments.health_listen.empty()) {
     status.emplace(parse_listen_address(arguments.health_listen), runtime.http(), signals.token());

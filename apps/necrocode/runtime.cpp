@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
@@ -372,6 +373,52 @@ process::ResourceLimits Runtime::resource_limits() const {
   return limits;
 }
 
+process::ResourceLimits Runtime::agent_limits() const {
+  process::ResourceLimits limits = process::default_limits();
+  if (config().limits_memory_mb > 0) {
+    limits.memory_bytes = static_cast<std::uint64_t>(config().limits_memory_mb) * limits::kMiB;
+  }
+  if (config().limits_processes > 0) {
+    limits.processes = static_cast<std::uint64_t>(config().limits_processes);
+  }
+  return limits;
+}
+
+std::vector<llm::ModelProvider> Runtime::providers() const {
+  std::vector<llm::ModelProvider> providers;
+  for (const auto& [name, settings] : config().providers.members()) {
+    const auto key = credentials_.provider_keys.find(name);
+    providers.push_back({name, settings["base_url"].string_or(""),
+                         key == credentials_.provider_keys.end() ? Secret() : key->second.copy()});
+  }
+  return providers;
+}
+
+llm::MeteringProxyOptions Runtime::metering_proxy_options() const {
+  const auto milliseconds = [](double seconds) {
+    return std::chrono::milliseconds{static_cast<std::int64_t>(seconds * 1000)};
+  };
+  llm::MeteringProxyOptions options;
+  options.providers = providers();
+  options.prices = std::make_shared<const llm::PriceTable>(config().prices);
+  options.shared_state = config().data_dir / "metering.sqlite";
+  options.rates.requests_per_minute = config().llm_requests_per_minute;
+  options.rates.tokens_per_minute = config().llm_tokens_per_minute;
+  options.first_byte_timeout = milliseconds(config().llm_timeout_seconds);
+  options.idle_timeout =
+      milliseconds(config().llm_idle_timeout_seconds > 0 ? config().llm_idle_timeout_seconds
+                                                         : config().llm_timeout_seconds);
+  options.masker = masker_;
+  options.http = http_;
+  options.governor = governor_;
+  return options;
+}
+
+runner::ExecutorChoices Runtime::executor_choices() const {
+  return {config().executor, config().executors_by_spec, config().executors_by_skill,
+          config().agent};
+}
+
 runner::PlaybookPlaces Runtime::playbooks() const {
   runner::PlaybookPlaces places;
   places.directory = config().playbooks_directory;
@@ -397,6 +444,10 @@ bool Runtime::has_model() const {
   const std::string endpoint = llm_endpoint();
   return !credentials_.llm_api_key.empty() ||
          !(endpoint.starts_with("https://api.openai.com") || endpoint == kAnthropicEndpoint);
+}
+
+void Runtime::require_model_key(const config::ExecutorChain& chain) const {
+  if (std::find(chain.begin(), chain.end(), "llm") != chain.end()) require_model_key();
 }
 
 void Runtime::require_model_key() const {
@@ -433,8 +484,15 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
       bounded_sandbox_(*sandbox_, test_commands_at_once(runtime.config())),
       git_(the_supervisor, git_options(runtime.credentials(), runtime.config())),
       llm_(runtime.llm()),
-      executor_(llm_, runtime.masker()),
-      bounded_executor_(executor_, runtime.config().llm_max_in_flight) {
+      model_calls_(runtime.config().llm_max_in_flight),
+      adapters_(runtime.config().agents),
+      agents_{*sandbox_, runtime.masker(),
+              [this](llm::MeteredRunOptions options) { return open_metered(std::move(options)); },
+              runtime.agent_limits(),
+              runtime.config().budgets_daily_usd > 0
+                  ? std::optional<double>(runtime.config().budgets_daily_usd)
+                  : std::nullopt},
+      executors_(runtime.executor_choices(), makers()) {
   const config::Config& config = runtime.config();
   if (!config.task_registry_url.empty())
     registry_.emplace(runtime.registry(runtime.registry_outbox()));
@@ -445,10 +503,36 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
   if (artifacts_) logs_.emplace(*artifacts_);
 }
 
+std::map<std::string, runner::MakeExecutor> RunnerParts::makers() {
+  std::map<std::string, runner::MakeExecutor> makers;
+  makers["llm"] = [this](const runner::ExecutorScope&) {
+    return std::make_unique<runner::BoundedExecutor>(
+        std::make_unique<runner::LlmExecutor>(llm_, runtime_.masker()), model_calls_);
+  };
+  for (const auto& [name, adapter] : adapters_.all()) {
+    makers["command:" + name] = [this, &known = adapter](const runner::ExecutorScope& scope) {
+      return std::make_unique<runner::CommandExecutor>(known, agents_, scope);
+    };
+  }
+  return makers;
+}
+
+std::unique_ptr<llm::MeteredRun> RunnerParts::open_metered(llm::MeteredRunOptions options) {
+  {
+    const std::lock_guard lock(proxy_mutex_);
+    if (!proxy_) {
+      auto proxy = std::make_unique<llm::MeteringProxy>(runtime_.metering_proxy_options());
+      proxy->start();
+      proxy_ = std::move(proxy);
+    }
+  }
+  return proxy_->open(std::move(options));
+}
+
 runner::RunnerServices RunnerParts::services() {
   return {git_,
           bounded_sandbox_,
-          bounded_executor_,
+          executors_,
           runtime_.masker(),
           registry_ ? &*registry_ : nullptr,
           pool_ ? &*pool_ : nullptr,

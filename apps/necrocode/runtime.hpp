@@ -5,23 +5,28 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <stop_token>
 #include <string>
 #include <thread>
 
 #include "cli.hpp"
+#include "necrocode/agent/adapter.hpp"
 #include "necrocode/agent_runner.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/config/config.hpp"
 #include "necrocode/config/credentials.hpp"
 #include "necrocode/git/repository.hpp"
 #include "necrocode/llm/capabilities.hpp"
+#include "necrocode/llm/metering_proxy.hpp"
 #include "necrocode/llm/model_metrics.hpp"
 #include "necrocode/llm/rate_governor.hpp"
 #include "necrocode/outbox/outbox.hpp"
 #include "necrocode/process/sandbox.hpp"
+#include "necrocode/runner/command_executor.hpp"
 #include "necrocode/runner/orchestrator.hpp"
 #include "necrocode/runner/turns.hpp"
 
@@ -146,10 +151,21 @@ class Runtime {
   runner::TaskDefaults task_defaults() const;
   /// What each test command may take.
   process::ResourceLimits resource_limits() const;
+  /// What each agent program may take.
+  process::ResourceLimits agent_limits() const;
+  /// The services that agent programs reach, with their keys.
+  std::vector<llm::ModelProvider> providers() const;
+  /// Of a proxy whose runs share rates with the process's model clients, and caps with all
+  /// processes that use the same data folder.
+  llm::MeteringProxyOptions metering_proxy_options() const;
+  /// Which executor a task is for, by the configuration.
+  runner::ExecutorChoices executor_choices() const;
   /// Where playbooks may come from.
   runner::PlaybookPlaces playbooks() const;
   /// False when the endpoint is one that answers nobody without a key, and there is none.
   bool has_model() const;
+  /// Throws ConfigError where has_model() is false, and `chain` has the executor that needs one.
+  void require_model_key(const config::ExecutorChain& chain) const;
   /// Throws ConfigError where has_model() is false.
   void require_model_key() const;
 
@@ -179,15 +195,22 @@ class RunnerParts {
   runner::RunnerServices services();
   const git::Git& git() const { return git_; }
   process::Sandbox& sandbox() { return *sandbox_; }
+  const runner::Executors& executors() const { return executors_; }
 
  private:
+  std::map<std::string, runner::MakeExecutor> makers();
+  std::unique_ptr<llm::MeteredRun> open_metered(llm::MeteredRunOptions options);
   Runtime& runtime_;
   std::unique_ptr<process::Sandbox> sandbox_;
   runner::BoundedSandbox bounded_sandbox_;
   git::Git git_;
   LLMClient llm_;
-  runner::LlmExecutor executor_;
-  runner::BoundedExecutor bounded_executor_;
+  runner::Turns model_calls_;
+  agent::AgentAdapters adapters_;
+  runner::AgentServices agents_;
+  runner::Executors executors_;
+  std::mutex proxy_mutex_;
+  std::unique_ptr<llm::MeteringProxy> proxy_;  // started when first wanted; guarded by the mutex
   std::optional<TaskRegistryClient> registry_;
   std::optional<RepoPoolClient> pool_;
   std::optional<ArtifactStoreClient> artifacts_;

@@ -12,18 +12,19 @@
 
 namespace necrocode::agent {
 
-/// Texts may hold {prompt}, {endpoint} (http://127.0.0.1:PORT), {key}, {model}, {home},
-/// {workspace}; what they are replaced by is one argument, one value, or part of a file, never
-/// code.
+/// Texts may hold {endpoint} (http://127.0.0.1:PORT), {key}, {model}, {home}, {workspace}; those of
+/// argv and resume also {prompt}. What they are replaced by is one argument, one value, or part of
+/// a file, never code.
 struct AgentAdapter {
   std::string name;                        ///< "codex": also the program, where `argv` is not used
   std::vector<std::string> verified;       ///< versions that were tried: "0.171.0"
-  std::vector<std::string> argv;           ///< first round; the prompt is {prompt}, or stdin
+  std::vector<std::string> argv;           ///< first round
   std::vector<std::string> resume;         ///< later rounds, of the same session; empty: argv again
   bool prompt_by_stdin = false;            ///< else {prompt} in argv
   std::map<std::string, std::string> env;  ///< endpoint, dummy key, telemetry off
-  std::map<std::string, std::string> files;  ///< of its home: relative path to content
-  std::string model;                         ///< when neither task nor configuration names one
+  /// Of its home: relative path to a text, or to a map or list that is written as JSON.
+  std::map<std::string, Json> files;
+  std::string model;  ///< when nobody names another
 };
 
 /// What the texts are filled with.
@@ -42,14 +43,16 @@ struct AgentCommand {
 
 class AgentAdapters {
  public:
-  /// The compiled-in ones, and `configured`: name to a map, as in adapters.yaml. Throws ConfigError
-  /// that names each defect by JSON pointer.
+  /// The compiled-in ones, and `configured`: name to a map, as in adapters.yaml; of a name that is
+  /// compiled in, its members replace those of that one. Throws ConfigError that names each defect
+  /// by JSON pointer.
   explicit AgentAdapters(const Json& configured = {});
   /// nullptr for an unknown one; points into this object.
   const AgentAdapter* find(std::string_view name) const;
   /// By the name of a program's file: what `exec` does for a program that it knows.
   const AgentAdapter* of_program(const std::filesystem::path& program) const;
   std::string names() const;  ///< "claude, codex, opencode, pi"
+  const std::map<std::string, AgentAdapter, std::less<>>& all() const { return adapters_; }
 
  private:
   std::map<std::string, AgentAdapter, std::less<>> adapters_;

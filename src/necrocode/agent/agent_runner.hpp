@@ -27,19 +27,25 @@ struct AgentWorkspace {
   std::vector<std::filesystem::path> writable;
   std::vector<std::filesystem::path> protect;
   std::vector<process::SandboxedCommand::Cover> covers;
-  std::vector<std::string> env;  ///< further variables
+  std::vector<std::string> env;      ///< further variables
+  process::ResourceLimits limits{};  ///< where set, instead of the sandbox's own
 };
 
 struct AgentRound {
   process::CommandResult program;
   bool found = true;  ///< false: there is no such program, and nothing was run
+  /// What its exchanges came to. When its time ran out, as they stood just before: an answer that
+  /// the service owed it for kOwedTooLong is a failure of the service's.
+  llm::Metered metered;
 };
+inline constexpr std::chrono::seconds kOwedTooLong{10};
 
 /// Where the model is, from inside: {endpoint} of an adapter.
 std::string endpoint_of(const process::Gate& gate);
 
-/// Runs `command` to its end: `run` accepts on `gate`, `sink` sees the output as it comes. Throws
-/// what Sandbox::run() throws. Timeouts and cancellation are results.
+/// Runs `command` to its end: `run` accepts on `gate`, `sink` sees the output as it comes. One gate
+/// serves all rounds of a home, whose files name it. Throws what Sandbox::run() throws, and
+/// ConfigError for a template that cannot be used. Timeouts and cancellation are results.
 AgentRound run_agent(process::Sandbox& sandbox, const AgentWorkspace& workspace,
                      const AgentCommand& command, const process::Gate& gate, llm::MeteredRun& run,
                      const CallContext& context, const process::OutputSink& sink);

@@ -17,10 +17,12 @@ struct Installation {
 };
 
 /// `name`: as in argv[0]: with a slash relative to `folder`, else by `path` (a PATH). Follows links
-/// and `#!` lines. Nothing when there is no such program. A package is the folder above the nearest
-/// package.json of a node_modules, a Python environment (pyvenv.cfg), or the file's own folder;
-/// what is below `workspace` or the system's own folders is seen anyway. Throws SecurityError when
-/// what it would have to show is a home folder whole, or one above it.
+/// and `#!` lines. Nothing when there is no such program.
+/// What a file needs is the outermost node_modules that it is in; of a program for Node.js the
+/// folder of its package.json; a Python environment (pyvenv.cfg); else the file's own folder, or of
+/// an interpreter's the one that has `bin` and `lib`. Where that would be a home folder, one above
+/// it, or one that everybody puts things into, the file alone. What is below `workspace` or in the
+/// system's own folders is seen anyway.
 std::optional<Installation> find_installation(std::string_view name, std::string_view path,
                                               const std::filesystem::path& folder,
                                               const std::filesystem::path& workspace);

@@ -1,6 +1,6 @@
 // Config: every setting, from the one YAML file, then the environment, then flags (SPEC section
-// 12). One table in config.cpp names each setting once: its key, its variable, its rule, its words.
-// Credentials are not settings: they are read by credentials.hpp and are never shown.
+// 12). One table in settings.cpp names each setting once: its key, its variable, its rule, its
+// words. Credentials are not settings: they are read by credentials.hpp and are never shown.
 #pragma once
 
 #include <filesystem>
@@ -11,6 +11,7 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/json.hpp"
+#include "necrocode/config/executor_chain.hpp"
 
 namespace necrocode::config {
 
@@ -46,8 +47,25 @@ struct Config {
   Json llm_fallbacks = Json::array();
   /// US dollars per million tokens: model to {input, output, cached_input, cache_write}, checked.
   Json prices = Json::object();
-  double budgets_run_usd = 0;  ///< 0: no cap
-  int budgets_run_tokens = 0;  ///< the same
+  double budgets_run_usd = 0;    ///< 0: no cap
+  int budgets_run_tokens = 0;    ///< the same
+  double budgets_daily_usd = 0;  ///< of all agent programs' runs of this host, a day; the same
+
+  // How changes are made, and the agent programs that can be asked to.
+  ExecutorChain executor = {"llm"};
+  std::map<std::string, ExecutorChain> executors_by_spec, executors_by_skill;
+  std::string agent;  ///< what "command" alone means
+  /// Name to what agent/adapter.hpp reads, unchecked but for that.
+  Json agents = Json::object();
+  /// The services behind the metering proxy: name to {base_url, api_key_env}, checked.
+  Json providers =
+      Json::object({{"openai", Json::object({{"base_url", "https://api.openai.com/v1"},
+                                             {"api_key_env", "OPENAI_API_KEY"}})},
+                    {"anthropic", Json::object({{"base_url", "https://api.anthropic.com/v1"},
+                                                {"api_key_env", "ANTHROPIC_API_KEY"}})}});
+  // Of each agent program, with all that it starts. 0: see process::default_limits().
+  int limits_memory_mb = 0;
+  int limits_processes = 0;
 
   int git_retry_count = 3;
   int network_retry_count = 3;

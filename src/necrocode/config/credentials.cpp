@@ -119,6 +119,10 @@ Credentials take_credentials(const Config& config) {
     const std::string name = fallback_variable(fallback);
     credentials.llm_fallback_keys.push_back(name.empty() ? Secret() : taken.of(name).copy());
   }
+  for (const auto& [name, provider] : config.providers.members()) {
+    const std::string variable = provider["api_key_env"].string_or("");
+    credentials.provider_keys[name] = variable.empty() ? Secret() : taken.of(variable).copy();
+  }
   return credentials;
 }
 
@@ -129,6 +133,8 @@ void drop_credentials(const Config& config) {
     drop_variable(name);
   for (const Json& fallback : config.llm_fallbacks.items())
     drop_variable(fallback_variable(fallback));
+  for (const auto& [name, provider] : config.providers.members())
+    drop_variable(provider["api_key_env"].string_or(""));
 }
 
 std::shared_ptr<const Masker> Credentials::masker() const {
@@ -138,6 +144,9 @@ std::shared_ptr<const Masker> Credentials::masker() const {
     if (!secret->empty()) secrets.push_back(secret);
   }
   for (const Secret& secret : llm_fallback_keys) {
+    if (!secret.empty()) secrets.push_back(&secret);
+  }
+  for (const auto& [name, secret] : provider_keys) {
     if (!secret.empty()) secrets.push_back(&secret);
   }
   return std::make_shared<const Masker>(secrets);

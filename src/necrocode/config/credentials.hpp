@@ -2,6 +2,7 @@
 // out of the environment, so that no child and no crash report finds them there.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ struct Credentials {
   /// Of each of Config::llm_fallbacks, in their order; empty where it names no
   /// variable, or one that is not there.
   std::vector<Secret> llm_fallback_keys;
+  /// Of each of Config::providers, by its name; empty where its variable is not there.
+  std::map<std::string, Secret> provider_keys;
 
   std::shared_ptr<const Masker> masker() const;
 };

@@ -71,4 +71,19 @@ Usage Spending::usage() const {
   return usage_;
 }
 
+std::optional<double> Spending::usd_left() const {
+  if (!limits_.usd) return std::nullopt;
+  return std::max(0.0, *limits_.usd - usage().cost_usd.value_or(0));
+}
+
+void Spending::count_calls(int calls) {
+  const std::lock_guard lock(mutex_);
+  calls_ += calls;
+}
+
+int Spending::calls() const {
+  const std::lock_guard lock(mutex_);
+  return calls_;
+}
+
 }  // namespace necrocode::llm

@@ -35,11 +35,17 @@ class Spending {
   /// cost that is negative or not finite is unknown.
   void add(const Usage& usage);
   Usage usage() const;  ///< the sum
+  /// Of the cap in US dollars; nothing: there is none. Never negative.
+  std::optional<double> usd_left() const;
+  /// Calls of the model, whatever became of them.
+  void count_calls(int calls);
+  int calls() const;
 
  private:
   const SpendingLimits limits_;
   mutable std::mutex mutex_;
   Usage usage_;
+  int calls_ = 0;
 };
 
 }  // namespace necrocode::llm

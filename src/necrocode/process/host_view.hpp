@@ -1,6 +1,6 @@
 // HostView: what of this machine a sandboxed command may see besides its workspace: the system
 // (/usr and what stands for it), harmless files of /etc, and the toolchains that PATH names.
-// An allow-list: what is not named here does not exist inside. Internal to this folder.
+// An allow-list: what is not named here does not exist inside. For this folder and agent/.
 #pragma once
 
 #include <filesystem>

@@ -128,7 +128,7 @@ std::set<std::string> task_words(const TaskContext& task) {
                        task.description);
 }
 
-std::string build_prompt(const Assignment& assignment) {
+std::string describe_task(const Assignment& assignment) {
   const TaskContext& task = assignment.task;
   std::string prompt = "Task " + task.task_id.str() + ": " + task.title + "\n";
   if (!task.description.empty()) prompt += "\n" + task.description + "\n";
@@ -137,8 +137,13 @@ std::string build_prompt(const Assignment& assignment) {
   add_list(prompt, "The change is accepted when these commands succeed:", assignment.test_commands);
   add_list(prompt, "Files that must not be changed:", task.readonly_files);
   add_list(prompt, "Earlier attempts at this task ended so:", assignment.earlier_attempts);
+  return prompt;
+}
+
+std::string build_prompt(const Assignment& assignment) {
+  std::string prompt = describe_task(assignment);
   prompt += "\nFiles in the repository:\n" + tree_of(assignment.tracked_files, kTreeBytes);
-  add_contents(prompt, assignment, task_words(task));
+  add_contents(prompt, assignment, task_words(assignment.task));
   if (!assignment.failed_tests.empty()) {
     prompt +=
         "\nYour earlier change is in the files above, and this test fails. Answer with the changes "
@@ -152,11 +157,16 @@ std::string build_prompt(const Assignment& assignment) {
   return prompt;
 }
 
+std::string LlmExecutor::prompt(const Assignment& assignment) const {
+  return build_prompt(assignment);
+}
+
 Implementation LlmExecutor::implement(const Assignment& assignment, const CallContext& context,
                                       llm::Spending& spending, Transcript& transcript) {
   const TaskContext& task = assignment.task;
   const std::string prompt = masker_.mask(build_prompt(assignment));
   transcript.asked(prompt);
+  spending.count_calls(1);
   const LLMResponse answer =
       llm_.generate_code(prompt, assignment.root, task.max_tokens, context, &spending);
   transcript.answered(answer.model, answer.raw, answer.usage.to_json());

@@ -39,13 +39,17 @@ struct Implementation {
   std::string answer_digest;  ///< equal for equal changes
   int attempts = 0;           ///< HTTP attempts
   llm::Usage usage;           ///< of the answer that was used
+  bool leaves_more = false;   ///< the work tree may hold more than the change
 };
 
 class TaskExecutor {
  public:
   virtual ~TaskExecutor() = default;
-  /// All of the change is in the work tree, or none. `spending` is asked before the model is, and
-  /// told what it was used for, also when this throws; `transcript` gets what was said.
+  /// What it would be asked.
+  virtual std::string prompt(const Assignment& assignment) const = 0;
+  /// All of the change is in the work tree, or none of it is staged. `spending` is asked before the
+  /// model is, and told what it was used for, also when this throws; `transcript` gets what was
+  /// said.
   /// Throws ImplementationError or SecurityError for an answer that cannot be used, else what
   /// LLMClient throws.
   virtual Implementation implement(const Assignment& assignment, const CallContext& context,
@@ -56,6 +60,7 @@ class TaskExecutor {
 class LlmExecutor final : public TaskExecutor {
  public:
   LlmExecutor(LLMClient& llm, const Masker& masker) : llm_(llm), masker_(masker) {}
+  std::string prompt(const Assignment& assignment) const override;
   Implementation implement(const Assignment& assignment, const CallContext& context,
                            llm::Spending& spending, Transcript& transcript) override;
 
@@ -66,6 +71,9 @@ class LlmExecutor final : public TaskExecutor {
 
 /// What the task is about, for rank_files() and excerpt_of().
 std::set<std::string> task_words(const TaskContext& task);
+
+/// The task, what proves it, and how earlier attempts ended.
+std::string describe_task(const Assignment& assignment);
 
 /// The user message: the task, what its files hold (within limits::kPromptContextBytes), and what
 /// went wrong before.

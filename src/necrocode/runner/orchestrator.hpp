@@ -12,7 +12,7 @@
 #include "necrocode/process/sandbox.hpp"
 #include "necrocode/registry/client.hpp"
 #include "necrocode/runner/commit_message.hpp"
-#include "necrocode/runner/executor.hpp"
+#include "necrocode/runner/executors.hpp"
 #include "necrocode/runner/lease_keeper.hpp"
 #include "necrocode/runner/log_shipper.hpp"
 #include "necrocode/runner/playbook_choice.hpp"
@@ -26,7 +26,7 @@ namespace necrocode::runner {
 struct RunnerServices {
   const git::Git& git;
   process::Sandbox& sandbox;
-  TaskExecutor& executor;
+  const Executors& executors;
   const Masker& masker;
   TaskRegistryClient* registry = nullptr;    ///< null: no registry
   RepoPoolClient* pool = nullptr;            ///< null: own workspaces

@@ -22,6 +22,9 @@ using namespace std::chrono_literals;
 // How often a run follows its base branch, which may move faster than the tests run.
 constexpr int kRebasesMax = 2;
 
+// Of what ended one executor, as the next one is told.
+constexpr std::size_t kReasonBytes = 1000;
+
 // SPEC section 5: the last 10 % of the task's time, at most 30 s, is kept for the end of the run.
 std::chrono::nanoseconds time_to_finish(std::chrono::seconds timeout) {
   return std::min<std::chrono::nanoseconds>(
@@ -132,6 +135,7 @@ void Run::prepare() {
   services_.sandbox.require_usable();  // before a model is paid
   log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
   choose_proof();
+  choose_executors();
 }
 
 // What the tests may not touch, and what a playbook may ask for.
@@ -162,13 +166,24 @@ void Run::choose_proof() {
   if (!playbook_.steps.empty()) log_.line("the change is proved by " + chosen.origin);
 }
 
+// All of the chain, so that one that is not there is told before another is paid.
+void Run::choose_executors() {
+  for (const std::string& name : services_.executors.chain_of(task_)) {
+    const fs::path folder = scratch_->path() / ("executor-" + std::to_string(efforts_.size() + 1));
+    const ExecutorScope scope = {task_, test_workspace_, workspace_->repository, log_, folder};
+    efforts_.push_back({name, services_.executors.make(name, scope)});
+  }
+}
+
 void Run::plan() {
   const Assignment assignment = make_assignment();
   result_.exit_code = ExitCode::kDone;
-  teller_.emit("plan", Json::object({{"branch", workspace_->branch},
-                                     {"base_commit", workspace_->base_commit},
-                                     {"test_commands", test_commands_},
-                                     {"prompt", services_.masker.mask(build_prompt(assignment))}}));
+  teller_.emit(
+      "plan",
+      Json::object({{"branch", workspace_->branch},
+                    {"base_commit", workspace_->base_commit},
+                    {"test_commands", test_commands_},
+                    {"prompt", services_.masker.mask(effort().executor->prompt(assignment))}}));
 }
 
 // An earlier runner may have been killed after its push: work that passes is not done twice.
@@ -220,17 +235,58 @@ void Run::note_red(RedSteps red) {
   for (const auto& [step, cases] : red_before_) result_.red_at_base.push_back(step);
 }
 
+// Each executor in turn, until the tests pass on one's change. What ends the last one ends the run.
 void Run::implement_until_tests_pass() {
+  while (true) {
+    try {
+      return repair_until_tests_pass();
+    } catch (const std::exception& error) {
+      if (effort_at_ + 1 == efforts_.size() || !another_may_do_better(error)) throw;
+      start_over(error);
+    }
+  }
+}
+
+bool Run::another_may_do_better(const std::exception& error) const {
+  if (stopped_.load() != Stopped::kNo || work_.expired()) return false;
+  switch (exit_code_for(error)) {
+    case ExitCode::kTestsFailed:
+    case ExitCode::kModelRefused:
+    case ExitCode::kModelUnusable:
+    case ExitCode::kModelUnavailable:
+    case ExitCode::kResourceLimit:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The next executor begins from the base, and is told what became of this one.
+void Run::start_over(const std::exception& error) {
+  const std::string reason =
+      printable(head_and_tail(services_.masker.mask(error.what()), kReasonBytes));
+  const std::string ended = effort().name + " did not get there: " + reason;
+  given_up_.push_back(ended);
+  effort().executor.reset();
+  ++effort_at_;
+  teller_.warn(ended + "; " + effort().name + " begins from the base");
+  workspaces_.reset_to_base(*workspace_, work_);
+  staged_.reset();
+  result_.tests.reset();
+}
+
+void Run::repair_until_tests_pass() {
   enter(Phase::kImplement);
-  std::set<std::string> seen_answers;
   while (true) {
     const Implementation answer = implement();
-    const bool repeated = !seen_answers.insert(answer.answer_digest).second;
-    for (const std::string& file : answer.changed_files) changed_.insert(file);
+    const bool repeated = !effort().answers.insert(answer.answer_digest).second;
+    for (const std::string& file : answer.changed_files) effort().changed.insert(file);
     // Before it is staged: a lent clone shares its object store, where nothing is taken back.
     refuse_secrets(answer.changed_files);
     workspaces_.stage(*workspace_, answer.changed_files, work_);
     if (test_commands_.empty()) return;
+    // What proves the change is proved without what else lies there.
+    if (answer.leaves_more) workspaces_.restore(*workspace_, work_);
     enter(Phase::kTest);
     // Nearly always the tests pass, and the index does not change: looked at meanwhile.
     std::future<StagedChange> staged =
@@ -241,9 +297,10 @@ void Run::implement_until_tests_pass() {
       return;
     }
     workspaces_.restore(*workspace_, work_);
-    failed_tests_ =
+    effort().failed_tests =
         services_.masker.mask(describe_failure(report, red_before_, limits::kFailureOutputBytes));
-    if (repeated || result_.repairs >= options_.max_repairs) throw_tests_failed(report, repeated);
+    if (repeated || effort().repairs >= options_.max_repairs) throw_tests_failed(report, repeated);
+    ++effort().repairs;
     ++result_.repairs;
     enter(Phase::kRepair);
   }
@@ -264,9 +321,9 @@ Implementation Run::implement() {
   std::string unusable;
   while (true) {
     Assignment assignment = make_assignment();
-    assignment.failed_tests = failed_tests_;
+    assignment.failed_tests = effort().failed_tests;
     assignment.unusable_answer = unusable;
-    assignment.changed_files.assign(changed_.begin(), changed_.end());
+    assignment.changed_files.assign(effort().changed.begin(), effort().changed.end());
     try {
       return call_model(assignment);
     } catch (const ImplementationError& error) {
@@ -284,10 +341,10 @@ Implementation Run::implement() {
 
 Implementation Run::call_model(const Assignment& assignment) {
   spending_.require_left();
-  ++result_.model_calls;
+  result_.executor = effort().name;
   try {
-    Implementation answer = services_.executor.implement(assignment, work_, spending_, transcript_);
-    result_.usage = spending_.usage();
+    Implementation answer = effort().executor->implement(assignment, work_, spending_, transcript_);
+    note_spending();
     result_.model = answer.model;
     log_.line("change: " + join(answer.changed_files, ", "));
     log_.line("model's explanation: " + answer.explanation);
@@ -296,7 +353,7 @@ Implementation Run::call_model(const Assignment& assignment) {
     teller_.emit("edit", Json::object({{"files", answer.changed_files}}));
     return answer;
   } catch (const std::exception& error) {
-    result_.usage = spending_.usage();
+    note_spending();
     transcript_.failed(error.what());
     const auto* known = dynamic_cast<const RunnerError*>(&error);
     teller_.model_call(known ? known->info().attempts : 0, result_.usage,
@@ -305,11 +362,17 @@ Implementation Run::call_model(const Assignment& assignment) {
   }
 }
 
+void Run::note_spending() {
+  result_.usage = spending_.usage();
+  result_.model_calls = spending_.calls();
+}
+
 // The reason to ask again with, or nothing when that was done often enough.
 std::string Run::note_unusable(const RunnerError& error) {
   const std::string reason = services_.masker.mask(error.what());
   teller_.warn("answer not used: " + reason);
-  if (result_.reasks >= options_.max_reasks) return {};
+  if (effort().reasks >= options_.max_reasks) return {};
+  ++effort().reasks;
   ++result_.reasks;
   return reason;
 }
@@ -471,6 +534,8 @@ Assignment Run::make_assignment() {
   assignment.relevant_files = *relevant_files_;
   assignment.dependencies = dependencies();
   assignment.earlier_attempts = reporter_.describe_attempts();
+  assignment.earlier_attempts.insert(assignment.earlier_attempts.end(), given_up_.begin(),
+                                     given_up_.end());
   assignment.users_files = workspace_->users_files;
   return assignment;
 }

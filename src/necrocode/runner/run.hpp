@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <set>
 #include <stop_token>
@@ -51,6 +52,17 @@ class Run {
     PushResult push;
   };
 
+  // One executor's work at the task.
+  struct Effort {
+    std::string name;
+    std::unique_ptr<TaskExecutor> executor;
+    int repairs = 0;
+    int reasks = 0;
+    std::set<std::string> answers{};  ///< their digests
+    std::set<std::string> changed{};
+    std::string failed_tests{};
+  };
+
   // --- the phases
 
   void begin();
@@ -58,15 +70,20 @@ class Run {
   void prepare();
   void look_at_workspace();
   void choose_proof();
+  void choose_executors();
   void plan();
   bool adopt_earlier_work();
   void baseline();
   std::filesystem::path baseline_file() const;
   void note_red(RedSteps red);
   void implement_until_tests_pass();
+  bool another_may_do_better(const std::exception& error) const;
+  void start_over(const std::exception& error);
+  void repair_until_tests_pass();
   void refuse_secrets(const std::vector<std::string>& files);
   Implementation implement();
   Implementation call_model(const Assignment& assignment);
+  void note_spending();
   std::string note_unusable(const RunnerError& error);
   void commit();
   void take_staged(StagedChange staged);
@@ -94,6 +111,7 @@ class Run {
   // --- common to the phases
 
   bool is_plan() const { return options_.extent == RunExtent::kPlan; }
+  Effort& effort() { return efforts_.at(effort_at_); }
 
   void enter(Phase phase);
   TestRunner::Times test_times() const;
@@ -141,8 +159,9 @@ class Run {
   std::optional<std::vector<std::string>> relevant_files_;  ///< once asked for
   std::optional<std::vector<std::string>> dependencies_;    ///< the same
   RedSteps red_before_;
-  std::set<std::string> changed_;
-  std::string failed_tests_;
+  std::vector<Effort> efforts_;         ///< one for each executor of the task's chain, in its order
+  std::size_t effort_at_ = 0;           ///< whose turn it is
+  std::vector<std::string> given_up_;   ///< how those before it ended, a line each
   std::optional<StagedChange> staged_;  ///< of the change that the tests were run on
   std::string diff_;
   std::string commit_;

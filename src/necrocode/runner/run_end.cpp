@@ -18,6 +18,13 @@ constexpr auto kHurriedUploadTime = 5s;  // after a signal
 constexpr auto kParkTime = 3s;
 constexpr auto kReleaseTime = 5s;
 
+// An answer that there was, and that no time would have made another.
+bool is_the_models_for_good(const std::exception& error) {
+  const auto* known = dynamic_cast<const ServiceError*>(&error);
+  return known && known->info().service == "llm" &&
+         (known->info().end == CallEnd::kPermanent || known->info().end == CallEnd::kExhausted);
+}
+
 }  // namespace
 
 void Run::fail(const std::exception& error) {
@@ -25,10 +32,11 @@ void Run::fail(const std::exception& error) {
   result_.failure->reason = services_.masker.mask(result_.failure->reason);
   switch (stopped_.load()) {
     case Stopped::kNo:
-      result_.exit_code = work_.expired() ? ExitCode::kTaskTimeout : exit_code_for(error);
-      if (work_.expired())
-        result_.failure->reason = "the task's time (" + human_duration(task_.timeout) +
-                                  ") ran out: " + result_.failure->reason;
+      result_.exit_code = exit_code_for(error);
+      if (!work_.expired() || is_the_models_for_good(error)) break;
+      result_.exit_code = ExitCode::kTaskTimeout;
+      result_.failure->reason = "the task's time (" + human_duration(task_.timeout) +
+                                ") ran out: " + result_.failure->reason;
       break;
     case Stopped::kByCaller:
       stopped_as("stopped by a signal or its caller");
@@ -90,9 +98,12 @@ void Run::finish() {
 
 // Work that the registry does not know of is not done: it will be given out again.
 void Run::report(const CallContext& context) {
-  attempt("park the provider", kParkTime, [&](const CallContext& parking) {
-    reporter_.park(options_.provider, result_.failure, parking);
-  });
+  // An agent program's provider is another matter.
+  if (result_.executor.empty() || result_.executor == "llm") {
+    attempt("park the provider", kParkTime, [&](const CallContext& parking) {
+      reporter_.park(options_.provider, result_.failure, parking);
+    });
+  }
   if (reporter_.finish(result_, registry_state(), context) || !result_.success()) return;
   result_.exit_code = ExitCode::kServiceUnavailable;
   result_.failure = RunFailure{
@@ -108,7 +119,8 @@ void Run::look_at_remote(const CallContext& context) {
 // A run that failed half-way still leaves what it changed.
 void Run::collect_diff(const CallContext& context) {
   if (!workspace_ || is_plan() || !diff_.empty()) return;
-  if (changed_.empty() && !result_.adopted) return;
+  const bool changed = !efforts_.empty() && !effort().changed.empty();
+  if (!changed && !result_.adopted) return;
   take_staged(workspaces_.staged(*workspace_, context));
 }
 

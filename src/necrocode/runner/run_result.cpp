@@ -96,6 +96,7 @@ Json RunResult::to_json() const {
   json.set("implementation", Json::object({{"files", files_json(files)},
                                            {"lines_added", added},
                                            {"lines_removed", removed},
+                                           {"executor", executor},
                                            {"model", model},
                                            {"model_calls", model_calls},
                                            {"usage", usage.to_json()},

@@ -63,6 +63,7 @@ struct RunResult {
   std::chrono::nanoseconds duration{0};
   std::vector<UploadedArtifact> artifacts;
   std::vector<git::FileChange> files;
+  std::string executor;  ///< the last one that was asked: "llm", "command:codex"
   std::string model;
   llm::Usage usage;
   int model_calls = 0;

@@ -177,10 +177,12 @@ TaskContext read_task_context(const Json& json, const TaskDefaults& defaults) {
   check_paths(fields, "related_files", task.related_files);
   check_paths(fields, "readonly_files", task.readonly_files);
   task.max_tokens = static_cast<int>(fields.integer("max_tokens", 1, 10'000'000).value_or(0));
-  task.executor = fields.string("executor").value_or("llm");
-  if (task.executor != "llm") {
-    fields.fail("executor", "must be \"llm\", not \"" + printable(task.executor) + "\"");
+  if (fields.has("executor")) {
+    std::string problem;
+    task.executor = config::read_executor_chain(json["executor"], problem);
+    if (!problem.empty()) fields.fail("executor", problem);
   }
+  if (!defaults.executor.empty()) task.executor = defaults.executor;
   task.metadata = fields.object("metadata");
   for (const std::string& name : fields.unknown()) {
     if (std::find(std::begin(kKnownElsewhere), std::end(kKnownElsewhere), name) ==

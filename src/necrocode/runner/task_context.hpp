@@ -9,6 +9,7 @@
 
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/json.hpp"
+#include "necrocode/config/executor_chain.hpp"
 
 namespace necrocode::runner {
 
@@ -34,7 +35,7 @@ struct TaskContext {
   std::vector<std::string> related_files;
   std::vector<std::string> readonly_files;  ///< paths or globs that the change must not touch
   int max_tokens = 0;                       ///< 0: the configuration's
-  std::string executor = "llm";
+  config::ExecutorChain executor;           ///< empty: the configuration's
   Json metadata;
 
   std::vector<std::string> warnings;  ///< unknown keys and the like, for the log
@@ -45,7 +46,8 @@ struct TaskContext {
 struct TaskDefaults {
   std::chrono::seconds timeout{1800};
   std::chrono::seconds test_timeout{600};
-  std::string repo_url;  ///< from --repo
+  std::string repo_url;            ///< from --repo
+  config::ExecutorChain executor;  ///< from --executor: whatever the task says
 };
 
 /// Throws TaskContextValidationError that names every defect at once.

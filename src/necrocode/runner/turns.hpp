@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -70,19 +71,23 @@ class BoundedSandbox final : public process::Sandbox {
   Turns turns_;
 };
 
-/// Asks `executor`, a bounded number of calls at once.
+/// Asks `executor` when it has one of `turns`, which live longer.
 class BoundedExecutor final : public TaskExecutor {
  public:
-  BoundedExecutor(TaskExecutor& executor, int most) : executor_(executor), turns_(most) {}
+  BoundedExecutor(std::unique_ptr<TaskExecutor> executor, Turns& turns)
+      : executor_(std::move(executor)), turns_(turns) {}
+  std::string prompt(const Assignment& assignment) const override {
+    return executor_->prompt(assignment);
+  }
   Implementation implement(const Assignment& assignment, const CallContext& context,
                            llm::Spending& spending, Transcript& transcript) override {
     const Turns::Turn turn = turns_.take(context);
-    return executor_.implement(assignment, context, spending, transcript);
+    return executor_->implement(assignment, context, spending, transcript);
   }
 
  private:
-  TaskExecutor& executor_;
-  Turns turns_;
+  std::unique_ptr<TaskExecutor> executor_;
+  Turns& turns_;
 };
 
 }  // namespace necrocode::runner

@@ -39,8 +39,23 @@ TEST(TaskContext, MinimalTaskThenDefaultsAreFilledIn) {
   EXPECT_EQ(task.task_id.str(), "app:1.2");
   EXPECT_EQ(task.branch_name, "feature/task-app-1.2-add-a-parser");
   EXPECT_EQ(task.timeout, std::chrono::seconds{1800});
-  EXPECT_EQ(task.executor, "llm");
+  EXPECT_TRUE(task.executor.empty()) << "it is the configuration's";
   EXPECT_TRUE(task.fail_fast);
+}
+
+TEST(TaskContext, ExecutorsThenAsATextOrAListAndTheFlagBeforeThem) {
+  const config::ExecutorChain both = {"llm", "command:claude"};
+  EXPECT_EQ(read_task_context(valid().set("executor", " llm,command:claude "), {}).executor, both);
+  const Json list = Json::Array{"llm", "command:claude"};
+  EXPECT_EQ(read_task_context(valid().set("executor", list), {}).executor, both);
+  TaskDefaults defaults;
+  defaults.executor = {"command"};
+  EXPECT_EQ(read_task_context(valid().set("executor", list), defaults).executor, defaults.executor);
+  for (const Json& wrong :
+       {Json(""), Json("llm,"), Json("command:"), Json("command:a b"), Json(5), Json::array(),
+        Json(Json::Array{1}), Json("llm;llm"), Json("llm,llm,llm,llm,llm,llm,llm,llm,llm")}) {
+    EXPECT_THAT(defects(valid().set("executor", wrong)), Contains("/executor")) << wrong.dump();
+  }
 }
 
 TEST(TaskContext, AnyValidIdThenTheDefaultBranchIsValidAndItsOwn) {
