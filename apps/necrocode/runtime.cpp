@@ -458,15 +458,15 @@ void Runtime::require_model_key() const {
                     ", or name a service that needs none with --llm-endpoint");
 }
 
-namespace {
-
-git::GitOptions git_options(const config::Credentials& credentials, const config::Config& config) {
+git::GitOptions Runtime::git_options() const {
   git::GitOptions options;
-  options.author_name = config.commit_author_name;
-  options.author_email = config.commit_author_email;
-  options.token = credentials.git_token.copy();
+  options.author_name = config().commit_author_name;
+  options.author_email = config().commit_author_email;
+  options.token = credentials_.git_token.copy();
   return options;
 }
+
+namespace {
 
 int test_commands_at_once(const config::Config& config) {
   constexpr int kPerProcessor = 2;
@@ -482,7 +482,7 @@ RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, 
                    ? process::make_unsandboxed(the_supervisor, runtime.resource_limits())
                    : process::make_bubblewrap_sandbox(the_supervisor, runtime.resource_limits())),
       bounded_sandbox_(*sandbox_, test_commands_at_once(runtime.config())),
-      git_(the_supervisor, git_options(runtime.credentials(), runtime.config())),
+      git_(the_supervisor, runtime.git_options()),
       llm_(runtime.llm()),
       model_calls_(runtime.config().llm_max_in_flight),
       adapters_(runtime.config().agents),

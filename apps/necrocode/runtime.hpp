@@ -160,6 +160,8 @@ class Runtime {
   llm::MeteringProxyOptions metering_proxy_options() const;
   /// Which executor a task is for, by the configuration.
   runner::ExecutorChoices executor_choices() const;
+  /// Of the clones and remotes that runs work with.
+  git::GitOptions git_options() const;
   /// Where playbooks may come from.
   runner::PlaybookPlaces playbooks() const;
   /// False when the endpoint is one that answers nobody without a key, and there is none.
