@@ -23,6 +23,7 @@ class NotingSandbox final : public process::Sandbox {
     plain.gate = nullptr;
     if (command.gate) {
       agents.push_back(command);
+      ports.push_back(command.gate->port);
       if (command.on_listener) command.on_listener(FileDescriptor());
       plain.on_listener = nullptr;
     }
@@ -39,6 +40,7 @@ class NotingSandbox final : public process::Sandbox {
   std::string limits() const override { return "none"; }
 
   std::vector<process::SandboxedCommand> agents;  ///< those with a gate, in order
+  std::vector<int> ports;                         ///< of their gates
   std::string limit_reached;                      ///< told of each of them
   std::function<void()> after_agent;              ///< when one has ended
 

@@ -51,7 +51,8 @@ std::vector<std::string> interpreter_line(const fs::path& file) {
   line.resize(std::min(line.size(), line.find('\n')));
   std::vector<std::string> words;
   if (!line.starts_with("#!")) return words;
-  for (const std::string_view word : split(replace_all(line.substr(2), "\t", " "), ' ')) {
+  std::replace(line.begin(), line.end(), '\t', ' ');
+  for (const std::string_view word : split(std::string_view(line).substr(2), ' ')) {
     if (!trim(word).empty()) words.emplace_back(trim(word));
   }
   return words;

@@ -84,7 +84,7 @@ TEST_F(AgentRounds, CommandThenTheGateIsItsNetworkAndTheHomeIsWritable) {
   EXPECT_EQ(read_file(workspace_.root / "input", 100), "typed");
   ASSERT_EQ(sandbox_.agents.size(), 1U);
   const process::SandboxedCommand& command = sandbox_.agents[0];
-  EXPECT_EQ(command.gate->port, 14700);
+  EXPECT_EQ(sandbox_.ports.at(0), 14700);
   EXPECT_FALSE(command.network);
   EXPECT_EQ(command.workspace, workspace_.root);
   EXPECT_EQ(command.protect, workspace_.protect);

@@ -255,7 +255,6 @@ TEST_F(CommandRuns, ProgramThatIsNotInstalledThenToldBeforeAnotherIsPaid) {
 
 TEST_F(CommandRuns, LentCloneThenTheUsersFilesAreNoPartOfTheChange) {
   test::shell(remote_.user(), "echo mine > notes.txt && git init -q theirs && echo x > theirs/f");
-  task_.repo_url.clear();
   task_.slot_path = remote_.user();
   agent("echo good > a.txt; cat notes.txt > seen");
   const RunResult result = run();
