@@ -53,6 +53,7 @@ struct Meter {
   llm::Metered metered;
   std::chrono::nanoseconds silence_asked{0};
   int listeners = 0;
+  int ended = 0;
   std::vector<llm::MeteredRunOptions> opened;
 };
 
@@ -65,6 +66,10 @@ class FakeMeteredRun final : public llm::MeteredRun {
     meter_.silence_asked = std::max(meter_.silence_asked, silence == std::chrono::nanoseconds::max()
                                                               ? std::chrono::nanoseconds{0}
                                                               : silence);
+    return meter_.metered;
+  }
+  llm::Metered end() override {
+    ++meter_.ended;
     return meter_.metered;
   }
 

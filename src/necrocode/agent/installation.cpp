@@ -136,7 +136,17 @@ class Finder {
                              prefix.filename() != ".local" && fs::exists(prefix / "lib", error);
     const bool is_whole = has_library || fs::exists(prefix / "pyvenv.cfg", error);
     if (is_whole && !is_too_much(prefix)) return prefix;
-    return is_too_much(own) ? file : own;
+    // What stands beside a program of its own, or a shell's, may be anything.
+    const bool is_for_programs =
+        own.filename() == "bin" || std::find(path_.begin(), path_.end(), own) != path_.end();
+    return (is_for_programs || imports(line)) && !is_too_much(own) ? own : file;
+  }
+
+  // A script whose language takes modules from the script's folder.
+  static bool imports(const std::vector<std::string>& line) {
+    return !line.empty() && std::none_of(line.begin(), line.end(), [](const std::string& word) {
+      return fs::path(word).filename().string().ends_with("sh");
+    });
   }
 
   // A home, a folder that holds one, or one that everybody puts things into.
