@@ -181,14 +181,17 @@ TEST_F(CommandRuns, ServiceThatFailedForGoodThenItsClassIsTheRuns) {
       {llm::ExchangeClass::kRequest, ExitCode::kModelUnusable},
       {llm::ExchangeClass::kProtocol, ExitCode::kModelUnusable},
       {llm::ExchangeClass::kUnavailable, ExitCode::kModelUnavailable}};
-  for (const char* script : {"exit 1", "exit 0", "echo half > a.txt; exit 1"}) {
-    for (const auto& [how, expected] : classes) {
-      agent(script);
-      last_exchange(how);
-      const RunResult result = run();
-      EXPECT_EQ(result.exit_code, expected) << script << static_cast<int>(how) << log();
-      EXPECT_THAT(result.failure->reason, HasSubstr("its words"));
-    }
+  for (const auto& [how, expected] : classes) {
+    agent("exit 1");
+    last_exchange(how);
+    const RunResult result = run();
+    EXPECT_EQ(result.exit_code, expected) << static_cast<int>(how) << log();
+    EXPECT_THAT(result.failure->reason, HasSubstr("its words"));
+  }
+  for (const char* script : {"exit 0", "echo half > a.txt; exit 1"}) {
+    agent(script);
+    last_exchange(llm::ExchangeClass::kAuth);
+    EXPECT_EQ(run().exit_code, ExitCode::kModelRefused) << script;
   }
 }
 
