@@ -36,13 +36,15 @@ class NotingSandbox final : public process::Sandbox {
   }
   void require_usable() override {}
   std::string_view name() const override { return "noting"; }
+  bool can_cover() const override { return covers; }
   process::Gate make_gate() override { return {limits::kSandboxGatePort, {}}; }
   std::string limits() const override { return "none"; }
 
   std::vector<process::SandboxedCommand> agents;  ///< those with a gate, in order
-  std::vector<int> ports;                         ///< of their gates
-  std::string limit_reached;                      ///< told of each of them
-  std::function<void()> after_agent;              ///< when one has ended
+  bool covers = true;
+  std::vector<int> ports;             ///< of their gates
+  std::string limit_reached;          ///< told of each of them
+  std::function<void()> after_agent;  ///< when one has ended
 
  private:
   std::unique_ptr<process::Sandbox> plain_;

@@ -267,6 +267,25 @@ TEST_F(CommandRuns, LentCloneThenTheUsersFilesAreNoPartOfTheChange) {
   EXPECT_EQ(test::read(remote_.user() / "notes.txt"), "mine\n");
 }
 
+TEST_F(CommandRuns, LentCloneWhoseGitCannotBeCoveredThenNotEntered) {
+  task_.slot_path = remote_.user();
+  sandbox_.covers = false;
+  agent("echo good > a.txt");
+  const RunResult result = run();
+  EXPECT_EQ(result.exit_code, ExitCode::kSecurity);
+  EXPECT_THAT(result.failure->reason, HasSubstr("not let into slot_path"));
+  EXPECT_THAT(sandbox_.agents, IsEmpty());
+}
+
+TEST_F(CommandRuns, PromptThatIsNoArgumentThenMadeOne) {
+  task_.description = std::string(300'000, 'x') + std::string(1, '\0') + "the end";
+  agent("echo good > a.txt");
+  ASSERT_EQ(run().exit_code, ExitCode::kDone) << log();
+  EXPECT_LT(argv(0).at(2).size(), 128U * 1024);
+  EXPECT_THAT(argv(0).at(2), HasSubstr("x the end"));
+  EXPECT_THAT(argv(0).at(2), HasSubstr("nobody answers questions"));
+}
+
 TEST_F(CommandRuns, ItsOwnGitThenProtectedAndNothingOfItsHomeIsLeft) {
   agent("echo good > a.txt; git status --porcelain > status; echo $HOME > home");
   const RunResult result = run();
