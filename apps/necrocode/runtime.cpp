@@ -401,7 +401,7 @@ llm::MeteringProxyOptions Runtime::metering_proxy_options() const {
   llm::MeteringProxyOptions options;
   options.providers = providers();
   options.prices = std::make_shared<const llm::PriceTable>(config().prices);
-  options.shared_state = config().data_dir / "metering.sqlite";
+  options.shared_state = config().data_dir / "spending.db";
   options.rates.requests_per_minute = config().llm_requests_per_minute;
   options.rates.tokens_per_minute = config().llm_tokens_per_minute;
   options.first_byte_timeout = milliseconds(config().llm_timeout_seconds);

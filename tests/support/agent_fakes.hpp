@@ -23,6 +23,7 @@ class NotingSandbox final : public process::Sandbox {
     plain.gate = nullptr;
     if (command.gate) {
       agents.push_back(command);
+      ports.push_back(command.gate->port);
       if (command.on_listener) command.on_listener(FileDescriptor());
       plain.on_listener = nullptr;
     }
@@ -35,12 +36,15 @@ class NotingSandbox final : public process::Sandbox {
   }
   void require_usable() override {}
   std::string_view name() const override { return "noting"; }
+  bool can_cover() const override { return covers; }
   process::Gate make_gate() override { return {limits::kSandboxGatePort, {}}; }
   std::string limits() const override { return "none"; }
 
   std::vector<process::SandboxedCommand> agents;  ///< those with a gate, in order
-  std::string limit_reached;                      ///< told of each of them
-  std::function<void()> after_agent;              ///< when one has ended
+  bool covers = true;
+  std::vector<int> ports;             ///< of their gates
+  std::string limit_reached;          ///< told of each of them
+  std::function<void()> after_agent;  ///< when one has ended
 
  private:
   std::unique_ptr<process::Sandbox> plain_;
@@ -51,6 +55,7 @@ struct Meter {
   llm::Metered metered;
   std::chrono::nanoseconds silence_asked{0};
   int listeners = 0;
+  int ended = 0;
   std::vector<llm::MeteredRunOptions> opened;
 };
 
@@ -63,6 +68,10 @@ class FakeMeteredRun final : public llm::MeteredRun {
     meter_.silence_asked = std::max(meter_.silence_asked, silence == std::chrono::nanoseconds::max()
                                                               ? std::chrono::nanoseconds{0}
                                                               : silence);
+    return meter_.metered;
+  }
+  llm::Metered end() override {
+    ++meter_.ended;
     return meter_.metered;
   }
 

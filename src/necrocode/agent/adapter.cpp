@@ -51,7 +51,8 @@ class AdapterReader {
   AdapterReader(JsonFields& fields, AgentAdapter& adapter) : fields_(fields), adapter_(adapter) {}
 
   void read() {
-    if (fields_.has("verified")) adapter_.verified = fields_.strings("verified", kVersions, 64);
+    const std::vector<std::string> versions = fields_.strings("verified", kVersions, 64);
+    if (fields_.has("verified")) adapter_.verified = versions;
     adapter_.prompt_by_stdin =
         fields_.boolean("prompt_by_stdin").value_or(adapter_.prompt_by_stdin);
     adapter_.model = fields_.string("model", limits::kNameBytes).value_or(adapter_.model);
@@ -81,8 +82,9 @@ class AdapterReader {
 
   void read_arguments(std::string_view member, std::vector<std::string>& arguments) {
     static const std::vector<std::string> kNames = with_prompt();
+    std::vector<std::string> given = fields_.strings(member, kArguments, kTextBytes);
     if (!fields_.has(member)) return;
-    arguments = fields_.strings(member, kArguments, kTextBytes);
+    arguments = std::move(given);
     for (const std::string& argument : arguments) check_text(member, argument, argument, kNames);
     if (!arguments.empty() && (arguments[0].empty() || arguments[0].find('{') != std::string::npos))
       fields_.fail(member, "must begin with the program's name or path");

@@ -128,8 +128,13 @@ AgentRound run_agent(process::Sandbox& sandbox, const AgentWorkspace& workspace,
   AgentRound round;
   round.program = sandbox.run(sandboxed, context, sink);
   const auto seen = last_look.end();
-  const bool out_of_time = round.program.end == process::CommandEnd::kTimedOut;
-  round.metered = out_of_time && seen ? *seen : run.so_far();
+  // Ended by us, it leaves exchanges under way, and there is no other round.
+  const bool broken_off = round.program.end == process::CommandEnd::kTimedOut ||
+                          round.program.end == process::CommandEnd::kCancelled;
+  round.metered = broken_off ? run.end() : run.so_far();
+  if (round.program.end == process::CommandEnd::kTimedOut && seen && seen->failure) {
+    round.metered.failure = seen->failure;
+  }
   return round;
 }
 

@@ -34,8 +34,9 @@ struct AgentWorkspace {
 struct AgentRound {
   process::CommandResult program;
   bool found = true;  ///< false: there is no such program, and nothing was run
-  /// What its exchanges came to. When its time ran out, as they stood just before: an answer that
-  /// the service owed it for kOwedTooLong is a failure of the service's.
+  /// What its exchanges came to. When its time ran out, or it was cancelled, `run` is ended: there
+  /// is no other round. An answer that the service owed it for kOwedTooLong when its time ran out
+  /// is a failure of the service's.
   llm::Metered metered;
 };
 inline constexpr std::chrono::seconds kOwedTooLong{10};

@@ -51,7 +51,8 @@ std::vector<std::string> interpreter_line(const fs::path& file) {
   line.resize(std::min(line.size(), line.find('\n')));
   std::vector<std::string> words;
   if (!line.starts_with("#!")) return words;
-  for (const std::string_view word : split(replace_all(line.substr(2), "\t", " "), ' ')) {
+  std::replace(line.begin(), line.end(), '\t', ' ');
+  for (const std::string_view word : split(std::string_view(line).substr(2), ' ')) {
     if (!trim(word).empty()) words.emplace_back(trim(word));
   }
   return words;
@@ -135,7 +136,17 @@ class Finder {
                              prefix.filename() != ".local" && fs::exists(prefix / "lib", error);
     const bool is_whole = has_library || fs::exists(prefix / "pyvenv.cfg", error);
     if (is_whole && !is_too_much(prefix)) return prefix;
-    return is_too_much(own) ? file : own;
+    // What stands beside a program of its own, or a shell's, may be anything.
+    const bool is_for_programs =
+        own.filename() == "bin" || std::find(path_.begin(), path_.end(), own) != path_.end();
+    return (is_for_programs || imports(line)) && !is_too_much(own) ? own : file;
+  }
+
+  // A script whose language takes modules from the script's folder.
+  static bool imports(const std::vector<std::string>& line) {
+    return !line.empty() && std::none_of(line.begin(), line.end(), [](const std::string& word) {
+      return fs::path(word).filename().string().ends_with("sh");
+    });
   }
 
   // A home, a folder that holds one, or one that everybody puts things into.

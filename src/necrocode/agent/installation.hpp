@@ -19,10 +19,10 @@ struct Installation {
 /// `name`: as in argv[0]: with a slash relative to `folder`, else by `path` (a PATH). Follows links
 /// and `#!` lines. Nothing when there is no such program.
 /// What a file needs is the outermost node_modules that it is in; of a program for Node.js the
-/// folder of its package.json; a Python environment (pyvenv.cfg); else the file's own folder, or of
-/// an interpreter's the one that has `bin` and `lib`. Where that would be a home folder, one above
-/// it, or one that everybody puts things into, the file alone. What is below `workspace` or in the
-/// system's own folders is seen anyway.
+/// folder of its package.json; a Python environment (pyvenv.cfg); of an interpreter the folder that
+/// has its `bin` and `lib`; a folder `bin` or of PATH; of a script, but for a shell's, its folder.
+/// Else, and where that would be a home folder, one above it, or one that everybody puts things
+/// into, the file alone. What is below `workspace` or in the system's own folders is seen anyway.
 std::optional<Installation> find_installation(std::string_view name, std::string_view path,
                                               const std::filesystem::path& folder,
                                               const std::filesystem::path& workspace);

@@ -104,7 +104,8 @@ struct Loader {
     for (const std::string& inner : keys_below(key + ".")) {
       Json at = value;
       std::string pointer;
-      for (const std::string_view part : split(inner.substr(key.size() + 1), '.')) {
+      for (const std::string_view part :
+           split(std::string_view(inner).substr(key.size() + 1), '.')) {
         at = Json(at[part]);
         pointer += "/" + std::string(part);
       }

@@ -101,6 +101,8 @@ class MeteredRun {
   /// `failure`, although it is still under way.
   virtual Metered so_far(
       std::chrono::nanoseconds silence = std::chrono::nanoseconds::max()) const = 0;
+  /// Ends the run: breaks off the exchanges under way, and counts them too. The last word.
+  virtual Metered end() = 0;
 };
 
 struct MeteringProxyOptions {

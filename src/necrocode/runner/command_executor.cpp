@@ -19,6 +19,7 @@ constexpr std::size_t kChangedFiles = 10'000;
 constexpr std::size_t kFileBytes = 2 * limits::kModelAnswerBytes;
 constexpr std::size_t kLastWordsBytes = 500;
 constexpr std::size_t kTranscriptBytes = 64 * limits::kKiB;
+constexpr std::size_t kArgumentBytes = 100 * limits::kKiB;  // below the kernel's MAX_ARG_STRLEN
 
 // Asked for once more with `resume`, a session knows its task.
 constexpr std::string_view kTaskRules =
@@ -100,6 +101,12 @@ std::string log_line(const llm::ExchangeReport& exchange) {
 CommandExecutor::CommandExecutor(const agent::AgentAdapter& adapter, const AgentServices& services,
                                  const ExecutorScope& scope)
     : adapter_(adapter), services_(services), scope_(scope) {
+  if (!scope_.workspace.covers.empty() && !services_.sandbox.can_cover() &&
+      services_.sandbox.name() != "unsandboxed") {
+    throw SecurityError("an agent program is not let into slot_path: the sandbox \"" +
+                        std::string(services_.sandbox.name()) +
+                        "\" cannot keep it from the clone's own .git; give a repo_url");
+  }
   const std::string& program = adapter_.argv.front();
   std::string path;
   for (const std::string& variable : process::clean_environment()) {
@@ -130,7 +137,9 @@ std::string CommandExecutor::prompt(const Assignment& assignment) const {
 Implementation CommandExecutor::implement(const Assignment& assignment, const CallContext& context,
                                           llm::Spending& spending, Transcript& transcript) {
   if (!run_) open(context, spending);
-  const std::string asked = services_.masker.mask(prompt(assignment));
+  std::string asked = services_.masker.mask(prompt(assignment));
+  std::replace(asked.begin(), asked.end(), '\0', ' ');  // no argument can hold it
+  if (!adapter_.prompt_by_stdin) asked = head_and_tail(asked, kArgumentBytes);
   transcript.asked(asked);
   const agent::AgentRound round = run_program(asked, context);
   const llm::Usage usage = account(round.metered, spending);

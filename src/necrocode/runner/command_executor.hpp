@@ -35,7 +35,8 @@ struct AgentServices {
 /// Unavailable. ResourceLimitError when a limit ended it; TimeoutError when the context did.
 class CommandExecutor final : public TaskExecutor {
  public:
-  /// Throws ConfigError when the program is not installed.
+  /// Throws ConfigError when the program is not installed; SecurityError for a lent clone in a
+  /// sandbox that cannot cover its `.git`.
   CommandExecutor(const agent::AgentAdapter& adapter, const AgentServices& services,
                   const ExecutorScope& scope);
   /// Of the task; of what went wrong, when its session has begun. Never a file's content: the

@@ -150,6 +150,17 @@ bool glob_matches(std::string_view pattern, std::string_view text) {
   return reached.back();
 }
 
+void read_executor(const Json& given, JsonFields& fields, TaskContext& task) {
+  if (given.is_array()) {
+    fields.strings("executor");
+  } else if (!fields.string("executor")) {
+    return;
+  }
+  std::string problem;
+  task.executor = config::read_executor_chain(given, problem);
+  if (!problem.empty()) fields.fail("executor", problem);
+}
+
 }  // namespace
 
 TaskContext read_task_context(const Json& json, const TaskDefaults& defaults) {
@@ -177,11 +188,7 @@ TaskContext read_task_context(const Json& json, const TaskDefaults& defaults) {
   check_paths(fields, "related_files", task.related_files);
   check_paths(fields, "readonly_files", task.readonly_files);
   task.max_tokens = static_cast<int>(fields.integer("max_tokens", 1, 10'000'000).value_or(0));
-  if (fields.has("executor")) {
-    std::string problem;
-    task.executor = config::read_executor_chain(json["executor"], problem);
-    if (!problem.empty()) fields.fail("executor", problem);
-  }
+  read_executor(json["executor"], fields, task);
   if (!defaults.executor.empty()) task.executor = defaults.executor;
   task.metadata = fields.object("metadata");
   for (const std::string& name : fields.unknown()) {

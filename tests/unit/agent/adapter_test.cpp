@@ -140,6 +140,7 @@ claude: {argv: [claude]}
     EXPECT_THAT(found, Contains(HasSubstr(expected)));
   }
   EXPECT_EQ(defects("[a, b]").size(), 1U);
+  EXPECT_EQ(defects("a: {argv: [a, '{prompt}'], resume: , env: , files: , verified: }").size(), 0U);
 }
 
 }  // namespace

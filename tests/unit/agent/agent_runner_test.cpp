@@ -84,12 +84,12 @@ TEST_F(AgentRounds, CommandThenTheGateIsItsNetworkAndTheHomeIsWritable) {
   EXPECT_EQ(read_file(workspace_.root / "input", 100), "typed");
   ASSERT_EQ(sandbox_.agents.size(), 1U);
   const process::SandboxedCommand& command = sandbox_.agents[0];
-  EXPECT_EQ(command.gate->port, 14700);
+  EXPECT_EQ(sandbox_.ports.at(0), 14700);
   EXPECT_FALSE(command.network);
   EXPECT_EQ(command.workspace, workspace_.root);
   EXPECT_EQ(command.protect, workspace_.protect);
   EXPECT_THAT(command.writable, Contains(workspace_.home));
-  EXPECT_THAT(command.read_only, Contains(tool.parent_path()));
+  EXPECT_THAT(command.read_only, Contains(tool));
   EXPECT_EQ(command.command.limits.processes, 77U);
   EXPECT_EQ(meter_.listeners, 1);
 }
@@ -120,6 +120,7 @@ TEST_F(AgentRounds, TimeRunsOutThenWhatTheServiceOwedItIsLookedAtBefore) {
   EXPECT_EQ(round.program.end, process::CommandEnd::kTimedOut);
   ASSERT_TRUE(round.metered.failure);
   EXPECT_EQ(meter_.silence_asked, kOwedTooLong);
+  EXPECT_EQ(meter_.ended, 1) << "what was under way is counted too";
 }
 
 TEST_F(AgentRounds, EndsInTimeThenItsFiguresAreThoseOfTheEnd) {
@@ -127,6 +128,7 @@ TEST_F(AgentRounds, EndsInTimeThenItsFiguresAreThoseOfTheEnd) {
   const AgentRound round = run({"true"}, CallContext().within(std::chrono::seconds{60}));
   EXPECT_EQ(round.metered.calls, 3);
   EXPECT_EQ(meter_.silence_asked.count(), 0);
+  EXPECT_EQ(meter_.ended, 0) << "another round may follow";
 }
 
 class Homes : public testing::Test {

@@ -112,11 +112,11 @@ TEST_F(Installations, PipxThenTheWholeEnvironmentAndThePythonThatItLinksTo) {
                                    ".local/share/uv/python/cpython-3.12"));
 }
 
-TEST_F(Installations, NativeBinaryThenItsFolderAlone) {
+TEST_F(Installations, NativeBinaryThenTheFileAlone) {
   put(".local/share/claude/versions/2.1.0");
   link(".local/bin/claude", "../share/claude/versions/2.1.0");
   EXPECT_THAT(visible("claude", ".local/bin"),
-              UnorderedElementsAre(".local/bin", ".local/share/claude/versions"));
+              UnorderedElementsAre(".local/bin", ".local/share/claude/versions/2.1.0"));
 }
 
 TEST_F(Installations, LinkedPackageOfADeveloperThenThePackage) {
@@ -139,6 +139,14 @@ TEST_F(Installations, PackageJsonInTheHomeThenTheHomeIsNotShown) {
   put("package.json", "{}");
   put("scripts/agent", kNodeScript);
   EXPECT_THAT(visible("agent", "scripts"), UnorderedElementsAre("scripts"));
+}
+
+TEST_F(Installations, ScriptAmongOtherThingsThenItsFolderOnlyWhereItsLanguageImportsFromThere) {
+  put("projects/other/.env", "secret");
+  put("projects/agent.sh", "#!/bin/bash -e\n");
+  EXPECT_THAT(visible("projects/agent.sh", "bin"), UnorderedElementsAre("projects/agent.sh"));
+  put("tool/agent.py", "#!/usr/bin/env python3\n");
+  EXPECT_THAT(visible("tool/agent.py", "bin"), UnorderedElementsAre("tool"));
 }
 
 TEST_F(Installations, ProgramInTheHomeItselfThenTheFileAlone) {

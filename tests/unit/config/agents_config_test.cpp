@@ -59,7 +59,7 @@ TEST_F(AgentSettings, ExecutorsThenAsTextOrListAndByWhatTheyAreFor) {
 TEST_F(AgentSettings, ExecutorsThatAreNoneThenEachWithItsLine) {
   const std::string text = refusal(
       "executor: magic\nexecutors:\n  by_spec:\n    a: llm\n"
-      "    b: [llm, 5]\n  by_skil: {}\n");
+      "    b: [llm, 5]\n  by_skil: {a: llm}\n");
   EXPECT_THAT(text, HasSubstr("c.yaml:1: executor must be \"llm\", \"command\" or"));
   EXPECT_THAT(text, HasSubstr("c.yaml:5: executors.by_spec/b must be"));
   EXPECT_THAT(text, HasSubstr("executors.by_skill"));

@@ -181,14 +181,17 @@ TEST_F(CommandRuns, ServiceThatFailedForGoodThenItsClassIsTheRuns) {
       {llm::ExchangeClass::kRequest, ExitCode::kModelUnusable},
       {llm::ExchangeClass::kProtocol, ExitCode::kModelUnusable},
       {llm::ExchangeClass::kUnavailable, ExitCode::kModelUnavailable}};
-  for (const char* script : {"exit 1", "exit 0", "echo half > a.txt; exit 1"}) {
-    for (const auto& [how, expected] : classes) {
-      agent(script);
-      last_exchange(how);
-      const RunResult result = run();
-      EXPECT_EQ(result.exit_code, expected) << script << static_cast<int>(how) << log();
-      EXPECT_THAT(result.failure->reason, HasSubstr("its words"));
-    }
+  for (const auto& [how, expected] : classes) {
+    agent("exit 1");
+    last_exchange(how);
+    const RunResult result = run();
+    EXPECT_EQ(result.exit_code, expected) << static_cast<int>(how) << log();
+    EXPECT_THAT(result.failure->reason, HasSubstr("its words"));
+  }
+  for (const char* script : {"exit 0", "echo half > a.txt; exit 1"}) {
+    agent(script);
+    last_exchange(llm::ExchangeClass::kAuth);
+    EXPECT_EQ(run().exit_code, ExitCode::kModelRefused) << script;
   }
 }
 
@@ -255,7 +258,6 @@ TEST_F(CommandRuns, ProgramThatIsNotInstalledThenToldBeforeAnotherIsPaid) {
 
 TEST_F(CommandRuns, LentCloneThenTheUsersFilesAreNoPartOfTheChange) {
   test::shell(remote_.user(), "echo mine > notes.txt && git init -q theirs && echo x > theirs/f");
-  task_.repo_url.clear();
   task_.slot_path = remote_.user();
   agent("echo good > a.txt; cat notes.txt > seen");
   const RunResult result = run();
@@ -263,6 +265,25 @@ TEST_F(CommandRuns, LentCloneThenTheUsersFilesAreNoPartOfTheChange) {
   EXPECT_EQ(pushed("seen"), "mine");
   EXPECT_EQ(result.files.size(), 2U);
   EXPECT_EQ(test::read(remote_.user() / "notes.txt"), "mine\n");
+}
+
+TEST_F(CommandRuns, LentCloneWhoseGitCannotBeCoveredThenNotEntered) {
+  task_.slot_path = remote_.user();
+  sandbox_.covers = false;
+  agent("echo good > a.txt");
+  const RunResult result = run();
+  EXPECT_EQ(result.exit_code, ExitCode::kSecurity);
+  EXPECT_THAT(result.failure->reason, HasSubstr("not let into slot_path"));
+  EXPECT_THAT(sandbox_.agents, IsEmpty());
+}
+
+TEST_F(CommandRuns, PromptThatIsNoArgumentThenMadeOne) {
+  task_.description = std::string(300'000, 'x') + std::string(1, '\0') + "the end";
+  agent("echo good > a.txt");
+  ASSERT_EQ(run().exit_code, ExitCode::kDone) << log();
+  EXPECT_LT(argv(0).at(2).size(), 128U * 1024);
+  EXPECT_THAT(argv(0).at(2), HasSubstr("x the end"));
+  EXPECT_THAT(argv(0).at(2), HasSubstr("nobody answers questions"));
 }
 
 TEST_F(CommandRuns, ItsOwnGitThenProtectedAndNothingOfItsHomeIsLeft) {
