@@ -225,10 +225,18 @@ std::vector<FieldError> read_prices(Config& config, const Json& table) {
                ? std::string()
                : "must be a number from 0 to 1000000, not " + printable(shorten(value.dump(), 100));
   };
+  const auto tokens = [](const Json& value) {
+    const auto count = value.as_int();
+    return count && *count >= 1 && *count <= 1'000'000'000
+               ? std::string()
+               : "must be a whole number from 1 to 1000000000, not " +
+                     printable(shorten(value.dump(), 100));
+  };
   const std::vector<Member> members = {{"input", price, true},
                                        {"output", price, true},
                                        {"cached_input", price},
-                                       {"cache_write", price}};
+                                       {"cache_write", price},
+                                       {"max_output_tokens", tokens}};
   if (!table.is_object()) return {{"", "must be a map, not " + std::string(table.type_name())}};
   std::vector<FieldError> defects;
   for (const auto& [model, prices] : table.members())
