@@ -1,4 +1,5 @@
-// necrocode llm: talk to a model service. Being one is in cmd_llm_replay.cpp.
+// necrocode llm: talk to a model service. Being one is in cmd_llm_replay.cpp, standing before
+// one in cmd_llm_proxy.cpp.
 #include <unistd.h>
 
 #include "commands.hpp"
@@ -135,8 +136,10 @@ Cli& model_command(Cli& llm, const char* name, const char* help) {
 }  // namespace
 
 void declare_llm(Cli& cli) {
-  Cli& llm = cli.command("llm", "Model services: ask one, check it, or record and replay answers");
+  Cli& llm = cli.command(
+      "llm", "Model services: ask one, check it, meter it, or record and replay answers");
   declare_llm_replay(llm);
+  declare_llm_proxy(llm);
   model_command(llm, "chat", "Ask the configured model one thing")
       .option("--system", arguments.system, "what the model is told first")
       .flag("--whole", arguments.whole, "ask for the answer in one piece, not streamed")

@@ -20,7 +20,9 @@ void declare_task_providers(Cli& task);
 void declare_pool(Cli& cli);
 void declare_artifact(Cli& cli);
 void declare_llm(Cli& cli);
-void declare_llm_replay(Cli& llm);  ///< below `llm`
+// Below `llm`:
+void declare_llm_proxy(Cli& llm);
+void declare_llm_replay(Cli& llm);
 void declare_health(Cli& cli);
 void declare_verify(Cli& cli);
 void declare_config(Cli& cli);

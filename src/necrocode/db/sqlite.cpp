@@ -168,7 +168,7 @@ Database::Database(const std::filesystem::path& path, Mode mode)
     : state_(std::make_unique<State>()) {
   configure_once();
   state_->path = path.string();
-  if (mode == Mode::kReadWrite) {
+  if (mode == Mode::kReadWrite && path != ":memory:") {
     // Created by ourselves so that it is never readable by others, whatever the umask.
     FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
     if (!file) throw_errno("cannot open", state_->path);

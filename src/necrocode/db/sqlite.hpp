@@ -73,7 +73,8 @@ class Statement {
 class Database {
  public:
   enum class Mode { kReadWrite, kReadOnly };
-  /// Creates the file (mode 0600) when absent and writable. Throws DatabaseError.
+  /// Creates the file (mode 0600) when absent and writable; ":memory:" is none, and goes with this
+  /// object. Throws DatabaseError.
   explicit Database(const std::filesystem::path& path, Mode mode = Mode::kReadWrite);
   ~Database();
   Database(const Database&) = delete;

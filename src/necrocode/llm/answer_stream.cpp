@@ -9,14 +9,8 @@
 namespace necrocode::llm {
 namespace {
 
-constexpr std::string_view kDone = "[DONE]";
 constexpr std::chrono::milliseconds kEndWait{1'000};  // after the last event, for the body's end
 constexpr std::size_t kNameBytes = 1024;              // of a tool, a call, a model
-
-// How an event stream begins, for services that do not say that it is one.
-bool looks_like_events(std::string_view text) {
-  return text.starts_with("data:") || text.starts_with("event:") || text.starts_with(':');
-}
 
 bool is_good(Finish finish) {
   return finish == Finish::kStop || finish == Finish::kToolCalls;
@@ -42,6 +36,25 @@ bool has_too_many_values(std::string_view text) {
 }
 
 }  // namespace
+
+bool looks_like_events(std::string_view text) {
+  return text.starts_with("data:") || text.starts_with("event:") || text.starts_with(':');
+}
+
+bool StreamEnd::progressed() {
+  event_has_content_ = true;
+  if (!is_good(finish_)) return finish_ == Finish::kNone;
+  finish_ = Finish::kNone;  // some gateways say with each piece that it is the last
+  return true;
+}
+
+bool StreamEnd::finish(Finish meaning) {
+  const bool bad_before = finish_ != Finish::kNone && !is_good(finish_);
+  if (bad_before || (finish_ == Finish::kToolCalls && meaning == Finish::kStop)) return false;
+  finish_ = meaning;
+  is_weak_ = event_has_content_;
+  return true;
+}
 
 Completion read_whole(const Dialect& dialect, std::string_view body, int status) {
   JsonReaderLease reader;
@@ -109,7 +122,8 @@ void AnswerStream::restart() {
   kept_bytes_ = 0;
   numbers_.clear();
   answer_block.reset();
-  ended_ = finish_is_weak_ = false;
+  ended_ = false;
+  end_ = {};
   failure_.reset();
   if (std::exchange(told_, false)) on_delta_({ChatDelta::Kind::kRestart, {}, 0});
 }
@@ -137,18 +151,14 @@ void AnswerStream::take_event(const net::StreamEvent& event) {
   if (ended_) return;
   const std::string_view text = trim(event.data);
   if (text.empty()) return;
-  if (text == kDone) return end();
-  event_has_content_ = false;
+  if (text == kStreamDone) return end();
+  end_.begin_event();
   if (!json_) json_ = std::make_unique<JsonReaderLease>();
   const auto data = (*json_)->read(event.data);
   if (!data || !data->is_object()) {
     malformed("an event of the model's answer is no JSON object");
   }
   dialect_.read_event(event.name, *data, *this);
-}
-
-bool AnswerStream::is_finished() const {
-  return completion_.finish != Finish::kNone && (ended_ || !finish_is_weak_);
 }
 
 Completion AnswerStream::finish() {
@@ -161,13 +171,9 @@ Completion AnswerStream::finish() {
 }
 
 void AnswerStream::progressed(ChatDelta::Kind kind, std::string_view piece, std::size_t tool_call) {
-  if (is_good(completion_.finish)) {
-    // Some gateways say with each piece that it is the last.
-    completion_.finish = Finish::kNone;
-  } else if (completion_.finish != Finish::kNone) {
-    malformed("the model's answer goes on after its end");
-  }
-  has_progressed_ = event_has_content_ = true;
+  if (!end_.progressed()) malformed("the model's answer goes on after its end");
+  completion_.finish = end_.finish();
+  has_progressed_ = true;
   kept_bytes_ += piece.size();
   if (kept_bytes_ > limits::kModelAnswerBytes) too_large();
   if (!on_delta_) return;
@@ -238,15 +244,10 @@ void AnswerStream::whole_arguments(std::size_t index, std::string_view arguments
   if (const auto at = call_at(index)) completion_.tool_calls[*at].arguments = arguments;
 }
 
-// Of several words a bad one counts, and calls of tools before a plain end. One that comes with
-// content may only be a gateway's habit: then the stream's end has to come, too.
 void AnswerStream::finish(std::string_view reason, Finish meaning) {
-  const Finish before = completion_.finish;
-  const bool bad_before = before != Finish::kNone && !is_good(before);
-  if (bad_before || (before == Finish::kToolCalls && meaning == Finish::kStop)) return;
+  if (!end_.finish(meaning)) return;
   completion_.finish_reason = reason.substr(0, kNameBytes);
   completion_.finish = meaning;
-  finish_is_weak_ = event_has_content_;
 }
 
 void AnswerStream::malformed(const std::string& reason) {

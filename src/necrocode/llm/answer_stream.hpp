@@ -19,6 +19,30 @@ namespace necrocode::llm {
 
 class JsonReaderLease;
 
+inline constexpr std::string_view kStreamDone = "[DONE]";  ///< an OpenAI stream's last event
+/// How an event stream begins, for services that do not say that it is one.
+bool looks_like_events(std::string_view text);
+
+/// Whether a stream has come to its end, by what its events say.
+class StreamEnd {
+ public:
+  Finish finish() const { return finish_; }
+  void begin_event() { event_has_content_ = false; }
+  /// A piece of content came. False when it follows an end after which nothing may come.
+  bool progressed();
+  /// Of several words a bad one counts, and calls of tools before a plain end. One that comes with
+  /// content may only be a gateway's habit: then the stream's end has to come, too. False: what was
+  /// said before stands.
+  bool finish(Finish meaning);
+  /// `ended`: the stream said so itself.
+  bool is_finished(bool ended) const { return finish_ != Finish::kNone && (ended || !is_weak_); }
+
+ private:
+  Finish finish_ = Finish::kNone;
+  bool is_weak_ = false;            // it came together with content
+  bool event_has_content_ = false;  // the one that is read
+};
+
 /// Of one request and all its attempts; not thread-safe.
 class AnswerStream final : private AnswerPieces {
  public:
@@ -50,7 +74,7 @@ class AnswerStream final : private AnswerPieces {
  private:
   enum class Form { kUnknown, kEvents, kWhole };
 
-  bool is_finished() const;
+  bool is_finished() const { return end_.is_finished(ended_); }
   void begin(const net::HttpResponse& head);
   bool take(std::string_view bytes);
   void restart();
@@ -88,8 +112,7 @@ class AnswerStream final : private AnswerPieces {
   std::size_t kept_bytes_ = 0;
   std::vector<std::optional<std::size_t>> numbers_;  // of the tool calls, as the service counts
   bool ended_ = false;                               // the stream said so itself
-  bool finish_is_weak_ = false;                      // it came together with content
-  bool event_has_content_ = false;                   // the one that is read
+  StreamEnd end_;
   net::HttpResponse head_;
   bool has_progressed_ = false;
   bool told_ = false;  // anything to on_delta_

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/limits.hpp"
@@ -131,9 +130,8 @@ ModelEndpoint::ModelEndpoint(LLMConfig config, std::shared_ptr<const Masker> mas
   if (query != std::string::npos) query_ = config_.endpoint.substr(query);
   const std::string_view key = config_.api_key.reveal();
   service_key_ = base_ + " " + config_.model + " " + config_.provider;
-  // A hash tells keys apart and does not tell them; it never leaves this process.
-  rate_key_ = service_key_ + " " + std::to_string(std::hash<std::string_view>{}(key));
   const net::Url url = *net::Url::parse(config_.endpoint);
+  rate_key_ = rate_key(url.origin(), key, config_.model);
   limits_.requests_per_minute = config_.requests_per_minute;
   limits_.tokens_per_minute = config_.tokens_per_minute;
   if (!url.is_loopback()) limits_.min_interval = to_milliseconds(config_.min_request_interval);

@@ -85,7 +85,7 @@ class ModelEndpoint {
   std::string base_;         // without slash and query
   std::string query_;        // with its "?", or empty
   std::string service_key_;  // of what is known of it
-  std::string rate_key_;     // the same with the key's digest
+  std::string rate_key_;
   RateLimits limits_;
   net::Headers headers_;  // of every request: the key, and what the dialect always sends
   std::shared_ptr<const Masker> masker_;

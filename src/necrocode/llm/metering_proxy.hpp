@@ -18,6 +18,7 @@
 #include "necrocode/base/json.hpp"
 #include "necrocode/base/masking.hpp"
 #include "necrocode/base/secret.hpp"
+#include "necrocode/llm/metering.hpp"
 #include "necrocode/llm/prices.hpp"
 #include "necrocode/llm/rate_governor.hpp"
 #include "necrocode/llm/spend_ledger.hpp"
@@ -34,21 +35,6 @@ struct ModelProvider {
   Secret api_key;        ///< empty: none is added
 };
 
-/// How an exchange ended, for whoever must decide what comes next.
-enum class ExchangeClass {
-  kOk,
-  kAuth,         ///< 401, 403
-  kQuota,        ///< quota or billing exhausted
-  kCap,          ///< one of our caps, or no known price under one: never forwarded
-  kRate,         ///< 429, or held back by us until a service's hint has passed
-  kContext,      ///< the prompt is too long for the model
-  kRequest,      ///< another 4xx: this request is never answered
-  kProtocol,     ///< an answer that is none: HTML with 200, no JSON
-  kUnavailable,  ///< 5xx, no connection, reset, cut off, silence
-  kGone,         ///< the program did not wait for the answer
-};
-std::string_view to_string(ExchangeClass how);  ///< "ok", "auth", "quota", …
-
 /// One exchange, when it has ended.
 struct ExchangeReport {
   std::string provider;
@@ -57,7 +43,7 @@ struct ExchangeReport {
   ExchangeClass how = ExchangeClass::kOk;
   int status = 0;      ///< that the program saw; 0: none
   std::string detail;  ///< why it failed, masked, one line; else empty
-  Usage usage;         ///< by the service's own figures, else estimated and marked so
+  Usage usage;         ///< by the service's own counts, else estimated and marked so
   bool streamed = false;
   std::chrono::nanoseconds duration{0};
   Json to_json() const;
@@ -83,13 +69,14 @@ struct Metered {
   /// The last exchange, or the one under way when it has been silent for `silence` (see
   /// MeteredRun::so_far()); nothing before the first.
   std::optional<ExchangeReport> last;
-  /// The end of an exchange that a program may go on after (kOk, kGone) forgets it; so the failure
-  /// for good, if there is one.
+  /// The last exchange that failed, forgotten by a later one that did not: the failure for good, if
+  /// there is one. kGone is no failure, and none is forgotten by it: a program that is ended while
+  /// it tries again has failed all the same.
   std::optional<ExchangeReport> failure;
 };
 
-/// One run's leave to ask. Thread-safe. Ended by its destructor: exchanges under way are broken
-/// off, its key is worth nothing any more.
+/// One run's leave to ask. Thread-safe. Ended by end(), or its destructor: exchanges under way are
+/// broken off, its key is worth nothing any more.
 class MeteredRun {
  public:
   virtual ~MeteredRun() = default;
@@ -114,10 +101,11 @@ struct MeteringProxyOptions {
   RateLimits rates;  ///< of each key and model
   std::chrono::milliseconds first_byte_timeout{120'000};
   std::chrono::milliseconds idle_timeout{120'000};  ///< between two bytes of an answer
+  /// Must know the providers' keys.
   std::shared_ptr<const Masker> masker = std::make_shared<const Masker>();
   std::shared_ptr<net::HttpClient> http = net::shared_http_client();
-  std::shared_ptr<RateGovernor>
-      governor;  ///< shared with the process's model clients; null: its own
+  /// Shared with the process's model clients; null: its own.
+  std::shared_ptr<RateGovernor> governor;
   net::HttpServerOptions server;
 };
 
@@ -127,8 +115,10 @@ struct MeteringProxyOptions {
 ///
 /// Under a cap the worst that a call can cost is reserved first (docs/proxy.md has the rule); a
 /// call for which there is no room, or no price, is answered with 402 in the API's own shape, and
-/// never forwarded. A call that would have to wait beyond the run's deadline is answered with 429
-/// and Retry-After. The proxy repeats no call itself: the program does, or not.
+/// never forwarded. A call that would have to wait beyond the run's deadline, or for more than five
+/// minutes, is answered with 429 and Retry-After; one to a service whose breaker is open with 503.
+/// The proxy repeats no call itself: the program does, or not. Only calls of models are counted:
+/// lists of models and counts of tokens pass through.
 ///
 /// Thread-safe. At most limits::kProxyExchanges at once, as many wait; above that 503.
 class MeteringProxy {

@@ -165,6 +165,7 @@ class OpenAiResponses final : public Dialect {
         pieces.whole_arguments(number, data["arguments"].text());
       }
     } else if (type == "response.failed" || type == "error") {
+      read_usage(data["response"]["usage"], pieces.completion().counts);
       pieces.fail(read_error(data.dump()));
     } else if (type == "response.completed" || type == "response.incomplete") {
       end(data["response"], type == "response.completed", pieces);

@@ -5,14 +5,15 @@
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/json_fields.hpp"
 #include "necrocode/base/text.hpp"
-#include "necrocode/llm/completion.hpp"
 
 namespace necrocode::llm {
 namespace {
 
 constexpr double kPriceMax = 1e6;  // a dollar a token: no model is near it, a slip may be
 constexpr double kPerPrice = 1e6;  // tokens
-const std::vector<std::string> kMembers = {"input", "output", "cached_input", "cache_write"};
+constexpr std::int64_t kOutputTokensMax = 1'000'000'000;
+const std::vector<std::string> kMembers = {"input", "output", "cached_input", "cache_write",
+                                           "max_output_tokens"};
 
 Price read_price(JsonFields& fields) {
   Price price;
@@ -21,6 +22,8 @@ Price read_price(JsonFields& fields) {
   price.output = fields.number("output", 0, kPriceMax).value_or(0);
   price.cached_input = fields.number("cached_input", 0, kPriceMax).value_or(price.input);
   price.cache_write = fields.number("cache_write", 0, kPriceMax).value_or(price.input);
+  price.max_output_tokens =
+      fields.integer("max_output_tokens", 1, kOutputTokensMax).value_or(price.max_output_tokens);
   for (const std::string& name : fields.unknown()) {
     fields.fail(name, "is unknown; did you mean \"" + nearest(name, kMembers) + "\"?");
   }
@@ -59,10 +62,6 @@ double per_token(double price) {
 }
 
 }  // namespace
-
-std::int64_t worst_case_tokens(std::size_t prompt_bytes, std::int64_t max_tokens) {
-  return estimate_tokens(prompt_bytes) + std::max<std::int64_t>(max_tokens, 0);
-}
 
 PriceTable::PriceTable(const Json& prices) {
   if (prices.is_null()) return;
@@ -113,13 +112,16 @@ std::optional<double> PriceTable::cost(std::string_view model, const Usage& usag
          static_cast<double>(completion) * per_token(price->output);
 }
 
-std::optional<double> PriceTable::worst_case(std::string_view model, std::size_t prompt_bytes,
-                                             std::int64_t max_tokens) const {
+std::optional<double> PriceTable::worst_case(std::string_view model, std::int64_t prompt_tokens,
+                                             std::int64_t answer_tokens) const {
   const Price* price = find(model);
   if (!price) return std::nullopt;
   const double dearest = std::max({price->input, price->cached_input, price->cache_write});
-  return static_cast<double>(worst_case_tokens(prompt_bytes, 0)) * per_token(dearest) +
-         static_cast<double>(std::max<std::int64_t>(max_tokens, 0)) * per_token(price->output);
+  const auto tokens = [](std::int64_t count) {
+    return static_cast<double>(std::max<std::int64_t>(count, 0));
+  };
+  return tokens(prompt_tokens) * per_token(dearest) +
+         tokens(answer_tokens) * per_token(price->output);
 }
 
 }  // namespace necrocode::llm

@@ -18,19 +18,18 @@ struct Price {
   double output = 0;        ///< reasoning included
   double cached_input = 0;  ///< read from the provider's cache; input's, where the table has none
   double cache_write = 0;   ///< the same
+  /// Of one answer, at most: what a request without a limit of its own may take.
+  std::int64_t max_output_tokens = 128'000;
 };
-
-/// At most what a request can take: four bytes a token of the prompt, and the longest answer.
-std::int64_t worst_case_tokens(std::size_t prompt_bytes, std::int64_t max_tokens);
 
 /// A value type; reading from several threads at once is safe.
 class PriceTable {
  public:
   PriceTable() = default;  ///< knows no price
-  /// `{"gpt-4o": {"input": 2.5, "output": 10, "cached_input": 1.25, "cache_write": 3}}`, the latter
-  /// two optional; null: none. Throws ConfigError that names every defect by JSON pointer: an
-  /// unknown member (with the nearest known one), a price that is missing, no number, or not from 0
-  /// to 1,000,000.
+  /// `{"gpt-4o": {"input": 2.5, "output": 10, "cached_input": 1.25, "cache_write": 3,
+  /// "max_output_tokens": 16384}}`, all but the first two optional; null: none. Throws ConfigError
+  /// that names every defect by JSON pointer: an unknown member (with the nearest known one), a
+  /// price that is missing, no number, or not from 0 to 1,000,000.
   explicit PriceTable(const Json& prices);
 
   /// The price of the model of that very name; else of its family, when the name goes on with a
@@ -41,9 +40,10 @@ class PriceTable {
   const Price* find(std::string_view model) const;
   /// US dollars for what an answer took; nothing when there is no price.
   std::optional<double> cost(std::string_view model, const Usage& usage) const;
-  /// US dollars for worst_case_tokens(), nothing read from a cache.
-  std::optional<double> worst_case(std::string_view model, std::size_t prompt_bytes,
-                                   std::int64_t max_tokens) const;
+  /// US dollars for at most so many tokens, the prompt's at their dearest: written to the cache,
+  /// say.
+  std::optional<double> worst_case(std::string_view model, std::int64_t prompt_tokens,
+                                   std::int64_t answer_tokens) const;
   bool empty() const { return prices_.empty(); }
 
  private:

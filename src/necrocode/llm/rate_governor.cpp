@@ -6,6 +6,7 @@
 #include <list>
 #include <utility>
 
+#include "necrocode/base/digest.hpp"
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/net/retry.hpp"
@@ -172,6 +173,11 @@ ErrorInfo ended(CallEnd end) {
 }
 
 }  // namespace
+
+std::string rate_key(const std::string& origin, std::string_view api_key, std::string_view model) {
+  constexpr std::size_t kDigits = 16;  // tell keys apart
+  return origin + " " + sha256_hex(api_key).substr(0, kDigits) + " " + std::string(model);
+}
 
 /// The queue of one key. Whoever is first sleeps until its turn; the others until they are first.
 struct RateGovernor::Lane {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "necrocode/base/call_context.hpp"
 #include "necrocode/base/clock.hpp"
@@ -21,6 +22,9 @@ struct RateLimits {
   double tokens_per_minute = 0;
   std::chrono::milliseconds min_interval{0};  ///< between the begins of two requests
 };
+
+/// What limits are kept by: one key at one service for one model. Does not tell the key.
+std::string rate_key(const std::string& origin, std::string_view api_key, std::string_view model);
 
 /// Lets requests begin in the order in which they were asked for, no faster than the caller's own
 /// limits, and no faster than the service says. Thread-safe; one for all clients of a process.
@@ -57,9 +61,9 @@ class RateGovernor {
   RateGovernor(const RateGovernor&) = delete;
   RateGovernor& operator=(const RateGovernor&) = delete;
 
-  /// Waits for the turn of one request of about `tokens` tokens under `key` (opaque: origin, digest
-  /// of the API key, model). The newest `limits` of a key count. A request larger than the whole
-  /// bucket goes when that is full, and those behind it wait until it is paid for.
+  /// Waits for the turn of one request of about `tokens` tokens under `key` (rate_key()). The
+  /// newest `limits` of a key count. A request larger than the whole bucket goes when that is full,
+  /// and those behind it wait until it is paid for.
   ///
   /// Throws TimeoutError: kCancelled (within 50 ms of the stop), kDeadline (that had passed
   /// before); RateLimited: kDeadline, at once, when the turn cannot come before the deadline,

@@ -1,21 +1,17 @@
 #include "necrocode/llm/recorder.hpp"
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <mutex>
 #include <optional>
-#include <stop_token>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/llm/cassette_file.hpp"
+#include "necrocode/llm/masked_text.hpp"
+#include "necrocode/llm/passage.hpp"
 #include "necrocode/llm/recorded_answer.hpp"
-#include "necrocode/llm/relay.hpp"
 #include "necrocode/llm/replay_delivery.hpp"
-#include "necrocode/net/event_stream.hpp"
-#include "necrocode/net/handler_pool.hpp"
 #include "necrocode/observe/log.hpp"
 
 namespace necrocode::llm {
@@ -25,97 +21,8 @@ namespace {
 constexpr std::size_t kExchanges = 16;
 constexpr std::size_t kExchangesWaiting = 64;
 constexpr std::size_t kConditionBytes = 200;  // of one condition of a match
-constexpr std::chrono::hours kAnswerTime{1};  // the client, which may leave, is the one to judge
-
-constexpr std::array<std::string_view, 3> kKeyHeaders = {"Authorization", "x-api-key", "api-key"};
-
-bool is_one_of(std::string_view name, std::initializer_list<std::string_view> names) {
-  return std::any_of(names.begin(), names.end(),
-                     [&](std::string_view other) { return iequals(name, other); });
-}
-
-// RFC 9110 section 7.6.1, and what both of our sides frame and address for themselves.
-bool is_of_the_connection(std::string_view name) {
-  return is_one_of(name, {"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-                          "Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade",
-                          "Content-Length", "Expect", "Host"});
-}
-
-bool is_key_header(std::string_view name) {
-  return is_one_of(name, {kKeyHeaders[0], kKeyHeaders[1], kKeyHeaders[2]});
-}
-
-// Where the client put its own key, else where the API wants it.
-std::string_view key_header(ModelApi api, const net::Headers& headers) {
-  for (const std::string_view name : kKeyHeaders) {
-    if (headers.get(name)) return name;
-  }
-  return kKeyHeaders[api == ModelApi::kMessages ? 1 : 0];
-}
-
-net::Headers upstream_headers(ModelApi api, const net::Headers& given, const Secret& key) {
-  net::Headers headers;
-  for (const auto& [name, value] : given) {
-    if (is_of_the_connection(name) || is_key_header(name) ||
-        is_one_of(name, {"Accept-Encoding", "Cookie", "X-Goog-Api-Key"})) {
-      continue;
-    }
-    headers.add(name, value);
-  }
-  if (key.empty()) return headers;
-  const std::string_view name = key_header(api, given);
-  std::string value = name == kKeyHeaders[0] ? "Bearer " : "";
-  headers.set(name, value.append(key.reveal()));
-  return headers;
-}
-
-net::Headers downstream_headers(const net::Headers& given) {
-  net::Headers headers;
-  for (const auto& [name, value] : given) {
-    if (is_of_the_connection(name)) continue;
-    // Our server has ids of its own; the service's operators ask for theirs.
-    headers.add(iequals(name, "X-Request-Id") ? "X-Upstream-Request-Id" : name, value);
-  }
-  return headers;
-}
-
-// `target` of the request below the endpoint: /v1/x is the endpoint's /x, where that has a path.
-std::string upstream_url(const net::Url& endpoint, const std::string& target) {
-  const bool has_path = endpoint.path.size() > 1;
-  if (!has_path || !target.starts_with("/v1/")) return endpoint.origin() + target;
-  std::string path = endpoint.path;
-  while (path.ends_with('/')) path.pop_back();
-  return endpoint.origin() + path + target.substr(3);
-}
-
-net::Url checked_endpoint(const RecorderOptions& options) {
-  const auto url = net::Url::parse(options.endpoint);
-  if (!url || !url->user_info.empty() ||
-      options.endpoint.find_first_of("?#") != std::string::npos) {
-    throw ConfigError("llm.endpoint must be an http or https URL without credentials and query");
-  }
-  if (!options.api_key.empty() && url->scheme == "http" && !url->is_loopback()) {
-    throw SecurityError("the API key is only sent over https, or to this machine");
-  }
-  return *url;
-}
 
 // ---- masking ----
-
-Json masked(const Json& value, const Masker& masker) {
-  if (const auto text = value.as_string()) return Json(masker.mask(*text));
-  Json copy = value;
-  if (value.is_array()) {
-    for (Json& item : copy.items()) item = masked(item, masker);
-  }
-  if (value.is_object()) {
-    for (auto& [name, member] : copy.members()) {
-      name = masker.mask(name);
-      member = masked(member, masker);
-    }
-  }
-  return copy;
-}
 
 void mask(CompletionAnswer& answer, const Masker& masker) {
   for (std::string* text :
@@ -134,9 +41,7 @@ void mask(RawAnswer& answer, const Masker& masker) {
     headers.add(masker.mask(name), masker.mask(value));
   }
   answer.headers = std::move(headers);
-  // Text by text, so that what was JSON stays JSON.
-  const auto body = Json::try_parse(answer.body);
-  answer.body = body ? masked(*body, masker).dump() : masker.mask(answer.body);
+  answer.body = masked_body(answer.body, masker);
 }
 
 void mask(DrillAnswer& answer, const Masker& masker) {
@@ -144,28 +49,6 @@ void mask(DrillAnswer& answer, const Masker& masker) {
 }
 
 }  // namespace
-
-void join_texts(const Json& value, const std::string& name,
-                std::map<std::string, std::string>& texts) {
-  if (const auto text = value.as_string()) texts[name] += *text;
-  for (const Json& item : value.items()) join_texts(item, name, texts);
-  for (const auto& [inner, member] : value.members()) join_texts(member, inner, texts);
-}
-
-// Whether a stream that is kept as it came has a secret in pieces, which masking cannot see.
-bool holds_secret_in_pieces(const RawAnswer& answer, const Masker& masker) {
-  std::map<std::string, std::string> texts;  // of all events, by the member that holds them
-  net::EventStreamReader reader;
-  try {
-    reader.take(answer.body, [&texts](const net::StreamEvent& event) {
-      if (const auto data = Json::try_parse(event.data)) join_texts(*data, "", texts);
-    });
-  } catch (const InvalidResponse&) {
-    return true;  // too large to be looked at
-  }
-  return std::any_of(texts.begin(), texts.end(),
-                     [&masker](const auto& text) { return masker.contains_secret(text.second); });
-}
 
 CassetteEntry masked(CassetteEntry entry, const Masker& masker) {
   entry.match.model = masker.mask(entry.match.model);
@@ -213,22 +96,6 @@ CassetteMatch recorded_match(const Question& question, const Masker& masker) {
 
 namespace {
 
-// Shared by the thread that asks the service and the connection that waits.
-struct Exchange {
-  ModelApi api = ModelApi::kChat;
-  bool recorded = false;  // a POST
-  net::HttpRequest upstream;
-  Question question;
-  std::stop_source stop;  // the client is gone, or the recorder stops
-  Relay relay;
-  std::shared_ptr<net::Parked> parked;
-
-  void abandon() {
-    stop.request_stop();
-    relay.abandon();
-  }
-};
-
 // What the service has answered so far, as far as it is kept.
 struct Observed {
   net::HttpResponse answer;
@@ -237,44 +104,27 @@ struct Observed {
   std::optional<net::TransportError> failure;  // why no whole answer came
 };
 
-// Goes on as the relay gets it; when the connection lets go of it, the exchange ends.
-net::Response relayed(const std::shared_ptr<Exchange>& exchange, const net::HttpResponse& head) {
-  net::Response response;
-  response.status = head.status;
-  response.headers = downstream_headers(head.headers);
-  const std::shared_ptr<Exchange> held(exchange.get(),
-                                       [exchange](Exchange* ended) { ended->abandon(); });
-  auto feed = std::make_shared<net::FeedBody>();
-  feed->start = [held](std::function<void()> news) { held->relay.listen(std::move(news)); };
-  feed->next = [held] { return held->relay.next(); };
-  response.body = std::move(feed);
-  return response;
-}
-
 }  // namespace
 
 struct Recorder::State {
   explicit State(RecorderOptions given)
       : options(std::move(given)),
-        endpoint(checked_endpoint(options)),
+        upstream(make_upstream(options.endpoint, options.api_key, "llm.endpoint")),
         file(options.out),
         server(options.server),
-        pool(kExchanges, kExchangesWaiting) {}
+        passages("the recorder", kExchanges, kExchangesWaiting) {}
 
   const RecorderOptions options;
-  const net::Url endpoint;
+  const Upstream upstream;
   std::mutex mutex;
   CassetteFile file;        // guarded by mutex
   Recorder::Counts counts;  // guarded by mutex
-  std::stop_source stopping;
   net::HttpServer server;
-  net::HandlerPool pool;  // last: its threads use the above
+  Passages passages;  // last: its threads use the above
 
   net::Response take(ModelApi api, const net::Request& request);
-  void run(const std::shared_ptr<Exchange>& exchange);
-  Observed ask(const std::shared_ptr<Exchange>& exchange, const CallContext& context);
-  void end_broken(Exchange& exchange, const Observed& seen);
-  void record(const Exchange& exchange, const Observed& seen);
+  void run(Passage& passage, const net::HttpRequest& request);
+  void record(const Passage& passage, const net::HttpRequest& request, const Observed& seen);
   std::string append(const CassetteEntry& entry);
 };
 
@@ -282,107 +132,47 @@ net::Response Recorder::State::take(ModelApi api, const net::Request& request) {
   if (request.headers.get("Origin")) {
     return refuse(api, {403, "the recorder answers programs, not web pages", "replay_origin"});
   }
-  const auto exchange = std::make_shared<Exchange>();
-  exchange->api = api;
-  exchange->recorded = request.method == "POST";
-  if (exchange->recorded) {
-    std::string defect;  // of no account here: the service judges
-    exchange->question = read_question(api, Json::try_parse(request.body).value_or(Json()), defect);
-  }
-  net::HttpRequest& upstream = exchange->upstream;
-  upstream.method = request.method;
-  upstream.url = upstream_url(endpoint, request.target);
-  upstream.headers = upstream_headers(api, request.headers, options.api_key);
-  upstream.body = request.body;
-  upstream.timeouts.total = std::chrono::milliseconds(0);
-  net::ParkRequest park;
-  park.timeout = kAnswerTime;
-  park.start = [this, exchange](std::shared_ptr<net::Parked> parked) {
-    exchange->parked = std::move(parked);
-    if (pool.try_submit([this, exchange] { run(exchange); })) return;
-    net::Response full =
-        refuse(exchange->api, {503, "the recorder has too many exchanges under way"});
-    full.headers.set("Retry-After", "1");
-    exchange->parked->complete(std::move(full));
-  };
-  park.on_timeout = [exchange] {
-    exchange->abandon();
-    return refuse(exchange->api, {504, "the model service did not answer", "recorder_timeout"});
-  };
-  park.on_gone = [exchange] { exchange->abandon(); };
-  return net::Response::park(std::move(park));
+  net::HttpRequest sent = upstream_request(api, request, request.target, upstream);
+  return passages.begin(std::make_shared<Passage>(api),
+                        [this, sent = std::move(sent)](Passage& passage) { run(passage, sent); });
 }
 
-// On a pool's thread, from the question to the end of its answer.
-void Recorder::State::run(const std::shared_ptr<Exchange>& exchange) {
-  try {
-    const std::stop_callback on_stop(stopping.get_token(), [&] { exchange->abandon(); });
-    CallContext context;
-    context.stop = exchange->stop.get_token();
-    Observed seen = ask(exchange, context);
-    if (exchange->recorded) record(*exchange, seen);
-    if (seen.failure) return end_broken(*exchange, seen);
-    if (seen.begun) return exchange->relay.finish();
-    net::Response response;
-    response.status = seen.answer.status;
-    response.headers = downstream_headers(seen.answer.headers);
-    response.body = std::move(seen.answer.body);
-    exchange->parked->complete(std::move(response));
-  } catch (const std::exception& error) {
-    log::error("an exchange could not be recorded", {{"error", error.what()}});
-    exchange->relay.fail();
-    exchange->parked->complete(refuse(exchange->api, {500, "the recorder failed"}));
-  }
-}
-
-Observed Recorder::State::ask(const std::shared_ptr<Exchange>& exchange,
-                              const CallContext& context) {
+void Recorder::State::run(Passage& passage, const net::HttpRequest& request) {
   Observed seen;
   std::string body;
-  net::HttpRequest request = exchange->upstream;
-  request.on_head = [&](const net::HttpResponse& head) {
-    seen.begun = true;
-    seen.answer = head;
-    if (!exchange->parked->complete(relayed(exchange, head))) exchange->abandon();
-  };
-  request.on_body = [&](std::string_view piece) {
+  Passed passed = passage.send(*options.http, request, [&](std::string_view piece) {
     seen.too_large = seen.too_large || body.size() + piece.size() > limits::kModelAnswerBytes;
     if (!seen.too_large) body.append(piece);
-    return exchange->relay.push(piece);
-  };
-  try {
-    net::HttpResponse answer = options.http->send(request, context);
-    if (!seen.begun) seen.answer = std::move(answer);
-  } catch (const net::TransportError& error) {
-    seen.failure = error;
+    return piece;
+  });
+  seen.begun = passed.begun;
+  seen.failure = passed.failure;
+  if (request.method == "POST") {
+    seen.answer = passed.answer;
+    if (seen.begun) seen.answer.body = std::move(body);
+    record(passage, request, seen);
   }
-  if (seen.begun) seen.answer.body = std::move(body);
-  return seen;
-}
-
-// No whole answer came: the client sees its connection closed in the middle, or a 502.
-void Recorder::State::end_broken(Exchange& exchange, const Observed& seen) {
-  if (seen.begun) return exchange.relay.fail();
-  const std::string why = options.masker->mask(seen.failure->summary());
-  exchange.parked->complete(
-      refuse(exchange.api, {502, "the model service could not be asked: " + why}));
+  passage.end(std::move(passed), [&] {
+    const std::string why = options.masker->mask(seen.failure->summary());
+    return refuse(passage.api, {502, "the model service could not be asked: " + why});
+  });
 }
 
 namespace {
 
 // What the client has seen, which is what it shall see again; or the reason why that is nothing.
-std::variant<RecordedAnswer, std::string> what_to_record(const Exchange& exchange,
+std::variant<RecordedAnswer, std::string> what_to_record(const Passage& passage,
                                                          const Observed& seen) {
   if (seen.too_large) {
     return "it is larger than " + std::to_string(limits::kModelAnswerBytes) + " bytes";
   }
   if (seen.failure && !seen.begun) return "none came";
-  if (seen.failure && !exchange.stop.stop_requested()) {
+  if (seen.failure && !passage.abandoned()) {
     DrillAnswer cut;
     cut.drill = Drill::kCut;
     return cut;
   }
-  RecordedAnswer answer = read_answer(exchange.api, seen.answer);
+  RecordedAnswer answer = read_answer(passage.api, seen.answer);
   // Many close the connection at [DONE], before the stream itself has ended.
   if (seen.failure && !std::holds_alternative<CompletionAnswer>(answer)) {
     return "the client did not wait for it";
@@ -392,18 +182,22 @@ std::variant<RecordedAnswer, std::string> what_to_record(const Exchange& exchang
 
 }  // namespace
 
-void Recorder::State::record(const Exchange& exchange, const Observed& seen) {
-  auto found = what_to_record(exchange, seen);
+void Recorder::State::record(const Passage& passage, const net::HttpRequest& request,
+                             const Observed& seen) {
+  std::string defect;  // of no account here: the service judges
+  const Question question =
+      read_question(passage.api, Json::try_parse(request.body).value_or(Json()), defect);
+  auto found = what_to_record(passage, seen);
   std::string reason;
   if (auto* answer = std::get_if<RecordedAnswer>(&found)) {
     CassetteEntry entry;
-    entry.match = recorded_match(exchange.question, *options.masker);
+    entry.match = recorded_match(question, *options.masker);
     entry.answer = std::move(*answer);
     // The request's model, which an answer has when it names none, is not told twice.
     auto* whole = std::get_if<CompletionAnswer>(&entry.answer);
-    if (whole != nullptr && whole->model == exchange.question.model) whole->model.clear();
+    if (whole != nullptr && whole->model == question.model) whole->model.clear();
     const auto* raw = std::get_if<RawAnswer>(&entry.answer);
-    reason = raw != nullptr && holds_secret_in_pieces(*raw, *options.masker)
+    reason = raw != nullptr && holds_secret_in_pieces(raw->body, *options.masker)
                  ? "a secret is spread over it"
                  : append(masked(std::move(entry), *options.masker));
   } else {
@@ -449,8 +243,7 @@ void Recorder::start() {
 }
 void Recorder::stop() {
   state_->server.stop();
-  state_->stopping.request_stop();
-  state_->pool.stop();
+  state_->passages.stop();
 }
 std::string Recorder::url() const {
   return state_->server.url() + "/v1";

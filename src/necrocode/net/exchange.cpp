@@ -67,7 +67,7 @@ std::optional<Refusal> prepare(Exchange& exchange, const HttpRouter& router, std
   HttpRouter::Match match = router.match(request.method, target.segments);
   if (match.route == nullptr) {
     allow = std::move(match.allow);
-    if (allow.empty()) return Refusal{404, "no such path"};
+    if (allow.empty()) return Refusal{404, router.unknown_path};
     return Refusal{405, "the path does not take this method"};
   }
   exchange.route = match.route;

@@ -36,7 +36,8 @@ SteadyTime steady_now() {
 
 class Connection final : public HttpConnection {
  public:
-  Connection(ConnectionHost& host, tcp::socket socket, std::string remote_address);
+  Connection(ConnectionHost& host, tcp::socket socket, std::string remote_address,
+             std::uint64_t listener);
 
   static asio::awaitable<void> run(std::shared_ptr<Connection> self);
   void on_stop() override { socket_->wake(); }
@@ -44,6 +45,7 @@ class Connection final : public HttpConnection {
   std::optional<SteadyTime> idle_since() const override {
     return socket_->killed() ? std::nullopt : idle_since_;
   }
+  std::uint64_t listener() const override { return listener_; }
 
  private:
   using SharedExchange = std::shared_ptr<Exchange>;
@@ -83,6 +85,7 @@ class Connection final : public HttpConnection {
   ConnectionHost& host_;
   const std::shared_ptr<HttpSocket> socket_;
   const std::string remote_address_;
+  const std::uint64_t listener_;
   RequestBody body_;
   bool expects_continue_ = false;
   std::size_t body_in_memory_ = 0;
@@ -95,10 +98,12 @@ class Connection final : public HttpConnection {
 
 // ---- one connection ----
 
-Connection::Connection(ConnectionHost& host, tcp::socket socket, std::string remote_address)
+Connection::Connection(ConnectionHost& host, tcp::socket socket, std::string remote_address,
+                       std::uint64_t listener)
     : host_(host),
       socket_(std::make_shared<HttpSocket>(host.io, std::move(socket), host.scratch)),
-      remote_address_(std::move(remote_address)) {}
+      remote_address_(std::move(remote_address)),
+      listener_(listener) {}
 
 asio::awaitable<void> Connection::run(std::shared_ptr<Connection> self) {
   try {
@@ -524,7 +529,7 @@ asio::awaitable<bool> Connection::send_feed(SharedExchange exchange,
 }  // namespace
 
 void start_connection(ConnectionHost& host, FileDescriptor socket, int family,
-                      std::string remote_address) {
+                      std::string remote_address, std::uint64_t listener) {
   error_code error;
   tcp::socket stream(host.io);
   stream.assign(family == AF_INET6 ? tcp::v6() : tcp::v4(), socket.get(), error);
@@ -534,7 +539,7 @@ void start_connection(ConnectionHost& host, FileDescriptor socket, int family,
   }
   if (error) return log::warn("cannot serve a connection", {{"error", error.message()}});
   auto connection =
-      std::make_shared<Connection>(host, std::move(stream), std::move(remote_address));
+      std::make_shared<Connection>(host, std::move(stream), std::move(remote_address), listener);
   host.connections.insert(connection.get());
   auto running = Connection::run(std::move(connection));
   asio::co_spawn(host.io, std::move(running), asio::detached);

@@ -37,6 +37,8 @@ class HttpConnection {
   virtual void kill() = 0;
   /// Since when it has been waiting for a request; nothing while it serves one.
   virtual std::optional<SteadyTime> idle_since() const = 0;
+  /// The number of the listener by which it came; 0: the server's own.
+  virtual std::uint64_t listener() const = 0;
 };
 
 /// The server as its connections see it. Belongs to the I/O thread once that runs; the pools may be
@@ -78,6 +80,6 @@ struct ConnectionHost {
 /// Serves a connected TCP socket of the address family `family`. From here on it owns itself: it
 /// enters `host.connections`, and leaves when it ends. A socket that cannot be served is closed.
 void start_connection(ConnectionHost& host, FileDescriptor socket, int family,
-                      std::string remote_address);
+                      std::string remote_address, std::uint64_t listener);
 
 }  // namespace necrocode::net

@@ -24,6 +24,7 @@ struct Route {
 
 class HttpRouter {
  public:
+  std::string unknown_path = "no such path";  ///< said of a path without a route
   /// A malformed pattern, and a route that is there already, are broken invariants.
   void add(std::string method, std::string pattern, Handler handler, RouteOptions options);
 

@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -19,6 +20,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <future>
+#include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -40,17 +43,37 @@ using boost::system::error_code;
 
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 
+// Shared with the coroutine that accepts on it.
+struct Listener {
+  Listener(asio::io_context& io, std::uint64_t given) : acceptor(io), pause(io), number(given) {}
+  void close() {
+    error_code ignored;
+    acceptor.close(ignored);
+    pause.cancel();
+  }
+
+  tcp::acceptor acceptor;
+  asio::steady_timer pause;
+  const std::uint64_t number;  // 0: the server's own
+};
+using SharedListener = std::shared_ptr<Listener>;
+
 // The server. Everything but `stop_mutex` and what it guards belongs to the I/O thread once it
 // runs.
 struct Core final : ConnectionHost {
-  explicit Core(HttpServerOptions given) : ConnectionHost(std::move(given), loop) {}
+  explicit Core(HttpServerOptions given) : ConnectionHost(std::move(given), loop) {
+    router.unknown_path = options.unknown_path;
+  }
 
   void listen();
   void start_threads();
   void run_io();
   void stop();
-  asio::awaitable<void> accept_all();
-  void admit(tcp::socket socket);
+  std::uint64_t add_listener(FileDescriptor socket);
+  void forget_listener(std::uint64_t listener);
+  void begin_accepting(SharedListener listener);
+  static asio::awaitable<void> accept_all(Core& core, SharedListener listener);
+  void admit(tcp::socket socket, std::uint64_t listener);
   void turn_away(tcp::socket& socket);
   bool evict_idle();
   void leave(HttpConnection* connection) override;
@@ -60,13 +83,13 @@ struct Core final : ConnectionHost {
   std::uint16_t port = 0;
 
   asio::io_context loop{1};
-  tcp::acceptor acceptor{loop};
-  asio::steady_timer accept_pause{loop};
+  std::map<std::uint64_t, SharedListener> listeners;  // by number
   asio::steady_timer drain_timer{loop};
 
   std::mutex stop_mutex;
   bool started = false;
   bool stopped = false;
+  std::uint64_t listeners_added = 0;
   std::thread thread;
 };
 
@@ -76,13 +99,13 @@ void Core::listen() {
   error_code error;
   const auto address = asio::ip::make_address(text, error);
   const tcp::endpoint endpoint(address, options.port);
+  const auto listener = std::make_shared<Listener>(loop, 0);
+  tcp::acceptor& acceptor = listener->acceptor;
   if (!error) acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
   if (!error) acceptor.bind(endpoint, error);
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (error) {
-    error_code ignored;
-    acceptor.close(ignored);
     throw ConfigError("cannot listen on " + options.address + ":" + std::to_string(options.port) +
                       ": " + error.message() +
                       (error == asio::error::address_in_use
@@ -90,6 +113,13 @@ void Core::listen() {
                            : ""));
   }
   port = acceptor.local_endpoint().port();
+  begin_accepting(listener);
+}
+
+void Core::begin_accepting(SharedListener listener) {
+  listeners[listener->number] = listener;
+  auto accepting = accept_all(*this, std::move(listener));
+  asio::co_spawn(io, std::move(accepting), asio::detached);
 }
 
 void Core::start_threads() {
@@ -102,8 +132,6 @@ void Core::start_threads() {
   priority_pool.emplace(1, options.handler_queue);
   stream_pool.emplace(options.stream_threads, options.stream_queue);
   feed_pool.emplace(limits::kHttpFeedThreads, 0);
-  auto accepting = accept_all();
-  asio::co_spawn(io, std::move(accepting), asio::detached);
   thread = std::thread([this] { run_io(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -119,23 +147,23 @@ void Core::run_io() {
   }
 }
 
-asio::awaitable<void> Core::accept_all() {
-  while (!stopping) {
-    auto [error, socket] = co_await acceptor.async_accept(kToken);
-    if (stopping) co_return;
+asio::awaitable<void> Core::accept_all(Core& core, SharedListener listener) {
+  while (listener->acceptor.is_open()) {
+    auto [error, socket] = co_await listener->acceptor.async_accept(kToken);
+    if (!listener->acceptor.is_open()) co_return;
     if (!error) {
-      admit(std::move(socket));
+      core.admit(std::move(socket), listener->number);
       continue;
     }
     // Out of descriptors, most likely: an idle connection gives one back.
     log::warn("cannot accept a connection", {{"error", error.message()}});
-    evict_idle();
-    accept_pause.expires_after(std::chrono::milliseconds(100));
-    co_await accept_pause.async_wait(kToken);
+    core.evict_idle();
+    listener->pause.expires_after(std::chrono::milliseconds(100));
+    co_await listener->pause.async_wait(kToken);
   }
 }
 
-void Core::admit(tcp::socket socket) {
+void Core::admit(tcp::socket socket, std::uint64_t listener) {
   if (connections.size() >= options.connections_max && !evict_idle()) return turn_away(socket);
   error_code error;
   socket.set_option(tcp::no_delay(true), error);
@@ -144,7 +172,43 @@ void Core::admit(tcp::socket socket) {
   FileDescriptor descriptor(socket.release(error));
   if (error) return;
   start_connection(*this, std::move(descriptor), peer.protocol().family(),
-                   peer.address().to_string());
+                   peer.address().to_string(), listener);
+}
+
+std::uint64_t Core::add_listener(FileDescriptor socket) {
+  const std::lock_guard lock(stop_mutex);
+  NECROCODE_CHECK(started);
+  int family = 0;
+  socklen_t size = sizeof family;
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_DOMAIN, &family, &size) != 0) {
+    throw_errno("cannot accept on a descriptor");
+  }
+  const auto listener = std::make_shared<Listener>(loop, ++listeners_added);
+  listener->acceptor.assign(family == AF_INET6 ? tcp::v6() : tcp::v4(), socket.get());
+  (void)socket.release();
+  if (!stopped) {
+    asio::post(io, [this, listener] {
+      if (!stopping) begin_accepting(listener);
+    });
+  }
+  return listener->number;
+}
+
+void Core::forget_listener(std::uint64_t listener) {
+  const std::lock_guard lock(stop_mutex);
+  if (!started || stopped) return;
+  std::promise<void> closed;
+  asio::post(io, [this, listener, &closed] {
+    if (const auto found = listeners.find(listener); found != listeners.end()) {
+      found->second->close();
+      listeners.erase(found);
+      for (HttpConnection* connection : connections) {
+        if (connection->listener() == listener) connection->kill();
+      }
+    }
+    closed.set_value();
+  });
+  closed.get_future().wait();
 }
 
 // One connection too many: it gets its answer without being read. What has come already is taken
@@ -182,9 +246,8 @@ void Core::leave(HttpConnection* connection) {
 
 void Core::begin_stop() {
   stopping = true;
-  error_code ignored;
-  acceptor.close(ignored);
-  accept_pause.cancel();
+  for (const auto& [number, listener] : listeners) listener->close();
+  listeners.clear();
   for (HttpConnection* connection : connections) connection->on_stop();
   if (connections.empty()) return;
   drain_timer.expires_after(options.drain_time);
@@ -290,6 +353,14 @@ void HttpServer::start() {
   core.listen();
   core.start_threads();
   core.started = true;
+}
+
+std::uint64_t HttpServer::add_listener(FileDescriptor listener) {
+  return state_->core.add_listener(std::move(listener));
+}
+
+void HttpServer::forget_listener(std::uint64_t number) {
+  state_->core.forget_listener(number);
 }
 
 void HttpServer::stop() {

@@ -178,6 +178,7 @@ struct HttpServerOptions {
   std::chrono::milliseconds body_grace = limits::kHttpBodyGrace;
   std::chrono::milliseconds keep_alive_idle = limits::kHttpKeepAliveIdle;
   std::chrono::milliseconds drain_time{5'000};  ///< given to requests under way by stop()
+  std::string unknown_path = "no such path";    ///< what the 404 of a path without a route says
 };
 
 /// Called once for each finished request, on the I/O thread: it must not block. For the access log
@@ -206,7 +207,8 @@ class HttpServer {
   /// Binds and serves on threads of its own. Throws ConfigError when the address cannot be bound.
   void start();
   /// Accepts from `listener` too, a TCP socket that listens: in another network namespace, say.
-  /// After start(), until stop() or forget_listener() with the number that this returns.
+  /// After start(), until stop() or forget_listener() with the number that this returns. Throws
+  /// StorageError for a descriptor that is no socket.
   std::uint64_t add_listener(FileDescriptor listener);
   /// Closes it, and the connections that came by it, whatever they are at. Returns when they are
   /// closed. An unknown number is fine.

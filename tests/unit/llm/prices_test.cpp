@@ -168,11 +168,8 @@ TEST(PriceTable, ImpossibleCountsThenACostThatIsPossible) {
 TEST(PriceTable, WorstCaseThenTheDearestPromptAndTheLongestAnswer) {
   const PriceTable table(
       Json::object({{"m", Json::object({{"input", 2}, {"output", 10}, {"cache_write", 4}})}}));
-  EXPECT_THAT(table.worst_case("m", 4'000'000, 100'000), Optional(DoubleNear(4 + 1, 1e-9)));
+  EXPECT_THAT(table.worst_case("m", 1'000'000, 100'000), Optional(DoubleNear(4 + 1, 1e-9)));
   EXPECT_EQ(table.worst_case("m", 0, -5), 0.0);
-  EXPECT_EQ(worst_case_tokens(0, 10), 10);
-  EXPECT_EQ(worst_case_tokens(5, 10), 12);
-  EXPECT_EQ(worst_case_tokens(8, -1), 2);
 }
 
 }  // namespace
