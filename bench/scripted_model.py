@@ -7,6 +7,7 @@ code changes; asked with tools it calls one that writes, and after that it ends 
 says how it behaves:
   /answer/v1      at once
   /hold/v1        once somebody has asked for GET /release
+  /drip/v1        with the first event of a stream at once, with the others then
   /loop/v1        with another call of a tool each time, for ever
   /nothing/v1     that it is done
   /context/v1     with 400: the prompt is too long
@@ -240,7 +241,7 @@ class Handler(BaseHTTPRequestHandler):
         behaviour, question = place[1], json.loads(body)
         api = APIS[place[2]]
         answer = None
-        if behaviour in ("answer", "hold", "loop", "nothing"):
+        if behaviour in ("answer", "hold", "drip", "loop", "nothing"):
             answer = api(self.server.script, question, behaviour)
         self.server.note(call | {"model": question["model"], "usage": answer and answer.spent})
         if answer is None:
@@ -249,7 +250,7 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour == "hold":
             self.server.released.wait()
         if question.get("stream"):
-            self.stream(answer.events())
+            self.stream(answer.events(), behaviour == "drip")
         else:
             self.tell(200, answer.whole())
 
@@ -271,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.recv(1)  # silence, until the other side has enough
             self.close_connection = True
 
-    def stream(self, events):
+    def stream(self, events, drips):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -280,6 +281,8 @@ class Handler(BaseHTTPRequestHandler):
             data = event.encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
             self.wfile.flush()
+            if drips:
+                self.server.released.wait()
 
     def tell(self, status, answer, more=None):
         self.answer(status, "application/json", json.dumps(answer), more)
