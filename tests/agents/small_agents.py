@@ -8,8 +8,9 @@ COMMON = """#!/bin/sh
 CASE='{case}' BESIDE='{beside}'
 ask() {{
   curl --silent --show-error --fail --max-time 60 --header 'Content-Type: application/json' \\
-    --header "Authorization: Bearer $OPENAI_API_KEY" "$OPENAI_BASE_URL/chat/completions" --output /dev/null \\
-    --data '{{"model": "{model}", "max_tokens": 1000, "messages": [{{"role": "user", "content": "'"$1"'"}}]}}'
+    --header "Authorization: Bearer $OPENAI_API_KEY" "$OPENAI_BASE_URL/chat/completions" \\
+    --data '{{"model": "{model}", "max_tokens": 1000, "messages": [{{"role": "user", "content": "'"$1"'"}}]}}' |
+    grep -q '"choices"'
 }}
 solve() {{ ask solve && {write}; }}
 """
