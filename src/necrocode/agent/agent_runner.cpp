@@ -56,12 +56,13 @@ class LastLook {
  public:
   LastLook(const llm::MeteredRun& run, const CallContext& context) {
     if (context.deadline == SteadyTime::max()) return;
+    owed_too_long_ = std::min<std::chrono::nanoseconds>(kOwedTooLong, context.remaining() / 4);
     thread_ = std::jthread([this, &run, before = context.deadline - kBefore](std::stop_token stop) {
       std::mutex mutex;
       std::unique_lock lock(mutex);
       std::condition_variable_any never;
       never.wait_until(lock, stop, before, [] { return false; });
-      if (!stop.stop_requested()) seen_ = run.so_far(kOwedTooLong);
+      if (!stop.stop_requested()) seen_ = run.so_far(owed_too_long_);
     });
   }
   /// What was seen, if it came to that.
@@ -75,6 +76,7 @@ class LastLook {
 
  private:
   static constexpr std::chrono::milliseconds kBefore{250};
+  std::chrono::nanoseconds owed_too_long_{0};
   std::optional<llm::Metered> seen_;  // of the thread until it has ended
   std::jthread thread_;
 };

@@ -26,8 +26,6 @@ using runner::Phase;
 // What each step of the end may take, whatever went before.
 constexpr auto kCollectTime = 10s;
 constexpr auto kLookTime = 60s;
-// A provider that has not said a byte for so long, when the time is over, was silent.
-constexpr std::chrono::nanoseconds kSilenceMax = 30s;
 
 // A task of its own for the rules of branches: who pushes to the same branch goes on with it.
 runner::TaskContext task_of(const ExecOptions& options) {
@@ -146,7 +144,7 @@ class ExecRun {
       throw TaskContextValidationError("there is no program \"" + printable(options_.argv.front()) +
                                        "\": name it with its folder, or one that PATH finds");
     }
-    note_program(round.program);
+    note_program(round);
     look();
     if (round.program.end == process::CommandEnd::kCancelled) throw_cancelled();
     if (services_.masker.contains_secret(diff_)) {
@@ -192,7 +190,8 @@ class ExecRun {
     return command;
   }
 
-  void note_program(const process::CommandResult& program) {
+  void note_program(const agent::AgentRound& agent_round) {
+    const process::CommandResult& program = agent_round.program;
     ProgramRound round;
     round.name = options_.argv.front();
     round.end = program.end;
@@ -203,15 +202,10 @@ class ExecRun {
     round.duration = program.duration;
     round.usage = program.usage;
     result_.program = round;
-    note_provider();
+    result_.provider = agent_round.metered;
     log_.line("program: exit code " + std::to_string(round.exit_code) + " after " +
               human_duration(round.duration));
     teller_.emit("program", result_.to_json()["program"]);
-  }
-
-  void note_provider() {
-    const auto silence = std::min(kSilenceMax, std::chrono::nanoseconds(options_.timeout) / 4);
-    if (metered_) result_.provider = metered_->so_far(silence);
   }
 
   // Empty when the tests pass, or there are none; else what goes back to the program.
@@ -313,10 +307,9 @@ class ExecRun {
 
   // No step here may keep the next from happening, by failing or by taking its time.
   void finish() {
-    note_provider();
+    end_metering();
     if (tree_) {
-      if (metered_ && !has_looked_) attempt("look at the change", [&](const auto&) { look(); });
-      metered_.reset();
+      if (!has_looked_) attempt("look at the change", [&](const auto&) { look(); });
       attempt("put the clone's git directory back", [&](const CallContext& context) {
         result_.git_put_back = tree_->put_back(context);
         for (const std::string& what : result_.git_put_back) {
@@ -338,6 +331,14 @@ class ExecRun {
       write_file_durable(options_.run_dir / "result.json",
                          services_.masker.mask(result_.to_json().pretty()) + "\n", 0600);
     });
+  }
+
+  // The last word on what was spent; what the last round failed by stays.
+  void end_metering() {
+    if (!metered_) return;
+    llm::Metered sums = metered_->end();
+    if (!sums.failure) sums.failure = result_.provider.failure;
+    result_.provider = std::move(sums);
   }
 
   template <class Step>
