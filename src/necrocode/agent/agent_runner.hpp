@@ -35,8 +35,8 @@ struct AgentRound {
   process::CommandResult program;
   bool found = true;  ///< false: there is no such program, and nothing was run
   /// What its exchanges came to. When its time ran out, or it was cancelled, `run` is ended: there
-  /// is no other round. An answer that the service owed it for kOwedTooLong when its time ran out
-  /// is a failure of the service's.
+  /// is no other round. An answer that the service owed it for kOwedTooLong when its time ran
+  /// out, or for a quarter of its time if that is less, is a failure of the service's.
   llm::Metered metered;
 };
 inline constexpr std::chrono::seconds kOwedTooLong{10};
