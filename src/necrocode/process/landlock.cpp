@@ -22,15 +22,17 @@ void add_present(std::vector<fs::path>& paths, const fs::path& path) {
   if (fs::exists(path, error)) paths.push_back(path);
 }
 
-/// TMPDIR always, and HOME where it is the /tmp of clean_environment().
-void move_home(std::vector<std::string>& env, const fs::path& to) {
+/// TMPDIR and HOME are `temporary` where the command has no others than clean_environment()'s /tmp.
+/// Git, unlike most, takes a configuration of the system that it may not open for a failure.
+void adapt(std::vector<std::string>& env, const fs::path& temporary) {
   std::erase_if(env, [](const std::string& variable) { return variable == "HOME=/tmp"; });
   const auto has = [&env](std::string_view name) {
     return std::any_of(env.begin(), env.end(),
                        [&](const std::string& variable) { return variable.starts_with(name); });
   };
-  if (!has("HOME=")) env.push_back("HOME=" + to.string());
-  if (!has("TMPDIR=")) env.push_back("TMPDIR=" + to.string());
+  if (!has("HOME=")) env.push_back("HOME=" + temporary.string());
+  if (!has("TMPDIR=")) env.push_back("TMPDIR=" + temporary.string());
+  if (!has("GIT_CONFIG_NOSYSTEM=")) env.emplace_back("GIT_CONFIG_NOSYSTEM=1");
 }
 
 class LandlockSandbox final : public Sandbox {
@@ -90,7 +92,7 @@ class LandlockSandbox final : public Sandbox {
     enclosed.limits = limits_of(command, limits_);
     enclosed.enclosure = enclosure_of(command, workspace);
     enclosed.enclosure->writable.push_back(temporary.path());
-    move_home(enclosed.env, temporary.path());
+    adapt(enclosed.env, temporary.path());
     hand_out_host_gate(command);
     try {
       return supervisor_.run(enclosed, context, sink);

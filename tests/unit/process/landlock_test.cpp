@@ -111,6 +111,22 @@ TEST_P(LandlockTest, WorkspaceAndAFolderOfItsOwnAreWritable) {
   });
 }
 
+TEST_P(LandlockTest, ProgramsThatTestsUseWork) {
+  in_situation([] {
+    Place place;
+    EXPECT_EQ(place.output("git init -q . && git -c user.name=a -c user.email=b commit -q "
+                           "--allow-empty -m x && git log --format=%s"),
+              "x\n");
+    EXPECT_EQ(place.output("printf 'all:\\n\\t@echo made\\n' > Makefile; make; "
+                           "bash -c 'cat <(echo substituted)'; echo out > /dev/stdout"),
+              "made\nsubstituted\nout\n");
+    EXPECT_EQ(place.output("python3 -c \"import subprocess as s, threading as t, tempfile; "
+                           "x = t.Thread(target=lambda: s.run(['echo', 'child'])); x.start(); "
+                           "x.join(); tempfile.TemporaryFile()\""),
+              "child\n");
+  });
+}
+
 TEST_P(LandlockTest, NothingElseIsWritten) {
   in_situation([] {
     Place place;
