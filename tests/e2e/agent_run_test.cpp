@@ -19,13 +19,14 @@ class AgentRun : public Run {
   int run_agent(const std::string& script, Json* result, const std::string& executor = "command",
                 Json the_task = {}) {
     fs::create_directories(path("bin"));
-    write_file_atomic(path("bin/agent"), R"(#!/bin/sh
+    const std::string ask = R"sh(#!/bin/sh
       curl -sS -o "$HOME/answer" -w '%{http_code}' -H "Authorization: Bearer $OPENAI_API_KEY" \
-        -H 'Content-Type: application/json' -d '{"model":"m","max_tokens":100,"messages":[
-        {"role":"user","content":"go"}]}' "$OPENAI_BASE_URL/chat/completions" > "$HOME/status"
+        -H 'Content-Type: application/json' \
+        -d '{"model":"m","max_tokens":100,"messages":[{"role":"user","content":"go"}]}' \
+        "$OPENAI_BASE_URL/chat/completions" > "$HOME/status"
       test "$(cat "$HOME/status")" = 200 || exit 1
-      )" + script + "\n",
-                      0755);
+      )sh";
+    write_file_atomic(path("bin/agent"), ask + script + "\n", 0755);
     const std::string program = path("bin/agent").string();
     write_file_atomic(path("config.yaml"),
                       "agent: mine\nagents:\n  mine:\n    argv: ['" + program +
