@@ -99,6 +99,7 @@ class ExchangeService::Call {
         asked_(read_metered_request(passage.api, question.request.body)),
         origin_(question.upstream->endpoint.origin()),
         rate_key_(rate_key(origin_, question.upstream->api_key.reveal(), asked_.model)),
+        prompt_key_(question.provider + "/" + asked_.model),
         began_(real_clock().steady_now()),
         report_(begun(question, asked_)),
         under_way_(run_, passage, report_) {}
@@ -120,7 +121,7 @@ class ExchangeService::Call {
     return caps.run_usd || caps.owner_usd || caps.daily_usd;
   }
   std::int64_t prompt_estimate() const {
-    return run_.prompts().estimate(asked_.model, question_.request.body);
+    return run_.prompts().estimate(prompt_key_, question_.request.body);
   }
   bool is_countable();
   bool take_turn();
@@ -132,6 +133,7 @@ class ExchangeService::Call {
   void conclude_answer(bool whole, const std::optional<net::TransportError>& failure);
   void conclude_refusal(const net::HttpResponse& answer);
   net::Response conclude_nothing(const net::TransportError& failure);
+  Verdict left_alone() const;
   void conclude(Verdict verdict, int status);
   void refuse_call(Verdict verdict, net::Response response);
   void refuse_later(const std::string& why, nanoseconds wait);
@@ -143,6 +145,7 @@ class ExchangeService::Call {
   const MeteredRequest asked_;
   const std::string origin_;
   const std::string rate_key_;
+  const std::string prompt_key_;
   const SteadyTime began_;
   ExchangeReport report_;
   RunMeter::UnderWay under_way_;
@@ -182,11 +185,11 @@ void ExchangeService::Call::run() {
   } else {
     conclude_refusal(passed.answer);
   }
-  if (run_.records()) {
-    run_.record(report_, question_.request.body, passed.begun ? kept_ : passed.answer.body,
-                kept_all_ ? "" : "the answer is too large");
-  }
+  if (run_.records() && !passed.begun) kept_ = passed.answer.body;
   passage_.end(std::move(passed), [&] { return std::move(instead); });
+  if (run_.records()) {
+    run_.record(report_, question_.request.body, kept_, kept_all_ ? "" : "the answer is too large");
+  }
 }
 
 // What has no price, or cannot be read, could pass any cap.
@@ -374,7 +377,7 @@ void ExchangeService::Call::conclude_answer(bool whole,
   }
   report_.usage = meter_->usage(prompt_estimate());
   if (!report_.usage.estimated && report_.usage.prompt_tokens > 0) {
-    run_.prompts().counted(asked_.model, question_.request.body, report_.usage.prompt_tokens);
+    run_.prompts().counted(prompt_key_, question_.request.body, report_.usage.prompt_tokens);
   }
   const PriceTable& prices = *service_.prices_;
   report_.usage.cost_usd = prices.cost(meter_->model(), report_.usage);
@@ -399,18 +402,21 @@ net::Response ExchangeService::Call::conclude_nothing(const net::TransportError&
     report_.usage.cost_usd = service_.prices_->cost(asked_.model, report_.usage);
   }
   if (abandoned) {
-    const auto waited = real_clock().steady_now() - began_;
-    const bool silent = waited >= kSilence && !run_.ended();
-    conclude({silent ? ExchangeClass::kUnavailable : ExchangeClass::kGone,
-              silent ? "the service was silent until the program gave up"
-                     : "the program did not wait for the answer"},
-             0);
+    conclude(left_alone(), 0);
     return refuse(passage_.api, {503, "the run has ended"});
   }
   Verdict verdict = judge(failure);
   const std::string why = service_.safe(verdict.detail);
   conclude(std::move(verdict), timed_out ? 504 : 502);
   return refuse(passage_.api, {timed_out ? 504 : 502, "the model service gave no answer: " + why});
+}
+
+// The program, or its run, has ended the exchange.
+Verdict ExchangeService::Call::left_alone() const {
+  if (under_way_.silence() >= kSilence && !run_.ended()) {
+    return {ExchangeClass::kUnavailable, "the service was silent until the program gave up"};
+  }
+  return {ExchangeClass::kGone, "the program did not wait for the answer"};
 }
 
 void ExchangeService::Call::conclude(Verdict verdict, int status) {

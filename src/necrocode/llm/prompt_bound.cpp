@@ -13,6 +13,8 @@ constexpr std::size_t kBodyBytes = 4 * limits::kMiB;
 // What services add to a prompt by themselves (Anthropic's for tools takes up to 700), and what
 // texts that are joined anew may take more.
 constexpr std::int64_t kAddedTokens = 1'000;
+// What a service did not read the last time, it may read now: no usual text has more bytes a token.
+constexpr std::int64_t kBytesPerTokenMax = 8;
 // The longest prompt that usual models read: what a request only refers to may be as long.
 constexpr std::int64_t kContextTokens = 1'048'576;
 
@@ -34,8 +36,9 @@ std::int64_t PromptBound::tokens_max(const std::string& model, std::string_view 
     const std::lock_guard lock(mutex_);
     if (const auto found = last_.find(model); found != last_.end()) {
       const Counted& last = found->second;
-      tokens =
-          std::min(tokens, last.tokens + static_cast<std::int64_t>(new_bytes(body, last.body)));
+      const auto fresh = static_cast<std::int64_t>(new_bytes(body, last.body));
+      const std::int64_t known = std::max(last.tokens, (tokens - fresh) / kBytesPerTokenMax);
+      tokens = std::min(tokens, known + fresh);
     }
   }
   return tokens + kAddedTokens + (refers_outside ? kContextTokens : 0);

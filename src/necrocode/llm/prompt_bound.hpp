@@ -11,8 +11,9 @@
 namespace necrocode::llm {
 
 /// Of one run. A token is at least a byte, so a request's bytes are a bound; of a conversation that
-/// goes on, only what is new in it is counted so, and the rest as the service did the last time.
-/// Keeps the last answered body of a few models. Thread-safe.
+/// goes on, only what is new in it is counted so, and the rest as the service did the last time,
+/// but with a token for eight bytes at least. Keeps the last answered body of a few models (`model`
+/// names one with its provider). Thread-safe.
 class PromptBound {
  public:
   /// `refers_outside`: see MeteredRequest.

@@ -75,6 +75,12 @@ void RunMeter::UnderWay::hold(bool held) {
   last_byte_ = now;
 }
 
+std::chrono::nanoseconds RunMeter::UnderWay::silence() const {
+  const SteadyTime now = real_clock().steady_now();
+  const std::lock_guard lock(meter_.mutex_);
+  return now - last_byte_;
+}
+
 void RunMeter::end() {
   std::unique_lock lock(mutex_);
   ended_ = true;

@@ -39,6 +39,8 @@ class RunMeter {
     /// A byte came; or, from now on, it is held back by us, or no longer.
     void heard();
     void hold(bool held);
+    /// For how long no byte has come.
+    std::chrono::nanoseconds silence() const;
 
    private:
     friend class RunMeter;

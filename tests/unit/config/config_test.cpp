@@ -201,7 +201,8 @@ Json setting_of(const Config& config, const std::string& key) {
 TEST_F(Settings, PricesThenKeptAsTheyStandAndShown) {
   const LoadedConfig loaded =
       load(file("log_level: info\nprices:\n  gpt-4.1: {input: 2, output: 8, cached_input: 0.5}\n"
-                "  openai/o3:\n    input: 2\n    output: 8\n    cache_write: 0\n"),
+                "  openai/o3:\n    input: 2\n    output: 8\n    cache_write: 0\n"
+                "    max_output_tokens: 100\n"),
            {});
   EXPECT_EQ(loaded.config.prices["gpt-4.1"]["cached_input"], Json(0.5));
   EXPECT_EQ(loaded.config.prices["openai/o3"]["output"], Json(8));
@@ -214,14 +215,15 @@ TEST_F(Settings, PricesThenKeptAsTheyStandAndShown) {
 TEST_F(Settings, PricesThatAreNoneThenEachWithItsLine) {
   const std::string text = refusal(
       "prices:\n  a/b:\n    inptu: 1\n    output: -1\n  c: 5\n  d:\n    input: .nan\n"
-      "    output: '8'\n  e: {input: 1e7, output: [1]}\n");
+      "    output: '8'\n  e: {input: 1e7, output: [1], max_output_tokens: 0}\n");
   for (const char* part :
        {"c.yaml:3: prices/a/b/inptu is unknown; did you mean \"input\"?",
         "c.yaml:3: prices/a/b must have input",
         "c.yaml:4: prices/a/b/output must be a number from 0 to 1000000, not -1",
         "c.yaml:5: prices/c must be a map, not", "c.yaml:7: prices/d/input must be a number",
         "c.yaml:8: prices/d/output must be a number", "c.yaml:9: prices/e/input must be a number",
-        "c.yaml:9: prices/e/output must be a number"})
+        "c.yaml:9: prices/e/output must be a number",
+        "c.yaml:9: prices/e/max_output_tokens must be a whole number from 1 to 1000000000, not 0"})
     EXPECT_THAT(text, HasSubstr(part));
   EXPECT_THAT(refusal("prices: [1]\n"), HasSubstr("c.yaml:1: prices must be a map, not"));
   EXPECT_EQ(refusal("prices:\n"), "");

@@ -20,8 +20,9 @@ class MeteringCaps : public MeteringProxyTest {
   /// A service that answers each call with that usage.
   static std::unique_ptr<RawServer> service(int prompt_tokens, int completion_tokens) {
     return std::make_unique<RawServer>([=](RawConnection& connection) {
-      while (connection.read_request()) {
-        connection.send(http(chat_answer(prompt_tokens, completion_tokens)));
+      while (const auto request = connection.read_request()) {
+        const std::string model = Json::parse(request->body)["model"].string_or("");
+        connection.send(http(chat_answer(prompt_tokens, completion_tokens, model)));
       }
     });
   }

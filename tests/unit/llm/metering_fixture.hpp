@@ -137,8 +137,10 @@ inline std::string chunk(std::string_view bytes) {
 inline constexpr std::string_view kStreamHead =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 /// A chat answer with that usage.
-inline std::string chat_answer(int prompt_tokens, int completion_tokens) {
-  return R"({"model":"gpt-4","choices":[{"message":{"content":"x"},"finish_reason":"stop"}],)"
+inline std::string chat_answer(int prompt_tokens, int completion_tokens,
+                               const std::string& model = "gpt-4") {
+  return R"({"model":")" + model +
+         R"(","choices":[{"message":{"content":"x"},"finish_reason":"stop"}],)"
          R"("usage":{"prompt_tokens":)" +
          std::to_string(prompt_tokens) + R"(,"completion_tokens":)" +
          std::to_string(completion_tokens) + "}}";

@@ -396,6 +396,13 @@ TEST(PromptBound, ConversationGoesOnThenOnlyWhatIsNewCountsByBytes) {
   EXPECT_EQ(prompts.tokens_max("m", std::string(2000, 'z'), false), 3000);
 }
 
+TEST(PromptBound, ServiceDidNotReadItThenItCountsAllTheSame) {
+  PromptBound prompts;
+  const std::string text(80'000, 'a');
+  prompts.counted("m", "{\"ignored\":\"" + text + "\"}", 10);
+  EXPECT_GE(prompts.tokens_max("m", "{\"content\":\"" + text + "\"}", false), 10'000);
+}
+
 TEST(PromptBound, TextRepeatsItselfThenNoByteIsLeftOut) {
   PromptBound prompts;
   prompts.counted("m", std::string(100, 'a'), 100);

@@ -122,6 +122,19 @@ TEST(PriceTable, WrongTableThenEveryDefectByItsPointer) {
   EXPECT_THROW(PriceTable{Json::array()}, ConfigError);
 }
 
+TEST(PriceTable, LongestAnswerThenOfTheTableOrTheUsual) {
+  const Json usual = Json::object({{"input", 1}, {"output", 1}});
+  Json own = usual;
+  own.set("max_output_tokens", 4096);
+  const PriceTable table(Json::object({{"a", usual}, {"b", own}}));
+  EXPECT_EQ(table.find("a")->max_output_tokens, 128'000);
+  EXPECT_EQ(table.find("b-2026-01-01")->max_output_tokens, 4096);
+  for (const Json& wrong : {Json(0), Json(1.5), Json("1")}) {
+    EXPECT_THROW(PriceTable(Json::object({{"m", own.set("max_output_tokens", wrong)}})),
+                 ConfigError);
+  }
+}
+
 TEST(PriceTable, NothingThenNoPrices) {
   for (const Json& none : {Json(), Json::object()}) {
     const PriceTable table(none);
