@@ -104,11 +104,7 @@ Cli& Cli::input_file(const std::string& name, std::string& value, const std::str
 
 Cli& Cli::program(std::vector<std::string>& argv, const std::string& help) {
   state_->program = &argv;
-  state_->app->usage([app = state_->app] {
-    return "Usage: " + app->get_parent()->get_name() + " " + app->get_name() +
-           " [OPTIONS] -- PROGRAM [ARGUMENTS]...";
-  });
-  state_->app->footer("PROGRAM [ARGUMENTS]...: " + help);
+  state_->app->footer("Behind \"--\", PROGRAM [ARGUMENTS]...: " + help);
   return *this;
 }
 

@@ -1,11 +1,8 @@
 // necrocode exec: any agent program, supervised, in the clone that it is started in.
 #include <unistd.h>
 
-#include <cmath>
-
 #include "allocator.hpp"
 #include "commands.hpp"
-#include "money_options.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
@@ -14,6 +11,7 @@
 #include "necrocode/runner/run_log.hpp"
 #include "runtime.hpp"
 #include "size_options.hpp"
+#include "spend_options.hpp"
 #include "terminal.hpp"
 #include "time_options.hpp"
 
@@ -117,7 +115,8 @@ class OneExec {
     const git::Git git(children, runtime.git_options());
     const agent::AgentAdapters adapters(runtime.config().agents);
     llm::MeteringProxyOptions metering = runtime.metering_proxy_options();
-    if (!arguments_.prices.empty()) metering.prices = read_prices(arguments_.prices);
+    if (!arguments_.prices.empty()) metering.prices = read_prices("--prices", arguments_.prices);
+    metering.shared_state = shared_spending(runtime.config());
     llm::MeteringProxy proxy(std::move(metering));
     proxy.start();
     MaskingStream shown(runtime.masker());
@@ -154,12 +153,8 @@ class OneExec {
     options_.timeout =
         std::chrono::ceil<std::chrono::seconds>(read_duration("--timeout", arguments_.timeout));
     if (options_.timeout.count() < 1) throw ConfigError("--timeout must be at least 1s");
-    if (!arguments_.cap_usd.empty()) {
-      options_.caps.run_usd = positive_usd("--cap-usd", arguments_.cap_usd);
-    }
-    if (!arguments_.daily_cap_usd.empty()) {
-      options_.caps.daily_usd = positive_usd("--daily-cap-usd", arguments_.daily_cap_usd);
-    }
+    options_.caps.run_usd = positive_usd("--cap-usd", arguments_.cap_usd);
+    options_.caps.daily_usd = positive_usd("--daily-cap-usd", arguments_.daily_cap_usd);
     if (!arguments_.memory.empty()) memory_bytes_ = read_size("--memory", arguments_.memory);
     if (!arguments_.push.empty() && !git::is_branch_name(arguments_.push)) {
       throw ConfigError("--push must be the name of a branch, not \"" + printable(arguments_.push) +

@@ -23,22 +23,21 @@ struct ProxyArguments {
 
 ProxyArguments arguments;
 
+// The configured providers; what llm.* says of one of them counts before that.
 llm::MeteringProxyOptions proxy_options(Runtime& runtime) {
-  const config::Config& config = runtime.config();
-  llm::MeteringProxyOptions options;
-  llm::ModelProvider provider;
-  provider.name = config.llm_provider == "anthropic" ? "anthropic" : "openai";
-  provider.endpoint = runtime.llm_endpoint();
-  provider.api_key = runtime.credentials().llm_api_key.copy();
-  options.providers.push_back(std::move(provider));
-  options.prices = arguments.prices.empty() ? std::make_shared<const llm::PriceTable>(config.prices)
-                                            : read_prices("--prices", arguments.prices);
-  options.shared_state = shared_spending(config);
-  options.rates.requests_per_minute = config.llm_requests_per_minute;
-  options.rates.tokens_per_minute = config.llm_tokens_per_minute;
-  options.masker = runtime.credentials().masker();
-  options.http = runtime.http();
+  llm::MeteringProxyOptions options = runtime.metering_proxy_options();
+  if (!arguments.prices.empty()) options.prices = read_prices("--prices", arguments.prices);
+  options.shared_state = shared_spending(runtime.config());
   options.server = server_options(parse_listen_address(arguments.listen));
+  const std::string name = runtime.config().llm_provider == "anthropic" ? "anthropic" : "openai";
+  const bool names_endpoint = runtime.loaded().origin.at("llm.endpoint") != "default";
+  for (llm::ModelProvider& provider : options.providers) {
+    if (provider.name != name) continue;
+    if (names_endpoint) provider.endpoint = runtime.llm_endpoint();
+    if (names_endpoint || provider.api_key.empty()) {
+      provider.api_key = runtime.credentials().llm_api_key.copy();
+    }
+  }
   return options;
 }
 
@@ -58,7 +57,6 @@ int proxy() {
   run_options.caps.owner_usd = positive_usd("--owner-cap-usd", arguments.owner_cap_usd);
   StopOnSignal signals;
   Runtime runtime(arguments.common);
-  runtime.require_model_key();
   RunOutput output;
   run_options.account = {uuid7(), arguments.owner};
   run_options.recording = arguments.record;

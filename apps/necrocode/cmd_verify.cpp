@@ -106,9 +106,11 @@ std::string configured_clients(std::optional<Runtime>& made) {
 /// No check: a machine for services alone needs no sandbox.
 std::string how_tests_run(const Runtime& runtime) {
   try {
-    const auto sandbox = process::make_bubblewrap_sandbox(supervisor(), runtime.resource_limits());
+    const auto sandbox = process::make_sandbox(supervisor(), runtime.resource_limits());
     sandbox->require_usable();
-    return std::string(sandbox->name()) + "; " + sandbox->limits();
+    std::string told = std::string(sandbox->name()) + "; " + sandbox->limits();
+    for (const std::string& lack : sandbox->missing()) told += "; " + lack;
+    return told;
   } catch (const SecurityError& error) {
     return std::string("not on this machine: ") + error.what();
   }

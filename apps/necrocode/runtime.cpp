@@ -478,9 +478,8 @@ int test_commands_at_once(const config::Config& config) {
 
 RunnerParts::RunnerParts(Runtime& runtime, process::Supervisor& the_supervisor, bool unsandboxed)
     : runtime_(runtime),
-      sandbox_(unsandboxed
-                   ? process::make_unsandboxed(the_supervisor, runtime.resource_limits())
-                   : process::make_bubblewrap_sandbox(the_supervisor, runtime.resource_limits())),
+      sandbox_(unsandboxed ? process::make_unsandboxed(the_supervisor, runtime.resource_limits())
+                           : process::make_sandbox(the_supervisor, runtime.resource_limits())),
       bounded_sandbox_(*sandbox_, test_commands_at_once(runtime.config())),
       git_(the_supervisor, runtime.git_options()),
       llm_(runtime.llm()),

@@ -26,7 +26,7 @@ struct ExecServices {
 };
 
 struct ExecOptions {
-  std::string run_id;  ///< exec-…
+  std::string run_id;             ///< exec-…
   std::vector<std::string> argv;  ///< the program and its arguments, as the user wrote them
   std::filesystem::path folder;   ///< where it is started, in a clone
   std::filesystem::path run_dir;  ///< for this run alone; made when absent

@@ -101,12 +101,6 @@ std::string log_line(const llm::ExchangeReport& exchange) {
 CommandExecutor::CommandExecutor(const agent::AgentAdapter& adapter, const AgentServices& services,
                                  const ExecutorScope& scope)
     : adapter_(adapter), services_(services), scope_(scope) {
-  if (!scope_.workspace.covers.empty() && !services_.sandbox.can_cover() &&
-      services_.sandbox.name() != "unsandboxed") {
-    throw SecurityError("an agent program is not let into slot_path: the sandbox \"" +
-                        std::string(services_.sandbox.name()) +
-                        "\" cannot keep it from the clone's own .git; give a repo_url");
-  }
   const std::string& program = adapter_.argv.front();
   std::string path;
   for (const std::string& variable : process::clean_environment()) {

@@ -93,7 +93,6 @@ void Run::begin() {
   // What an earlier run in the folder owed is gone with its files.
   if (!options_.disposable) forget_owed(options_.data_dir / "owed", options_.run_dir);
   uploader_.begin(options_.data_dir / "owed", options_.disposable);
-  result_.sandbox = services_.sandbox.name();
   // Both end up in the repository's history, where nothing can be taken back.
   if (services_.masker.contains_secret(task_.title + "\n" + task_.branch_name)) {
     throw SecurityError("the task's title or branch name holds a secret");
@@ -132,10 +131,27 @@ void Run::prepare() {
   for (const std::string& warning : workspace_->warnings) teller_.warn(warning);
   look_at_workspace();
   log_.line("branch " + workspace_->branch + " from " + workspace_->base_commit);
-  services_.sandbox.require_usable();  // before a model is paid
-  log_.line("tests run in: " + result_.sandbox + "; " + services_.sandbox.limits());
+  look_at_sandbox();  // before a model is paid
   choose_proof();
   choose_executors();
+}
+
+void Run::look_at_sandbox() {
+  process::Sandbox& sandbox = services_.sandbox;
+  sandbox.require_usable();
+  result_.sandbox = sandbox.name();
+  result_.sandbox_missing = sandbox.missing();
+  log_.line("tests run in: " + result_.sandbox + "; " + sandbox.limits());
+  for (const std::string& lack : result_.sandbox_missing) log_.line("the sandbox: " + lack);
+  if (!result_.sandbox_missing.empty() && result_.sandbox != "unsandboxed") {
+    teller_.warn("this host has no more than the sandbox \"" + result_.sandbox +
+                 "\"; the log and the result say what it cannot give");
+  }
+  // It was lent by somebody, and is not thrown away.
+  if (workspace_->given && !sandbox.can_cover() && result_.sandbox != "unsandboxed") {
+    throw SecurityError("slot_path is not used: the sandbox \"" + result_.sandbox +
+                        "\" cannot keep tests from the clone's own .git; give a repo_url");
+  }
 }
 
 // What the tests may not touch, and what a playbook may ask for.

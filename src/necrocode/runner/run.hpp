@@ -68,6 +68,7 @@ class Run {
   void begin();
   void allocate();
   void prepare();
+  void look_at_sandbox();
   void look_at_workspace();
   void choose_proof();
   void choose_executors();

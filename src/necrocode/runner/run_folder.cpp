@@ -61,9 +61,8 @@ void remove_earlier_results(const fs::path& run_dir) {
   if (!has_our_result(run_dir) && !has_our_log(run_dir)) return;
   if (is_being_written(run_dir / "run.log")) return;  // the run that comes will be refused
   std::error_code error;
-  for (const char* name :
-       {"result.json", "diff.patch", "users-work.patch", "tests.json", "junit.xml",
-        "transcript.jsonl", "exchanges.jsonl"}) {
+  for (const char* name : {"result.json", "diff.patch", "users-work.patch", "tests.json",
+                           "junit.xml", "transcript.jsonl", "exchanges.jsonl"}) {
     fs::remove(run_dir / name, error);
   }
 }

@@ -90,6 +90,7 @@ Json RunResult::to_json() const {
                             {"runner_id", runner_id},
                             {"task_id", task_id},
                             {"sandbox", sandbox},
+                            {"sandbox_missing", sandbox_missing},
                             {"phase", to_string(phase)},
                             {"duration_seconds", std::chrono::duration<double>(duration).count()},
                             {"artifacts", artifacts_json(artifacts)}});

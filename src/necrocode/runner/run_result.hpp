@@ -58,8 +58,9 @@ struct RunResult {
   ExitCode exit_code = ExitCode::kInternal;
   std::string runner_id;
   std::string task_id;
-  std::string sandbox;             ///< what the tests ran in: "bubblewrap" or "unsandboxed"
-  Phase phase = Phase::kValidate;  ///< the last one begun
+  std::string sandbox;  ///< what the tests ran in: "bubblewrap", "landlock" or "unsandboxed"
+  std::vector<std::string> sandbox_missing;  ///< what it promises less than the strongest one
+  Phase phase = Phase::kValidate;            ///< the last one begun
   std::chrono::nanoseconds duration{0};
   std::vector<UploadedArtifact> artifacts;
   std::vector<git::FileChange> files;

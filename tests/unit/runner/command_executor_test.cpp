@@ -273,7 +273,7 @@ TEST_F(CommandRuns, LentCloneWhoseGitCannotBeCoveredThenNotEntered) {
   agent("echo good > a.txt");
   const RunResult result = run();
   EXPECT_EQ(result.exit_code, ExitCode::kSecurity);
-  EXPECT_THAT(result.failure->reason, HasSubstr("not let into slot_path"));
+  EXPECT_THAT(result.failure->reason, HasSubstr("slot_path is not used"));
   EXPECT_THAT(sandbox_.agents, IsEmpty());
 }
 
