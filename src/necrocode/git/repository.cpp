@@ -366,9 +366,11 @@ Git::Invocation Repository::prepare(std::vector<std::string> args) const {
   return invocation;
 }
 
-std::string Repository::run(const std::vector<std::string>& args,
-                            const CallContext& context) const {
-  return git_.output(prepare(args), context);
+std::string Repository::run(const std::vector<std::string>& args, const CallContext& context,
+                            const std::string& input) const {
+  Git::Invocation invocation = prepare(args);
+  invocation.input = input;
+  return git_.output(invocation, context);
 }
 
 void Repository::init(const std::vector<fs::path>& alternates, const CallContext&,

@@ -171,8 +171,10 @@ class Repository {
                    const std::string& expected_tip, const CallContext& context,
                    std::string* remote_words = nullptr) const;
 
-  /// Any other verb; the same hardening. Throws GitError unless it exits with 0.
-  std::string run(const std::vector<std::string>& args, const CallContext& context) const;
+  /// Any other verb; the same hardening; `input` is its stdin. Throws GitError unless it exits with
+  /// 0.
+  std::string run(const std::vector<std::string>& args, const CallContext& context,
+                  const std::string& input = {}) const;
 
   const std::filesystem::path& git_dir() const { return git_dir_; }
   const std::filesystem::path& work_tree() const { return work_tree_; }

@@ -254,8 +254,12 @@ class Walk {
   TreeComparison result_;
 };
 
+bool is_special(unsigned char type) {
+  return type == DT_FIFO || type == DT_SOCK || type == DT_CHR || type == DT_BLK;
+}
+
 void find_repositories(DIR* directory, const std::string& prefix, int depth,
-                       std::vector<std::string>& found) {
+                       std::vector<std::string>& found, std::vector<std::string>* special) {
   std::vector<std::string> folders;
   while (const dirent* entry = ::readdir(directory)) {
     const std::string_view name = entry->d_name;
@@ -264,12 +268,14 @@ void find_repositories(DIR* directory, const std::string& prefix, int depth,
       if (!prefix.empty()) found.push_back(prefix.substr(0, prefix.size() - 1));
     } else if (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN) {
       folders.emplace_back(name);
+    } else if (special && is_special(entry->d_type)) {
+      special->push_back(prefix + std::string(name));
     }
   }
   for (const std::string& name : folders) {
     const Directory child =
         depth < kDepthMax ? open_folder(::dirfd(directory), name.c_str()) : nullptr;
-    if (child) find_repositories(child.get(), prefix + name + "/", depth + 1, found);
+    if (child) find_repositories(child.get(), prefix + name + "/", depth + 1, found, special);
   }
 }
 
@@ -301,11 +307,12 @@ void wait_for_next_tick(const std::vector<IndexEntry>& index) {
   }
 }
 
-std::vector<std::string> nested_repositories(const fs::path& work_tree) {
+std::vector<std::string> nested_repositories(const fs::path& work_tree,
+                                             std::vector<std::string>* special) {
   std::vector<std::string> found;
   const Directory top = open_folder(AT_FDCWD, work_tree.c_str());
   if (!top) throw_errno("cannot open", work_tree.string());
-  find_repositories(top.get(), "", 0, found);
+  find_repositories(top.get(), "", 0, found, special);
   return found;
 }
 

@@ -43,7 +43,9 @@ TreeComparison sweep_tree(const std::filesystem::path& work_tree,
 /// file systems stamp with the kernel's coarse clock (4 ms or so).
 void wait_for_next_tick(const std::vector<IndexEntry>& index);
 
-/// Folders below `work_tree` that hold a `.git` of their own, relative.
-std::vector<std::string> nested_repositories(const std::filesystem::path& work_tree);
+/// Folders below `work_tree` that hold a `.git` of their own, relative. `special`, when given, gets
+/// what git cannot stage: FIFOs, sockets, devices.
+std::vector<std::string> nested_repositories(const std::filesystem::path& work_tree,
+                                             std::vector<std::string>* special = nullptr);
 
 }  // namespace necrocode::git

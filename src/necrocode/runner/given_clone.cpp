@@ -37,13 +37,6 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kUnfinish
      {"BISECT_LOG", "a bisect"},
      {"index.lock", "another git command (its index.lock is there)"}}};
 
-[[noreturn]] void fail(const std::string& summary, const fs::path& target) {
-  ErrorInfo info;
-  info.operation = "prepare";
-  info.target = target.string();
-  throw WorkspacePreparationError(summary, std::move(info));
-}
-
 // Empty when it is not a regular file: a FIFO planted there must not make us wait.
 std::string read_plain(const fs::path& file) {
   std::error_code error;
@@ -51,32 +44,19 @@ std::string read_plain(const fs::path& file) {
   return std::string(trim(read_file(file, 64 * limits::kMiB)));
 }
 
-// The folder's own lock, free again when the process ends, however that happens.
-FileDescriptor lock(const fs::path& root) {
-  FileDescriptor folder(::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder) fail("slot_path is not a folder that can be opened", root);
-  if (::flock(folder.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) throw_errno("cannot lock", root.string());
-    fail("another run is at work in slot_path", root);
-  }
-  return folder;
-}
-
-fs::path find_git_dir(const fs::path& root) {
-  const fs::path dot_git = root / ".git";
+// True when the git directory names this work tree: as that of a linked one, or of a submodule.
+bool leads_back(const fs::path& git_dir, const fs::path& root) {
   std::error_code error;
-  const fs::file_status status = fs::symlink_status(dot_git, error);
-  if (fs::is_directory(status)) return dot_git;
-  if (!fs::is_regular_file(status)) fail("slot_path is not a git work tree", root);
-  const std::string line = read_plain(dot_git);
-  if (!line.starts_with("gitdir: ")) fail("slot_path's .git file names no git directory", root);
-  const fs::path named(line.substr(8));
-  const fs::path git_dir = named.is_absolute() ? named : root / named;
-  // A linked work tree and its git directory name each other; else the file could lead anywhere.
-  if (!fs::equivalent(fs::path(read_plain(git_dir / "gitdir")), dot_git, error)) {
-    fail("slot_path's .git file names a git directory that is not of this work tree", root);
+  const std::string dot_git = read_plain(git_dir / "gitdir");
+  if (!dot_git.empty()) return fs::equivalent(dot_git, root / ".git", error);
+  const std::string config = read_plain(git_dir / "config");
+  for (const std::string_view line : split(config, '\n')) {
+    constexpr std::string_view kWorkTree = "worktree = ";
+    const std::string_view setting = trim(line);
+    if (!setting.starts_with(kWorkTree)) continue;
+    return fs::equivalent(git_dir / setting.substr(kWorkTree.size()), root, error);
   }
-  return git_dir;
+  return false;
 }
 
 fs::path find_common_dir(const fs::path& git_dir) {
@@ -88,11 +68,46 @@ fs::path find_common_dir(const fs::path& git_dir) {
 
 }  // namespace
 
-GivenClone::GivenClone(fs::path root) : root_(std::move(root)), lock_(lock(root_)) {
-  git_dir_ = find_git_dir(root_);
+GivenClone::GivenClone(fs::path root, std::string called)
+    : root_(std::move(root)),
+      called_(std::move(called)),
+      lock_(::open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  // The folder's own lock, free again when the process ends, however that happens.
+  if (!lock_) fail(" is not a folder that can be opened");
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) throw_errno("cannot lock", root_.string());
+    ErrorInfo info;
+    info.operation = "prepare";
+    info.target = root_.string();
+    throw WorkspacePreparationError("another run is at work in " + called_, std::move(info));
+  }
+  find_git_dir();
   common_dir_ = find_common_dir(git_dir_);
   look_again();
   require_idle();
+}
+
+void GivenClone::fail(const std::string& what) const {
+  ErrorInfo info;
+  info.operation = "prepare";
+  info.target = root_.string();
+  throw WorkspacePreparationError(called_ + what, std::move(info));
+}
+
+void GivenClone::find_git_dir() {
+  git_dir_ = root_ / ".git";
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(git_dir_, error);
+  if (fs::is_directory(status)) return;
+  if (!fs::is_regular_file(status)) fail(" is not a git work tree");
+  const std::string line = read_plain(git_dir_);
+  if (!line.starts_with("gitdir: ")) fail("'s .git file names no git directory");
+  const fs::path named(line.substr(8));
+  git_dir_ = named.is_absolute() ? named : fs::weakly_canonical(root_ / named);
+  // Else the file could lead anywhere.
+  if (!leads_back(git_dir_, root_)) {
+    fail("'s .git file names a git directory that is not of this work tree");
+  }
 }
 
 void GivenClone::look_again() {
@@ -101,15 +116,18 @@ void GivenClone::look_again() {
   const bool on_branch = head_.starts_with("ref: refs/heads/");
   head_commit_ = on_branch ? ref(head_.substr(5)).value_or("") : head_;
   head_name_ = on_branch ? head_.substr(5 + kHeads.size()) : head_commit_;
-  if (!git::is_object_id(head_commit_)) fail("slot_path has no commit to start from", root_);
+  if (git::is_object_id(head_commit_)) return;
+  ErrorInfo info;
+  info.operation = "prepare";
+  info.target = root_.string();
+  throw NoCommitError(called_ + " has no commit to start from", std::move(info));
 }
 
 void GivenClone::require_idle() const {
   std::error_code error;
   for (const auto& [name, operation] : kUnfinished) {
     if (!fs::exists(fs::symlink_status(git_dir_ / name, error))) continue;
-    fail("slot_path is in the middle of " + std::string(operation) + "; finish or abort it first",
-         root_);
+    fail(" is in the middle of " + std::string(operation) + "; finish or abort it first");
   }
 }
 
@@ -148,8 +166,7 @@ void GivenClone::require_not_checked_out_elsewhere(const std::string& branch) co
   for (const fs::path& other : git_dirs) {
     if (fs::equivalent(other, git_dir_, error)) continue;
     if (read_plain(other / "HEAD") == "ref: " + std::string(kHeads) + branch) {
-      fail("the branch \"" + branch + "\" is checked out in another work tree of slot_path's clone",
-           root_);
+      fail("'s branch \"" + branch + "\" is checked out in another work tree of it");
     }
   }
 }
@@ -160,9 +177,8 @@ void GivenClone::require_room_for(const std::string& branch) const {
        slash = branch.find('/', slash + 1)) {
     const std::string above = branch.substr(0, slash);
     if (branch_commit(above)) {
-      fail("slot_path has a branch \"" + above + "\", so there can be no \"" + branch +
-               "\"; name another branch_name",
-           root_);
+      fail(" has a branch \"" + above + "\", so there can be no \"" + branch +
+           "\"; name another branch_name");
     }
   }
   std::error_code error;
@@ -170,7 +186,7 @@ void GivenClone::require_room_for(const std::string& branch) const {
   const std::string packed = read_plain(common_dir_ / "packed-refs");
   if (fs::is_directory(common_dir_ / kHeads / branch, error) ||
       packed.find(" " + below) != std::string::npos) {
-    fail("slot_path has branches below \"" + branch + "\"; name another branch_name", root_);
+    fail(" has branches below \"" + branch + "\"; name another branch_name");
   }
 }
 

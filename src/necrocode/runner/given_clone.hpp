@@ -1,27 +1,34 @@
-// GivenClone: a clone that somebody else made and lent to a run (`slot_path`), locked while it
-// lasts. Its git directory is read and written as plain data: no git of ours runs with its
-// configuration, and nothing of it is written through a link. Nothing of the user's is ever
-// overwritten.
+// GivenClone: a clone that somebody else made and lent to a run, locked while it lasts. Its git
+// directory is read and written as plain data: no git of ours runs with its configuration, and
+// nothing of it is written through a link. Nothing of the user's is ever overwritten.
 #pragma once
 
 #include <filesystem>
 #include <optional>
 #include <string>
 
+#include "necrocode/base/errors.hpp"
 #include "necrocode/base/file.hpp"
 
 namespace necrocode::runner {
 
+/// Its HEAD names no commit that is there.
+class NoCommitError : public WorkspacePreparationError {
+ public:
+  using WorkspacePreparationError::WorkspacePreparationError;
+};
+
 class GivenClone {
  public:
-  /// Throws WorkspacePreparationError when `root` is no work tree with a commit, when another run
-  /// has it, and when git stopped in the middle of something there (a rebase, a merge …).
-  explicit GivenClone(std::filesystem::path root);
+  /// `called`: what errors call it. Throws WorkspacePreparationError when `root` is no work tree,
+  /// when another run has it, and when git stopped in the middle of something there (a rebase, a
+  /// merge …); NoCommitError.
+  explicit GivenClone(std::filesystem::path root, std::string called = "slot_path");
   /// Reads HEAD and the folder's permissions anew.
   void look_again();
 
   const std::filesystem::path& root() const { return root_; }
-  /// `.git`, or what a linked work tree's `.git` file names.
+  /// `.git`, or what the `.git` file of a linked work tree or of a submodule names.
   const std::filesystem::path& git_dir() const { return git_dir_; }
   /// Where refs, objects and config are.
   const std::filesystem::path& common_dir() const { return common_dir_; }
@@ -52,7 +59,10 @@ class GivenClone {
   void log_move(const std::string& branch, const std::string& commit,
                 const std::string& identity) const;
   std::optional<std::string> ref(const std::string& name) const;
+  [[noreturn]] void fail(const std::string& what) const;
+  void find_git_dir();
   std::filesystem::path root_;
+  std::string called_;
   std::filesystem::path git_dir_;
   std::filesystem::path common_dir_;
   std::string head_;
