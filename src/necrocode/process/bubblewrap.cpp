@@ -134,7 +134,15 @@ class BubblewrapSandbox final : public Sandbox {
   CommandResult run(const SandboxedCommand& command, const CallContext& context,
                     const OutputSink& sink) override {
     require_usable();
-    return run_untried(command, context, sink);
+    try {
+      return run_untried(command, context, sink);
+    } catch (const TestExecutionError& error) {
+      // Bubblewrap may have a right to namespaces that our own supervisor lacks.
+      const bool refused = error.summary().find("no network namespace") != std::string::npos;
+      const std::string help = refused ? remedy(error.summary(), look_at_host()) : "";
+      if (help.empty()) throw;
+      throw TestExecutionError(error.summary() + "; " + help, error.info());
+    }
   }
 
   void require_usable() override { trial_.get(); }

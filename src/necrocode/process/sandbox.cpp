@@ -3,8 +3,8 @@
 
 #include <array>
 #include <cstdlib>
-#include <mutex>
-#include <optional>
+#include <future>
+#include <utility>
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/text.hpp"
@@ -73,38 +73,34 @@ class BestSandbox final : public Sandbox {
   std::string limits() const override { return supervisor_.describe_limits(limits_); }
 
  private:
-  Sandbox& chosen() const {
-    const std::lock_guard lock(mutex_);
-    if (chosen_ == nullptr) chosen_ = &choose();
-    return *chosen_;
-  }
+  Sandbox& chosen() const { return *choice_.get(); }
 
-  /// Throws SecurityError, each time, when neither can be used.
-  Sandbox& choose() const {
-    try {
-      if (bubblewrap_) {
+  Sandbox* choose() {
+    if (bubblewrap_) {
+      try {
         bubblewrap_->require_usable();
-        return *bubblewrap_;
+        return bubblewrap_.get();
+      } catch (const CannotSandbox& error) {
+        refusal_ = error.reason;
       }
-    } catch (const CannotSandbox& error) {
-      refusal_ = error.reason;
     }
-    if (!landlock_) landlock_ = make_landlock_sandbox(supervisor_, limits_);
+    landlock_ = make_landlock_sandbox(supervisor_, limits_);
     try {
       landlock_->require_usable();
     } catch (const CannotSandbox& error) {
       throw CannotSandbox(refusal_ + "; " + error.reason);
     }
-    return *landlock_;
+    return landlock_.get();
   }
 
   Supervisor& supervisor_;
   ResourceLimits limits_;
   std::unique_ptr<Sandbox> bubblewrap_;  ///< null where it is not installed
-  mutable std::mutex mutex_;
-  mutable std::unique_ptr<Sandbox> landlock_;
-  mutable Sandbox* chosen_ = nullptr;
-  mutable std::string refusal_;  ///< why not bubblewrap; does not change once one is chosen
+  std::unique_ptr<Sandbox> landlock_;    ///< null until it is needed
+  std::string refusal_;                  ///< why not bubblewrap
+  /// Made when it is first asked for; what it made is read through it only.
+  std::shared_future<Sandbox*> choice_ =
+      std::async(std::launch::deferred, [this] { return choose(); });
 };
 
 }  // namespace

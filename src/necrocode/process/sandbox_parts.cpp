@@ -64,6 +64,10 @@ fs::path checked_command(const SandboxedCommand& command, const fs::path& worksp
   if (command.gate != nullptr && command.network) {
     throw SecurityError("refused: a command behind a gate cannot have the network as well");
   }
+  // A command is given another network because there is a gate: never without one.
+  if (command.gate != nullptr && command.gate->port == 0) {
+    throw SecurityError("refused: a gate without a port");
+  }
   const fs::path folder = command.command.working_directory.empty()
                               ? workspace
                               : normal(command.command.working_directory);

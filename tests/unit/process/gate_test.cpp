@@ -211,6 +211,32 @@ TEST(Gate, TogetherWithTheNetworkIsRefused) {
   EXPECT_THROW(place.sandbox->run(command, {}), SecurityError);
 }
 
+TEST(Gate, WithoutAPortIsRefusedAndNotTheNetworkOfTheHost) {
+  Place place;
+  place.gate.port = 0;
+  EXPECT_THROW(place.sandbox->run(place.shell("exit 0"), {}), SecurityError);
+}
+
+TEST(Gate, BubblewrapWorksAndTheSupervisorMayNotThenTheRemedyIsTold) {
+  // As with a profile of AppArmor for bubblewrap alone.
+  test::on_own_thread([] {
+    Place place;
+    place.sandbox->require_usable();
+    test::install_filter({{BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
+                          {BPF_JMP | BPF_JEQ | BPF_K, 0, 3, SYS_unshare},
+                          {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, args)},
+                          {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, CLONE_NEWNET},
+                          {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EPERM},
+                          {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}});
+    Supervisor refused;
+    const std::unique_ptr<Sandbox> sandbox = make_bubblewrap_sandbox(refused);
+    ASSERT_NO_THROW(sandbox->require_usable());
+    EXPECT_THAT([&] { sandbox->run(place.shell("exit 0"), {}); },
+                testing::ThrowsMessage<TestExecutionError>(
+                    AllOf(HasSubstr("no network namespace"), HasSubstr("to mend it"))));
+  });
+}
+
 TEST(Gate, ThatCannotBeMadeThenNothingRunsAndTheStepIsNamed) {
   const auto why = [](long call, int error) {
     std::string words;
