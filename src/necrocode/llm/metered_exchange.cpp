@@ -127,7 +127,7 @@ class ExchangeService::Call {
   bool take_turn();
   bool reserve();
   Passed forward();
-  Passed send(const net::HttpRequest& request, bool take_usage_out);
+  Passed send(net::HttpRequest request, bool take_usage_out);
   void heed(const net::HttpResponse& head);
   void tell(SharedPace::News news);
   void conclude_answer(bool whole, const std::optional<net::TransportError>& failure);
@@ -265,7 +265,7 @@ bool ExchangeService::Call::reserve() {
   const std::int64_t answer_tokens =
       asked_.token_limit.value_or(price->max_output_tokens) * asked_.choices;
   const std::int64_t prompt_tokens =
-      run_.prompts().tokens_max(asked_.model, question_.request.body, asked_.refers_outside);
+      run_.prompts().tokens_max(prompt_key_, question_.request.body, asked_.refers_outside);
   const double worst = *prices.worst_case(asked_.model, prompt_tokens, answer_tokens);
   try {
     reservation_ = service_.ledger_.reserve(run_.options().account, run_.options().caps, worst);
@@ -285,28 +285,27 @@ bool ExchangeService::Call::reserve() {
 
 Passed ExchangeService::Call::forward() {
   run_.forwarded();
-  const net::HttpRequest request = service_.timed(question_.request);
+  net::HttpRequest request = service_.timed(question_.request);
   const std::string service = origin_ + " " + asked_.model;
-  if (!asked_.stream || asked_.asks_usage || service_.refuses_stream_options(service)) {
-    return send(request, false);
+  const bool is_readable = asked_.defect.empty();
+  if (!asked_.stream || asked_.asks_usage || !is_readable ||
+      service_.refuses_stream_options(service)) {
+    return send(std::move(request), false);
   }
-  auto body = with_usage_asked(request.body);
-  if (!body) return send(request, false);
-  net::HttpRequest asking = request;
-  asking.body = *std::move(body);
-  Passed passed = send(asking, true);
+  request.body = with_usage_asked(request.body);
+  Passed passed = send(std::move(request), true);
   const bool refused = !passed.failure &&
                        (passed.answer.status == 400 || passed.answer.status == 422) &&
                        passed.answer.body.find("stream_options") != std::string::npos;
   if (!refused) return passed;
   service_.learn_refusal(service);
-  return send(request, false);
+  return send(service_.timed(question_.request), false);
 }
 
-Passed ExchangeService::Call::send(const net::HttpRequest& request, bool take_usage_out) {
+Passed ExchangeService::Call::send(net::HttpRequest request, bool take_usage_out) {
   meter_.emplace(passage_.api);
   Passed passed = passage_.send(
-      *service_.http_, request,
+      *service_.http_, std::move(request),
       [&](std::string_view piece) {
         under_way_.heard();
         meter_->take(piece);

@@ -191,12 +191,7 @@ std::optional<Place> find_member(std::string_view json, std::string_view wanted)
 
 }  // namespace
 
-std::optional<std::string> with_usage_asked(std::string_view body) {
-  {
-    JsonReaderLease reader;
-    const auto json = reader->read(body);
-    if (!json || !json->is_object()) return std::nullopt;
-  }
+std::string with_usage_asked(std::string_view body) {
   std::string asked(body);
   if (const auto place = find_member(body, "stream_options")) {
     Json options = Json::try_parse(trim(body.substr(place->begin, place->end - place->begin)))
@@ -205,11 +200,7 @@ std::optional<std::string> with_usage_asked(std::string_view body) {
     options.set("include_usage", true);
     return asked.replace(place->begin, place->end - place->begin, options.dump());
   }
-  const std::size_t first = body.find('{') + 1;
-  const bool is_empty = body.find_first_not_of(kBlanks, first) == body.rfind('}');
-  asked.insert(first,
-               std::string(R"("stream_options":{"include_usage":true})") + (is_empty ? "" : ","));
-  return asked;
+  return asked.insert(body.find('{') + 1, R"("stream_options":{"include_usage":true},)");
 }
 
 // ---- the usage chunk ----

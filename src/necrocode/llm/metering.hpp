@@ -58,8 +58,8 @@ struct MeteredRequest {
 MeteredRequest read_metered_request(ModelApi api, std::string_view body);
 
 /// The body of a Chat Completions request, asking for the usage of its stream; all else of it as
-/// it was, byte for byte. Nothing when it is no JSON object.
-std::optional<std::string> with_usage_asked(std::string_view body);
+/// it was, byte for byte. `body` was read before, and has no defect.
+std::string with_usage_asked(std::string_view body);
 
 /// Takes the chunk that only tells usage, which the client did not ask for, out of an event stream.
 /// All other bytes go on unchanged, each event when it is whole or longer than such a chunk is. Not

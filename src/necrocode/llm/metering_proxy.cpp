@@ -160,16 +160,12 @@ net::Response MeteringProxy::State::take(const Door& door, const net::Request& r
   std::string_view target = request.target;
   if (!door.provider.empty()) target.remove_prefix(door.provider.size() + 1);
   const Upstream& upstream = provider->second;
-  ExchangeService::Question question;
-  question.provider = provider->first;
-  question.upstream = &upstream;
-  question.path = request.path;
-  question.request = upstream_request(api, request, target, upstream);
-  question.run = run;
+  const auto question = std::make_shared<const ExchangeService::Question>(
+      ExchangeService::Question{provider->first, &upstream, request.path,
+                                upstream_request(api, request, target, upstream), run});
   return passages.begin(
-      std::make_shared<Passage>(api),
-      [this, metered = door.metered, question = std::move(question)](Passage& passage) {
-        metered ? service.exchange(passage, question) : service.pass_on(passage, question);
+      std::make_shared<Passage>(api), [this, metered = door.metered, question](Passage& passage) {
+        metered ? service.exchange(passage, *question) : service.pass_on(passage, *question);
       });
 }
 

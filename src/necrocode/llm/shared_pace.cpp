@@ -35,8 +35,14 @@ std::int64_t wait_for(std::int64_t full_at, std::int64_t now, std::int64_t cost)
 
 }  // namespace
 
+// What has passed is as good as forgotten.
 SharedPace::SharedPace(std::shared_ptr<SharedState> state, const Clock& clock)
-    : state_(std::move(state)), clock_(clock) {}
+    : state_(std::move(state)), clock_(clock) {
+  const std::lock_guard lock(state_->mutex);
+  state_->database.prepare("DELETE FROM pace WHERE max(not_before, requests_at, tokens_at) < ?")
+      .bind(now())
+      .run();
+}
 
 std::int64_t SharedPace::now() const {
   return micros(clock_.system_now().time_since_epoch());
