@@ -26,6 +26,7 @@ using runner::Phase;
 // What each step of the end may take, whatever went before.
 constexpr auto kCollectTime = 10s;
 constexpr auto kLookTime = 60s;
+constexpr std::size_t kCommitsPushed = 200;  // each is looked through for secrets
 
 // A task of its own for the rules of branches: who pushes to the same branch goes on with it.
 runner::TaskContext task_of(const ExecOptions& options) {
@@ -125,6 +126,7 @@ class ExecRun {
       if (result_.repairs >= options_.repairs) {
         throw_tests_failed();
       }
+      tree_->return_to(after_tree_, work_);  // what the tests left is no part of the change
       ++result_.repairs;
       enter(Phase::kRepair);
     }
@@ -247,16 +249,39 @@ class ExecRun {
 
   void push_change() {
     enter(Phase::kCommit);
+    take_commits(work_);
+    refuse_secrets_in_commits();
     const TreeAfter after{after_tree_, result_.files, diff_};
     const std::string commit = tree_->commit(
         after, services_.masker.mask(runner::commit_message(task_, options_.commit)), work_);
-    if (commit.empty())
+    if (commit == tree_->before().head)
       throw ImplementationError("the program changed nothing, so nothing is pushed");
     teller_.emit("commit", Json::object({{"commit", commit}}));
     enter(Phase::kPush);
     result_.push = workspaces_.push(*remote_, task_, commit, work_);
     log_.line("pushed " + result_.push->branch);
     teller_.emit("push", Json::object({{"branch", result_.push->branch}, {"commit", commit}}));
+  }
+
+  // What was committed and taken away again is pushed as well.
+  void refuse_secrets_in_commits() const {
+    if (!result_.commits) return;
+    const git::Repository& repository = tree_->repository();
+    const std::string range = result_.commits->from + ".." + result_.commits->to;
+    const std::string commits = repository.run(
+        {"rev-list", "--max-count=" + std::to_string(kCommitsPushed + 1), range}, work_);
+    std::size_t count = 0;
+    for (const std::string_view line : split(trim(commits), '\n')) {
+      const std::string commit(line);
+      if (++count > kCommitsPushed) {
+        throw WorkspacePreparationError("the program made more than " +
+                                        std::to_string(kCommitsPushed) + " commits to push");
+      }
+      if (services_.masker.contains_secret(repository.commit_message(commit, work_)) ||
+          services_.masker.contains_secret(repository.diff(commit + "^", commit, work_))) {
+        throw SecurityError("a commit of the program's holds a secret; nothing is pushed");
+      }
+    }
   }
 
   // The branch is new at the remote, or an earlier one of ours: as for any run (docs/runs.md).
@@ -307,18 +332,17 @@ class ExecRun {
 
   // No step here may keep the next from happening, by failing or by taking its time.
   void finish() {
+    const Phase reached = result_.phase;
     end_metering();
     if (tree_) {
       if (!has_looked_) attempt("look at the change", [&](const auto&) { look(); });
+      attempt("take the program's commits",
+              [&](const CallContext& context) { take_commits(context); });
       attempt("put the clone's git directory back", [&](const CallContext& context) {
         result_.git_put_back = tree_->put_back(context);
         for (const std::string& what : result_.git_put_back) {
           teller_.warn("left in the clone's git directory by the program, and put back: " + what);
         }
-      });
-      attempt("take the program's commits", [&](const CallContext& context) {
-        if (!result_.program) return;
-        result_.commits = tree_->take_commits("necrocode/" + options_.run_id, context);
       });
     }
     tree_.reset();
@@ -326,11 +350,17 @@ class ExecRun {
     enter(Phase::kUpload);
     attempt("keep the artifacts", [&](const CallContext&) { keep_all(); });
     result_.duration = real_clock().steady_now() - started_;
-    if (result_.exit_code == ExitCode::kDone) result_.phase = Phase::kRelease;
+    result_.phase = result_.exit_code == ExitCode::kDone ? Phase::kRelease : reached;
     attempt("write result.json", [&](const CallContext&) {
       write_file_durable(options_.run_dir / "result.json",
                          services_.masker.mask(result_.to_json().pretty()) + "\n", 0600);
     });
+  }
+
+  void take_commits(const CallContext& context) {
+    if (!result_.program || commits_taken_) return;
+    commits_taken_ = true;
+    result_.commits = tree_->take_commits("necrocode/" + options_.run_id, context);
   }
 
   // The last word on what was spent; what the last round failed by stays.
@@ -423,6 +453,7 @@ class ExecRun {
   std::string after_tree_;
   std::string diff_;
   bool has_looked_ = true;  ///< at the work tree, since the program was last at work
+  bool commits_taken_ = false;
   std::set<std::string> tests_changed_;
   std::vector<std::string> kept_;
 };

@@ -409,6 +409,12 @@ std::vector<std::string> LentTree::restore(const std::vector<std::string>& globs
   return {paths.begin(), paths.end()};
 }
 
+void LentTree::return_to(const std::string& tree, const CallContext& context) {
+  const std::string now = state_->stage(context);
+  put_back_files(state_->repository, PlainFolder(state_->root),
+                 compare_trees(state_->repository, tree, now, context), context);
+}
+
 std::vector<std::string> LentTree::put_back(const CallContext&) {
   std::vector<std::string> told;
   const auto put_back_in = [&](std::optional<SteeringFiles>& files, const std::string& where) {

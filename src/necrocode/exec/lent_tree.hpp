@@ -65,6 +65,8 @@ class LentTree {
   /// Files that match a glob are as before again; those that were not. Also of those removed.
   std::vector<std::string> restore(const std::vector<std::string>& globs,
                                    const CallContext& context);
+  /// The work tree is as in `tree`, which look() gave, again; what git ignores stays.
+  void return_to(const std::string& tree, const CallContext& context);
   /// Hooks, configuration and the like that the program left in its copy, or in the user's `.git`,
   /// where that was not covered; there they are as before again.
   std::vector<std::string> put_back(const CallContext& context);
@@ -74,7 +76,8 @@ class LentTree {
   std::optional<TakenCommits> take_commits(const std::string& aside, const CallContext& context);
   /// A commit of the program's change on top of its own commits, or of HEAD, for a push: without
   /// what was dirty before. Throws WorkspacePreparationError naming the paths when the program
-  /// changed what was dirty. In no branch.
+  /// changed what was dirty. In no branch. Only after take_commits(). HEAD itself when there is no
+  /// change at all.
   std::string commit(const TreeAfter& after, const std::string& message,
                      const CallContext& context);
   /// Of the remote that the branch follows, else "origin", with the credentials taken out. Throws
