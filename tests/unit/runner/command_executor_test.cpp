@@ -187,6 +187,7 @@ TEST_F(CommandRuns, ServiceThatFailedForGoodThenItsClassIsTheRuns) {
     const RunResult result = run();
     EXPECT_EQ(result.exit_code, expected) << static_cast<int>(how) << log();
     EXPECT_THAT(result.failure->reason, HasSubstr("its words"));
+    EXPECT_EQ(result.reasks, 0) << "the program has tried again itself";
   }
   for (const char* script : {"exit 0", "echo half > a.txt; exit 1"}) {
     agent(script);
