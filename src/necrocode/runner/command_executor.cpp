@@ -60,8 +60,8 @@ llm::Usage difference(const llm::Usage& now, const llm::Usage& before) {
       throw ServiceError("the prompt is too long for the model", std::move(info));
     case llm::ExchangeClass::kRequest:
       throw ServiceError("the model service refused the request", std::move(info));
-    case llm::ExchangeClass::kProtocol:
-      throw InvalidResponse("the model service's answer is none", std::move(info));
+    case llm::ExchangeClass::kProtocol:  // no InvalidResponse: the program has asked again itself
+      throw ServiceError("the model service's answer is none", std::move(info));
     case llm::ExchangeClass::kRate:
       info.end = CallEnd::kExhausted;
       throw RateLimited("the model service is rate limited", std::move(info));

@@ -31,8 +31,8 @@ struct AgentServices {
 /// when nothing does, or what does cannot be taken: read-only files (they are put back), a
 /// repository in the repository, more than 10,000 files, or a file above 32 MiB. When the program
 /// failed or left nothing, and its last exchange with the model service failed for good, then that
-/// is thrown, as of a model client's: Unauthorized, RateLimited, ServiceError, InvalidResponse,
-/// Unavailable. ResourceLimitError when a limit ended it; TimeoutError when the context did.
+/// is thrown, as of a model client's: Unauthorized, RateLimited, ServiceError, Unavailable.
+/// ResourceLimitError when a limit ended it; TimeoutError when the context did.
 class CommandExecutor final : public TaskExecutor {
  public:
   /// Throws ConfigError when the program is not installed; SecurityError for a lent clone in a

@@ -187,6 +187,7 @@ TEST_F(CommandRuns, ServiceThatFailedForGoodThenItsClassIsTheRuns) {
     const RunResult result = run();
     EXPECT_EQ(result.exit_code, expected) << static_cast<int>(how) << log();
     EXPECT_THAT(result.failure->reason, HasSubstr("its words"));
+    EXPECT_EQ(result.reasks, 0) << "the program has tried again itself";
   }
   for (const char* script : {"exit 0", "echo half > a.txt; exit 1"}) {
     agent(script);
@@ -278,7 +279,8 @@ TEST_F(CommandRuns, LentCloneWhoseGitCannotBeCoveredThenNotEntered) {
 }
 
 TEST_F(CommandRuns, PromptThatIsNoArgumentThenMadeOne) {
-  task_.description = std::string(300'000, 'x') + std::string(1, '\0') + "the end";
+  task_.description = std::string(300'000, 'x');
+  task_.acceptance_criteria = {"x" + std::string(1, '\0') + "the end"};
   agent("echo good > a.txt");
   ASSERT_EQ(run().exit_code, ExitCode::kDone) << log();
   EXPECT_LT(argv(0).at(2).size(), 128U * 1024);
