@@ -2,6 +2,7 @@
 #include "commands.hpp"
 #include "listen_address.hpp"
 #include "necrocode/base/ids.hpp"
+#include "necrocode/base/limits.hpp"
 #include "necrocode/llm/metering_proxy.hpp"
 #include "runtime.hpp"
 #include "spend_options.hpp"
@@ -59,6 +60,7 @@ int proxy() {
   StopOnSignal signals;
   Runtime runtime(arguments.common);
   runtime.require_model_key();
+  runtime.expect_runs(static_cast<int>(limits::kProxyExchanges));
   RunOutput output;
   run_options.account = {uuid7(), arguments.owner};
   run_options.recording = arguments.record;
