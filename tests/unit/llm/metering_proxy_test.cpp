@@ -401,7 +401,11 @@ TEST_F(MeteringProxyTest, RunEndsThenItsExchangesAreBrokenOffAtOnceAndCounted) {
   });
   start(service.url("/v1"));
   const auto other = proxy_->open({});
-  auto streamed = std::async([&] { return get(kChat, ask(kChat, "x", true)); });
+  test::RawClient streamed(port());
+  const std::string body = ask(kChat, "x", true);
+  streamed.send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + run_->key() +
+                "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  streamed.read_until("1234");
   auto whole = std::async([&] { return get(kChat, ask(kChat, "x")); });
   auto listed = std::async([&] { return test::send("GET", url("/v1/models"), "", bearer()); });
   service.wait_for_requests(3);
@@ -410,7 +414,7 @@ TEST_F(MeteringProxyTest, RunEndsThenItsExchangesAreBrokenOffAtOnceAndCounted) {
   EXPECT_LT(std::chrono::steady_clock::now() - began, 2s);
   EXPECT_EQ(metered.calls, 2);
   EXPECT_EQ(metered.last->how, ExchangeClass::kGone);
-  EXPECT_TRUE(streamed.get().broke_off);
+  EXPECT_THAT(streamed.read_until("\r\n0\r\n\r\n"), Not(HasSubstr("\r\n0\r\n\r\n")));
   EXPECT_EQ(whole.get().status, 503);
   EXPECT_EQ(listed.get().status, 502);
   service.wait_for_ended(3);
