@@ -2,6 +2,7 @@
 #include "commands.hpp"
 #include "listen_address.hpp"
 #include "necrocode/base/ids.hpp"
+#include "necrocode/base/limits.hpp"
 #include "necrocode/llm/metering_proxy.hpp"
 #include "runtime.hpp"
 #include "spend_options.hpp"
@@ -57,6 +58,7 @@ int proxy() {
   run_options.caps.owner_usd = positive_usd("--owner-cap-usd", arguments.owner_cap_usd);
   StopOnSignal signals;
   Runtime runtime(arguments.common);
+  runtime.expect_runs(static_cast<int>(limits::kProxyExchanges));
   RunOutput output;
   run_options.account = {uuid7(), arguments.owner};
   run_options.recording = arguments.record;

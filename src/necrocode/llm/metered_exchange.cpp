@@ -37,6 +37,12 @@ net::Response later(net::Response response, nanoseconds wait) {
   return response;
 }
 
+std::shared_ptr<net::HttpClient> own_client() {
+  net::HttpClientOptions options;
+  options.connections_per_host = limits::kProxyExchanges;
+  return net::make_curl_http_client(std::move(options));
+}
+
 bool is_broken(int status, bool has_hint) {
   return status == 500 || status == 502 || status == 504 || (status == 503 && !has_hint);
 }
@@ -49,7 +55,7 @@ ExchangeService::ExchangeService(const MeteringProxyOptions& options)
       first_byte_timeout_(options.first_byte_timeout),
       idle_timeout_(options.idle_timeout),
       masker_(options.masker),
-      http_(options.http),
+      http_(options.http ? options.http : own_client()),
       governor_(options.governor ? options.governor : std::make_shared<RateGovernor>()),
       state_(std::make_shared<SharedState>(options.shared_state)),
       ledger_(state_),

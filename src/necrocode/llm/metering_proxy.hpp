@@ -103,7 +103,9 @@ struct MeteringProxyOptions {
   std::chrono::milliseconds idle_timeout{120'000};  ///< between two bytes of an answer
   /// Must know the providers' keys.
   std::shared_ptr<const Masker> masker = std::make_shared<const Masker>();
-  std::shared_ptr<net::HttpClient> http = net::shared_http_client();
+  /// One that keeps limits::kProxyExchanges connections to one host, or exchanges wait for each
+  /// other; null: its own.
+  std::shared_ptr<net::HttpClient> http;
   /// Shared with the process's model clients; null: its own.
   std::shared_ptr<RateGovernor> governor;
   net::HttpServerOptions server;

@@ -42,7 +42,6 @@ class MeteringProxyTest : public testing::Test {
     options_.providers.clear();
     options_.providers.push_back(std::move(provider));
     options_.masker = std::make_shared<const Masker>(std::vector<const Secret*>{&secret});
-    options_.http = net::make_curl_http_client();
     options_.server.drain_time = 100ms;
     proxy_ = std::make_unique<MeteringProxy>(std::move(options_));
     proxy_->start();

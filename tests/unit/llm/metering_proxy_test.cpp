@@ -1,5 +1,7 @@
 // The metering proxy between real clients and replay servers or raw sockets: what passes, what it
 // comes to, and how it is classed.
+#include <deque>
+
 #include "unit/llm/metering_fixture.hpp"
 
 namespace necrocode::llm {
@@ -399,7 +401,11 @@ TEST_F(MeteringProxyTest, RunEndsThenItsExchangesAreBrokenOffAtOnceAndCounted) {
   });
   start(service.url("/v1"));
   const auto other = proxy_->open({});
-  auto streamed = std::async([&] { return get(kChat, ask(kChat, "x", true)); });
+  test::RawClient streamed(port());
+  const std::string body = ask(kChat, "x", true);
+  streamed.send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + run_->key() +
+                "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  streamed.read_until("1234");
   auto whole = std::async([&] { return get(kChat, ask(kChat, "x")); });
   auto listed = std::async([&] { return test::send("GET", url("/v1/models"), "", bearer()); });
   service.wait_for_requests(3);
@@ -408,7 +414,7 @@ TEST_F(MeteringProxyTest, RunEndsThenItsExchangesAreBrokenOffAtOnceAndCounted) {
   EXPECT_LT(std::chrono::steady_clock::now() - began, 2s);
   EXPECT_EQ(metered.calls, 2);
   EXPECT_EQ(metered.last->how, ExchangeClass::kGone);
-  EXPECT_TRUE(streamed.get().broke_off);
+  EXPECT_THAT(streamed.read_until("\r\n0\r\n\r\n"), Not(HasSubstr("\r\n0\r\n\r\n")));
   EXPECT_EQ(whole.get().status, 503);
   EXPECT_EQ(listed.get().status, 502);
   service.wait_for_ended(3);
@@ -476,6 +482,33 @@ TEST_F(MeteringProxyTest, NobodyListensThenA502InTheApisShape) {
   EXPECT_EQ(Json::parse(answer.body)["type"], Json("error"));
   EXPECT_EQ(only_report().how, ExchangeClass::kUnavailable);
   EXPECT_TRUE(only_report().usage.empty());
+}
+
+TEST_F(MeteringProxyTest, MoreThanItsThreadsAndAsManyThatWaitThenOneMoreGets503) {
+  RawServer service([](RawConnection& connection) {
+    connection.read_request();
+    connection.wait_closed();
+  });
+  start(service.url("/v1"));
+  const std::string body = ask(kChat, "x");
+  std::deque<test::RawClient> clients;
+  for (std::size_t i = 0; i < 2 * limits::kProxyExchanges + 1; ++i) {
+    clients.emplace_back(port());
+    clients.back().send(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + run_->key() +
+        "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  }
+  const auto answered = [&] {
+    return std::find_if(clients.begin(), clients.end(),
+                        [](const test::RawClient& client) { return client.readable(0ms); });
+  };
+  ASSERT_TRUE(test::eventually([&] { return answered() != clients.end(); }));
+  const test::RawAnswer answer = answered()->read_answer();
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(answer.headers.get_or("Retry-After", ""), "1");
+  service.wait_for_requests(limits::kProxyExchanges);
+  EXPECT_EQ(answered(), clients.end());
+  EXPECT_EQ(run_->end().calls, static_cast<int>(limits::kProxyExchanges));
 }
 
 TEST_F(MeteringProxyTest, StaleConnectionThenTheProgramDoesNotSeeIt) {
