@@ -104,10 +104,11 @@ void CommitTaker::fetch(const std::vector<Tip>& tips, const CallContext& context
     for (const fs::path& pack : copy_objects(shown_, quarantine / "objects")) {
       theirs.run({"index-pack", pack.string()}, context);
     }
-    into.run({"-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags",
-              "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance", "--",
-              quarantine.string(), "+refs/necrocode/*:refs/necrocode/*"},
-             context);
+    into.run(
+        {"-c", "fetch.fsckObjects=true", "-c", "core.alternateRefsCommand=true", "fetch", "--quiet",
+         "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance",
+         "--", quarantine.string(), "+refs/necrocode/*:refs/necrocode/*"},
+        context);
   } catch (const git::GitError& error) {
     throw WorkspacePreparationError("the program's commits cannot be taken over", error.info());
   }
@@ -223,6 +224,7 @@ std::string CommitTaker::advance(const Tip& tip, std::size_t count, const CallCo
   const std::string name = kHeads + start_;
   if (clone_.head() != "ref: " + name) return "\"" + start_ + "\" is not checked out any more";
   try {
+    clone_.require_idle();
     clone_.require_room_for(start_);
   } catch (const WorkspacePreparationError& error) {
     return error.summary();

@@ -164,6 +164,7 @@ struct LentTree::State {
   std::vector<fs::path> alternates;
   PlainFolder git_dir, common;  ///< the clone's
   TreeBefore before;
+  std::string dot_git;          ///< what it says where it is a file
   std::set<std::string> users;  ///< ignored paths and nested repositories before
   std::optional<PlainFolder> shown;
   std::optional<CommitTaker> taker;
@@ -290,6 +291,7 @@ struct LentTree::State {
     const Refs refs = read_refs(common);
     fill_shown(refs);
     if (!clone.has_git_folder()) {
+      dot_git = read_file(root / ".git", kInfoBytes);
       write_file_atomic(scratch / "dot-git", "gitdir: " + shown_place().string() + "\n");
     }
     taker.emplace(git, clone, *shown, scratch, refs, name() + " <" + email() + ">");
@@ -299,6 +301,31 @@ struct LentTree::State {
     if (clone.git_dir() != clone.common_dir()) git_dir_files.emplace(git_dir, true);
   }
 
+  void make_shown_anew() {
+    remove_tree(shown->path());
+    fs::create_directory(shown->path());
+    shown->reopen();
+    fill_shown(taker->refs());
+  }
+
+  // Where nothing covers it, the user's next git must find what it found before.
+  void put_back_dot_git(std::vector<std::string>& told) const {
+    if (!clone.has_git_folder()) {
+      const PlainFolder work_tree(root);
+      if (work_tree.read(".git", kInfoBytes) == dot_git) return;
+      work_tree.write(".git", dot_git, 0644);
+      told.push_back("the clone's .git");
+      return;
+    }
+    if (git_dir.is_in_place()) return;
+    const auto moved = git_dir.moved_to();
+    remove_tree(git_dir.path());
+    std::error_code error;
+    if (moved) fs::rename(*moved, git_dir.path(), error);
+    told.push_back(moved && !error ? "the clone's .git"
+                                   : "the clone's .git (could not be put back)");
+  }
+
   // Where the program sees the clone's objects, and its copy where `.git` is a file.
   fs::path shown_objects() const {
     return covered ? fs::path(process::kSandboxShown) / "objects" : objects;
@@ -306,7 +333,8 @@ struct LentTree::State {
   fs::path shown_place() const { return fs::path(process::kSandboxShown) / "git"; }
 
   bool is_broken() const {
-    return !shown->look("HEAD") || !shown->look("refs") || !shown->look("objects");
+    return !shown->is_in_place() || !shown->look("HEAD") || !shown->look("refs") ||
+           !shown->look("objects");
   }
 };
 
@@ -419,11 +447,15 @@ std::vector<std::string> LentTree::put_back(const CallContext&) {
   std::vector<std::string> told;
   const auto put_back_in = [&](std::optional<SteeringFiles>& files, const std::string& where) {
     if (!files) return;
-    for (const auto& [path, lost] : files->put_back()) {
-      told.push_back(where + path + (lost ? " (it could not be put back)" : ""));
+    for (const auto& [path, lost, found] : files->put_back()) {
+      std::string words = where + path;
+      if (!found.empty()) words += " (was at " + printable(shorten(found, 100)) + ")";
+      if (lost) words += " (could not be put back)";
+      told.push_back(std::move(words));
     }
   };
   if (state_->common_files) {
+    state_->put_back_dot_git(told);
     for (const std::string& ref : state_->taker->written()) state_->common_files->accept(ref);
   }
   put_back_in(state_->common_files, "the clone's ");
@@ -431,7 +463,7 @@ std::vector<std::string> LentTree::put_back(const CallContext&) {
   if (state_->is_broken()) {
     told.push_back(".git (removed)");
     state_->clone.look_again();
-    state_->fill_shown(state_->taker->refs());
+    state_->make_shown_anew();
   }
   put_back_in(state_->shown_files, ".git/");
   for (std::string& ref : state_->taker->ignored()) told.push_back(std::move(ref));

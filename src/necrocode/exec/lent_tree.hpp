@@ -1,6 +1,11 @@
 // LentTree: the user's clone, lent to a program that is not trusted: the work tree itself, and in
 // place of its `.git` a copy, whose commits are taken over like a stranger's. The user's own `.git`
 // is written only at the end, by us: the branch that the program committed to, and nothing else.
+//
+// Where the sandbox cannot show the copy in place of `.git`, GIT_DIR names it, and the program may
+// reach the user's own: what steers git there, HEAD and refs are put back; objects are not.
+// Content filters (LFS) and `core.autocrlf` are not applied to files that the program changed;
+// settings that the user's configuration includes from other files are not seen.
 #pragma once
 
 #include <filesystem>

@@ -36,9 +36,28 @@ std::string name_of(const std::string& path) {
   return path.substr(path.rfind('/') + 1);
 }
 
-PlainFolder::PlainFolder(std::filesystem::path path)
-    : path_(std::move(path)), top_(::open(path_.c_str(), kFolder | O_CLOEXEC)) {
+PlainFolder::PlainFolder(std::filesystem::path path) : path_(std::move(path)) {
+  reopen();
+}
+
+void PlainFolder::reopen() {
+  top_.reset(::open(path_.c_str(), kFolder | O_CLOEXEC));
   if (!top_) throw_errno("cannot open", path_.string());
+}
+
+bool PlainFolder::is_in_place() const {
+  struct stat here = {}, there = {};
+  return ::fstat(top_.get(), &here) == 0 && ::lstat(path_.c_str(), &there) == 0 &&
+         here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+std::optional<std::filesystem::path> PlainFolder::moved_to() const {
+  struct stat here = {};
+  if (::fstat(top_.get(), &here) != 0 || here.st_nlink == 0) return std::nullopt;
+  std::error_code error;
+  const auto path =
+      std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(top_.get()), error);
+  return error ? std::nullopt : std::optional(path);
 }
 
 FileDescriptor PlainFolder::open(const std::string& path, int flags, mode_t mode) const {

@@ -19,12 +19,18 @@ std::string parent_of(const std::string& path);
 /// "c" of "a/b/c".
 std::string name_of(const std::string& path);
 
-/// Paths are relative, without "." and "..". Thread-safe.
+/// Paths are relative, without "." and "..".
 class PlainFolder {
  public:
   /// Throws StorageError when it cannot be opened.
   explicit PlainFolder(std::filesystem::path path);
   const std::filesystem::path& path() const { return path_; }
+  /// Whether the folder is still at its path.
+  bool is_in_place() const;
+  /// Where it is now, when somebody moved it; nothing when it was removed.
+  std::optional<std::filesystem::path> moved_to() const;
+  /// Opens what is at the path now. Throws StorageError.
+  void reopen();
 
   /// openat2 beneath; no descriptor, with errno, on failure.
   FileDescriptor open(const std::string& path, int flags, mode_t mode = 0) const;

@@ -4,6 +4,7 @@
 
 #include "necrocode/base/errors.hpp"
 #include "necrocode/base/limits.hpp"
+#include "necrocode/base/text.hpp"
 
 namespace necrocode::exec {
 namespace {
@@ -82,14 +83,20 @@ void SteeringFiles::look_at(const std::string& path, int depth, std::size_t& byt
 std::vector<SteeringFiles::Difference> SteeringFiles::put_back() const {
   std::vector<Difference> differences;
   const Files now = look();
+  const auto value = [&](const std::string& path) {
+    const auto found = now.find(path);
+    const bool is_ref = path == "HEAD" || path.starts_with("refs/");
+    return is_ref && found != now.end() ? std::string(trim(found->second.content.value_or("")))
+                                        : std::string();
+  };
   for (const auto& [path, kept] : now) {
     if (files_.contains(path)) continue;
-    differences.push_back({path, !git_dir_.remove(path)});
+    differences.push_back({path, !git_dir_.remove(path), value(path)});
   }
   for (const auto& [path, kept] : files_) {
     const auto found = now.find(path);
     if (found != now.end() && found->second == kept) continue;
-    differences.push_back({path, !kept.content});
+    differences.push_back({path, !kept.content, value(path)});
     if (!kept.content) continue;
     if (S_ISLNK(kept.status.st_mode)) {
       git_dir_.write_link(path, *kept.content);

@@ -19,6 +19,7 @@ class SteeringFiles {
   struct Difference {
     std::string path;
     bool lost = false;
+    std::string found{};  ///< what a ref was at
   };
   std::vector<Difference> put_back() const;
   /// `path` shall be as it is now.

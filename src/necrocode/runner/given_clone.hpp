@@ -45,8 +45,11 @@ class GivenClone {
   /// The commits at which a shallow clone's history is cut off, as git's `shallow` file; or empty.
   std::string shallow_boundary() const;
 
-  /// Throws WorkspacePreparationError when another git command holds the index, or a branch of the
-  /// clone stands in the way of `branch` (as `feature` does of `feature/x`).
+  /// Throws WorkspacePreparationError when git stopped in the middle of something, or another git
+  /// command holds the index.
+  void require_idle() const;
+  /// Throws WorkspacePreparationError when `branch` is checked out in another work tree, or a
+  /// branch of the clone stands in its way (as `feature` does of `feature/x`).
   void require_room_for(const std::string& branch) const;
   /// HEAD on `branch` at `commit`, with a copy of `index`, and a line in HEAD's reflog, so that
   /// `git checkout -` leads back. The work tree must be there already. `identity`: NAME <EMAIL>.
@@ -54,7 +57,6 @@ class GivenClone {
                 const std::filesystem::path& index, const std::string& identity) const;
 
  private:
-  void require_idle() const;
   void require_not_checked_out_elsewhere(const std::string& branch) const;
   void log_move(const std::string& branch, const std::string& commit,
                 const std::string& identity) const;

@@ -164,9 +164,22 @@ TEST_P(TakenCommitsTest, GoAsideWhenTheUserWentOn) {
   lend();
   program("echo 4 > 4.txt && git add 4.txt && git commit -q -m 4");
   write(root_ / ".git/index.lock", "");
-  EXPECT_THAT(take_some().moved_aside, HasSubstr("at work"));
+  EXPECT_THAT(take_some().moved_aside, HasSubstr("index.lock"));
   fs::remove(root_ / ".git/index.lock");
   EXPECT_EQ(id("main"), now);
+}
+
+TEST_P(TakenCommitsTest, GoAsideWhenTheUserIsInTheMiddleOfAMerge) {
+  shell(root_,
+        "git checkout -q -b side && git commit -q --allow-empty -m side && "
+        "git checkout -q main");
+  lend();
+  const std::string first = id("main");
+  program(kCommit);
+  shell(root_, "git merge -q --no-commit --no-ff side");
+  EXPECT_THAT(take_some().moved_aside, HasSubstr("in the middle of a merge"));
+  EXPECT_EQ(id("main"), first);
+  shell(root_, "git merge --abort");
 }
 
 TEST_P(TakenCommitsTest, InALinkedWorkTree) {

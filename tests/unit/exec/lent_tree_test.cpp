@@ -277,18 +277,53 @@ TEST_P(LentTreeTest, ClonesOwnGitDirectoryIsPutBack) {
       "--allow-empty -m x; git branch -D -q other; git checkout -q -b evil; "
       "mkdir -p .git/refs/replace; echo x > .git/refs/replace/x; chmod -x .git/hooks/mine; "
       "echo /tmp > .git/objects/info/alternates");
-  EXPECT_THAT(
-      tree_->put_back(context_),
-      testing::IsSupersetOf({"the clone's HEAD", "the clone's config", "the clone's hooks/linked",
-                             "the clone's hooks/mine", "the clone's hooks/pre-commit",
-                             "the clone's objects/info/alternates", "the clone's packed-refs",
-                             "the clone's refs/heads/evil", "the clone's refs/replace/x"}));
+  std::string told;
+  for (const std::string& line : tree_->put_back(context_)) told += line + "\n";
+  for (const char* planted :
+       {"HEAD (was at ref: refs/heads/evil)", "config", "hooks/linked", "hooks/mine",
+        "hooks/pre-commit", "objects/info/alternates", "packed-refs", "refs/heads/evil (was at ",
+        "refs/replace/x (was at x)"}) {
+    EXPECT_THAT(told, HasSubstr(std::string("the clone's ") + planted));
+  }
   EXPECT_EQ(shell(root_,
                   "git for-each-ref && cat .git/config .git/HEAD && "
                   "ls -lR --time-style=+ .git/hooks .git/info"),
             expected);
   EXPECT_EQ(status(), "## main");
   EXPECT_THAT(tree_->put_back(context_), IsEmpty());
+}
+
+TEST_P(LentTreeTest, ReplacedGitDirectoryIsPutBack) {
+  if (GetParam()) GTEST_SKIP() << "it is covered";
+  lend();
+  program(
+      "unset GIT_DIR GIT_WORK_TREE; mv .git elsewhere && git init -q . && "
+      "git config core.fsmonitor /tmp/x");
+  EXPECT_THAT(tree_->put_back(context_), ElementsAre("the clone's .git"));
+  EXPECT_FALSE(fs::exists(root_ / "elsewhere"));
+  EXPECT_EQ(status(), "## main");
+  EXPECT_EQ(id("HEAD"), tree_->before().head);
+  EXPECT_THAT(tree_->look(context_).files, IsEmpty());
+
+  shell(root_, "git worktree add -q ../linked -b linked");
+  root_ = fs::canonical(remote_.root() / "linked");
+  tree_.reset();
+  lend();
+  program("unset GIT_DIR GIT_WORK_TREE; rm .git && git init -q .");
+  EXPECT_THAT(tree_->put_back(context_), ElementsAre("the clone's .git"));
+  EXPECT_EQ(status(), "## linked");
+}
+
+TEST_P(LentTreeTest, RemovedFolderOfTheCopyIsMadeAnew) {
+  if (GetParam()) GTEST_SKIP() << "it is a mount";
+  lend();
+  program("rm -rf $GIT_DIR");
+  EXPECT_EQ(take(), std::nullopt);
+  EXPECT_THAT(tree_->put_back(context_), testing::Contains(".git (removed)"));
+  EXPECT_EQ(program("git status --porcelain --branch"), "## main");
+  program("echo w > w && git add w && git commit -q -m w");
+  EXPECT_EQ(take_some().branch, "main");
+  EXPECT_EQ(status(), "## main");
 }
 
 TEST_P(LentTreeTest, RemoteUrlHasNoCredentials) {
