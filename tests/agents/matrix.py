@@ -47,8 +47,8 @@ def real_cases():
 
 
 def small_cases():
-    def case(name, text, code, behaviour="answer", timeout=20, options=()):
-        return Case(f"small {name}", behaviour, (code,), text=text, timeout=timeout, options=options)
+    def case(name, text, code, behaviour="answer", timeout=20, cap=5):
+        return Case(f"small {name}", behaviour, (code,), text=text, timeout=timeout, cap=cap)
 
     yield case("solves", small.SOLVES, 0)
     yield case("streams", small.STREAMS, 0)
@@ -56,14 +56,14 @@ def small_cases():
     for behaviour, code in BEHAVIOURS.items():
         if behaviour not in ("answer", "nothing"):
             yield case(f"meets {behaviour}", small.SOLVES, code, behaviour)
-    yield case("loops until refused", small.LOOPS, 7, options=("--cap-usd", 0.1))
-    yield case("loops whatever happens", small.LOOPS_WHATEVER_HAPPENS, 7, timeout=10, options=("--cap-usd", 0.05))
+    yield case("loops until refused", small.LOOPS, 7, cap=0.1)
+    yield case("loops whatever happens", small.LOOPS_WHATEVER_HAPPENS, 7, timeout=10, cap=0.05)
     yield case("ignores signals", small.IGNORES_SIGNALS, 4, timeout=5)
     yield case("leaves daemons", small.DAEMON, 0)
     yield case("writes outside", small.OUTSIDE, 0)
     yield case("plants in git", small.PLANTS_IN_GIT, 0)
     yield case("asks for input", small.ASKS, 1)
-    yield case("spies", small.SPIES, 0)
+    yield case("spies", small.SPIES, 6)  # its change holds the key of its run
     yield case("goes around", small.GOES_AROUND, 1)
 
 
