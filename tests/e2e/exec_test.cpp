@@ -261,9 +261,9 @@ TEST_F(Exec, TheUsersDirtyWorkSurvivesAndIsNoPartOfThePush) {
       << "it changed what was dirty";
   EXPECT_NE(kept("users-work.patch").find("+untracked"), std::string::npos);
   write_file_atomic(path("clone/mine.txt"), "untracked\n");
-  EXPECT_EQ(exec({"--test", "true", "--push", "theirs"}, "echo y > file.txt", &result), 0)
+  EXPECT_EQ(exec({"--test", "true", "--push", "theirs"}, "echo y > other.txt", &result), 0)
       << result.pretty();
-  EXPECT_EQ(git({"-C", remote(), "diff", "--name-only", "main", "theirs"}), "file.txt");
+  EXPECT_EQ(git({"-C", remote(), "diff", "--name-only", "main", "theirs"}), "other.txt");
   EXPECT_EQ(read_file(path("clone/README"), 100), "changed by me\n");
   EXPECT_EQ(exec({"--require-clean", "--test", "true"}, "touch began", &result), 10);
   EXPECT_FALSE(fs::exists(path("clone/began")));

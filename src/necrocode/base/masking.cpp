@@ -224,6 +224,10 @@ struct Shape {
 bool has_digit(const Value& value) {
   return value.has_digit;
 }
+/// But for the keys that agent programs get from us, which are worth nothing (llm/run_meter.cpp).
+bool is_key(const Value& value) {
+  return value.has_digit && !value.text.starts_with("necrocode-");
+}
 /// Three parts with dots between (RFC 7519); the last may be empty.
 bool is_jwt(const Value& value) {
   return value.has_two_dots && value.has_digit;
@@ -243,7 +247,7 @@ constexpr std::array kShapes = {
     Shape{"ghr_", Set::kAlnum, 30, 255, false},
     Shape{"github_pat_", Set::kWord, 22, 255, false},
     Shape{"glpat-", Set::kWordDashed, 20, 255, false},
-    Shape{"sk-", Set::kWordDashed, 20, 255, true, has_digit},
+    Shape{"sk-", Set::kWordDashed, 20, 255, true, is_key},
     Shape{"AKIA", Set::kUpper, 16, 16, true},
     Shape{"ASIA", Set::kUpper, 16, 16, true},
     Shape{"AIza", Set::kWordDashed, 35, 35, true},

@@ -42,9 +42,11 @@ Json program_json(const ProgramRound& program) {
 }
 
 Json provider_json(const llm::Metered& provider) {
+  llm::Usage usage = provider.usage;
+  if (usage.empty()) usage.cost_usd = 0;  // nothing needs no price
   Json json = Json::object({{"calls", provider.calls},
                             {"refused", provider.refused},
-                            {"usage", provider.usage.to_json()},
+                            {"usage", usage.to_json()},
                             {"class", provider.last ? Json(to_string(provider.last->how)) : Json()},
                             {"failure", Json()}});
   if (provider.failure) {
@@ -108,6 +110,22 @@ std::string failure_class_of(llm::ExchangeClass how) {
     default:
       return "infrastructure";
   }
+}
+
+// The file that a command runs: its program, or what an interpreter is given. A file that it only
+// looks at is no test.
+std::string_view script_of(std::string_view command) {
+  constexpr std::array<std::string_view, 10> kInterpreters = {
+      "sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby", "perl", "php"};
+  for (std::string_view word : split(command, ' ')) {
+    if (word.empty() || word.starts_with('-')) continue;
+    if (std::find(kInterpreters.begin(), kInterpreters.end(), word) != kInterpreters.end()) {
+      continue;
+    }
+    while (word.starts_with("./")) word.remove_prefix(2);
+    return word;
+  }
+  return {};
 }
 
 Verdict verdict_of(const llm::ExchangeReport& failure) {
@@ -211,13 +229,8 @@ bool is_test_like(std::string_view path, const std::vector<std::string>& command
   const std::string_view own = parts.back();
   const std::string_view own_stem = own.substr(0, own.find_last_of('.'));
   if (own_stem.ends_with("Test") || own_stem.ends_with("Tests")) return true;
-  return std::any_of(commands.begin(), commands.end(), [&](const std::string& command) {
-    for (std::string_view word : split(command, ' ')) {
-      while (word.starts_with("./")) word.remove_prefix(2);
-      if (word == path) return true;
-    }
-    return false;
-  });
+  return std::any_of(commands.begin(), commands.end(),
+                     [&](const std::string& command) { return script_of(command) == path; });
 }
 
 }  // namespace necrocode::exec

@@ -75,7 +75,7 @@ std::optional<Verdict> judge(const ProgramRound& program, const llm::Metered& pr
 ExitCode exit_code_of(llm::ExchangeClass failure);
 
 /// Whether a path looks like one of a test: by its folders and name as the common test runners know
-/// them, or because one of `commands` names it.
+/// them, or because one of `commands` runs it.
 bool is_test_like(std::string_view path, const std::vector<std::string>& commands);
 
 }  // namespace necrocode::exec

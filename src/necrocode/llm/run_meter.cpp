@@ -28,14 +28,15 @@ FileDescriptor open_recording(const std::filesystem::path& path) {
 }  // namespace
 
 Json ExchangeReport::to_json() const {
-  Json json = Json::object({{"provider", provider},
-                            {"model", model},
-                            {"path", path},
-                            {"class", to_string(how)},
-                            {"status", status}});
-  if (!detail.empty()) json.set("detail", detail);
-  json.set("streamed", streamed).set("usage", usage.to_json());
-  return json.set("duration_ms", std::chrono::duration<double, std::milli>(duration).count());
+  return Json::object({{"provider", provider},
+                       {"model", model},
+                       {"path", path},
+                       {"class", to_string(how)},
+                       {"status", status},
+                       {"detail", detail},
+                       {"streamed", streamed},
+                       {"usage", usage.to_json()},
+                       {"duration_seconds", std::chrono::duration<double>(duration).count()}});
 }
 
 RunMeter::RunMeter(MeteredRunOptions options, std::shared_ptr<const Masker> masker)

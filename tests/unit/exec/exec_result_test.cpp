@@ -67,15 +67,15 @@ TEST(ExecVerdict, OfALimitIsTheLimitUnlessTheProgramLivedThroughIt) {
   EXPECT_FALSE(judge(program, {}, true));
 }
 
-TEST(TestLike, ByFolderNameAndTheCommandsThatNameIt) {
+TEST(TestLike, ByFolderNameAndTheCommandsThatRunIt) {
   for (const char* path : {"tests/a.txt", "src/__tests__/x.js", "pkg/test_double.py",
                            "double_test.go", "web/button.spec.ts", "src/FooTest.java",
                            "conftest.py", "Tests/data.json", "run/check.sh"}) {
-    EXPECT_TRUE(is_test_like(path, {"sh ./run/check.sh --all"})) << path;
+    EXPECT_TRUE(is_test_like(path, {"sh -e ./run/check.sh --all", "grep -q x seen.txt"})) << path;
   }
   for (const char* path :
-       {"src/latest.py", "contest.md", "src/attest/x.c", "check.sh", "a/spectrum.h"}) {
-    EXPECT_FALSE(is_test_like(path, {"sh ./run/check.sh"})) << path;
+       {"src/latest.py", "contest.md", "src/attest/x.c", "check.sh", "seen.txt", "a/spectrum.h"}) {
+    EXPECT_FALSE(is_test_like(path, {"sh ./run/check.sh", "grep -q x seen.txt"})) << path;
   }
 }
 
