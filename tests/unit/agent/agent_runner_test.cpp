@@ -119,7 +119,8 @@ TEST_F(AgentRounds, TimeRunsOutThenWhatTheServiceOwedItIsLookedAtBefore) {
       run({"sleep", "60"}, CallContext().within(std::chrono::milliseconds{700}));
   EXPECT_EQ(round.program.end, process::CommandEnd::kTimedOut);
   ASSERT_TRUE(round.metered.failure);
-  EXPECT_EQ(meter_.silence_asked, kOwedTooLong);
+  EXPECT_GT(meter_.silence_asked.count(), 0);
+  EXPECT_LE(meter_.silence_asked, std::chrono::milliseconds{700} / 4) << "a quarter of its time";
   EXPECT_EQ(meter_.ended, 1) << "what was under way is counted too";
 }
 
