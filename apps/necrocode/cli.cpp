@@ -66,6 +66,13 @@ Cli& Cli::option(const std::string& names, std::string& value, const std::string
   if (!value.empty()) option->capture_default_str();
   return *this;
 }
+Cli& Cli::text(const std::string& names, std::string& value, const std::string& help) {
+  const auto problem = [](const std::string& given) {
+    return given.empty() ? std::string("must not be empty") : std::string();
+  };
+  state_->app->add_option(names, value, help)->check(problem);
+  return *this;
+}
 Cli& Cli::option(const std::string& names, int& value, int min, int max, const std::string& help) {
   state_->app->add_option(names, value, help)->check(CLI::Range(min, max))->capture_default_str();
   return *this;
@@ -132,8 +139,15 @@ int Cli::main(int argc, const char* const* argv) {
   // What belongs to another program is not ours to read.
   int own = argc;
   if (std::vector<std::string>* program = command->state_->program) {
+    const auto is = [&](std::string_view word) {
+      return std::find(argv, argv + own, word) != argv + own;
+    };
     own = static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
     program->assign(argv + std::min(own + 1, argc), argv + argc);
+    if (program->empty() && !is("--help") && !is("-h")) {
+      return refuse("no program is named; write it behind \"--\": necrocode " +
+                    command->state_->app->get_name() + " [OPTIONS] -- PROGRAM [ARGUMENTS]...");
+    }
   }
   try {
     state_->app->parse(own, argv);
@@ -141,10 +155,6 @@ int Cli::main(int argc, const char* const* argv) {
     return state_->app->exit(success);  // --help, --version
   } catch (const CLI::ParseError& error) {
     return refuse(error.what());
-  }
-  if (command->state_->program && command->state_->program->empty()) {
-    return refuse("no program is named; write it behind \"--\": necrocode " +
-                  command->state_->app->get_name() + " [OPTIONS] -- PROGRAM [ARGUMENTS]...");
   }
   return command->state_->run();
 }

@@ -18,6 +18,8 @@ class Cli {
   Cli& command(const std::string& name, const std::string& description);
   Cli& flag(const std::string& names, bool& value, const std::string& help);
   Cli& option(const std::string& names, std::string& value, const std::string& help);
+  /// The same where an empty value is a mistake: of a variable that is not set, say.
+  Cli& text(const std::string& names, std::string& value, const std::string& help);
   Cli& option(const std::string& names, int& value, int min, int max, const std::string& help);
   Cli& option(const std::string& names, double& value, double min, double max,
               const std::string& help);

@@ -1,6 +1,9 @@
 // necrocode exec: any agent program, supervised, in the clone that it is started in.
 #include <unistd.h>
 
+#include <array>
+#include <cstdio>
+
 #include "allocator.hpp"
 #include "commands.hpp"
 #include "necrocode/base/file.hpp"
@@ -56,6 +59,16 @@ void show_event(RunOutput& output, const runner::RunEvent& event, bool json) {
   }
 }
 
+std::string counted(std::size_t count, std::string_view what) {
+  return std::to_string(count) + " " + std::string(what) + (count == 1 ? "" : "s");
+}
+
+std::string dollars(double usd) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "$%.4f", usd);
+  return text.data();
+}
+
 // On stderr: stdout is the program's own, as it would be without us.
 void show_result(const exec::ExecResult& result, const fs::path& run_dir) {
   note("necrocode: " + std::string(result.outcome()) + " after " + human_duration(result.duration) +
@@ -66,7 +79,7 @@ void show_result(const exec::ExecResult& result, const fs::path& run_dir) {
       note("  test      " + command.step + ": " + command.verdict());
     }
   }
-  note("  changed   " + std::to_string(result.files.size()) + " files");
+  note("  changed   " + counted(result.files.size(), "file"));
   if (!result.tests_changed.empty()) {
     note("  tests     changed: " + join(result.tests_changed, ", "));
   }
@@ -76,9 +89,12 @@ void show_result(const exec::ExecResult& result, const fs::path& run_dir) {
   }
   if (result.push) note("  pushed    " + result.push->branch + " at " + result.push->commit);
   const llm::Usage& usage = result.provider.usage;
-  note("  model     " + std::to_string(result.provider.calls) + " calls, " +
-       std::to_string(usage.total_tokens) + " tokens" +
-       (usage.cost_usd ? ", $" + Json(*usage.cost_usd).dump() : std::string()));
+  note("  model     " + counted(static_cast<std::size_t>(result.provider.calls), "call") + ", " +
+       counted(static_cast<std::size_t>(usage.total_tokens), "token") +
+       (usage.cost_usd  ? ", " + dollars(*usage.cost_usd)
+        : usage.empty() ? std::string()
+                        : ", no price known") +
+       (usage.estimated ? " (estimated)" : ""));
   note("  kept in   " + run_dir.string());
 }
 
@@ -117,6 +133,7 @@ class OneExec {
     llm::MeteringProxyOptions metering = runtime.metering_proxy_options();
     if (!arguments_.prices.empty()) metering.prices = read_prices("--prices", arguments_.prices);
     metering.shared_state = shared_spending(runtime.config());
+    warn_of_what_is_missing(metering);
     llm::MeteringProxy proxy(std::move(metering));
     proxy.start();
     MaskingStream shown(runtime.masker());
@@ -180,9 +197,9 @@ class OneExec {
 
   void use_folders(const Runtime& runtime) {
     const fs::path runs = runtime.config().data_dir / "runs";
+    sweep(runs);
     if (arguments_.out.empty()) {
       require_folder("--data", runs);
-      sweep(runs);
       options_.run_dir = runs / options_.run_id;
       fs::create_directory(options_.run_dir);
       return;
@@ -191,6 +208,25 @@ class OneExec {
     require_folder("--out", folder);
     runner::remove_earlier_results(folder);
     options_.run_dir = folder;
+  }
+
+  // Not an error: a program may need no model, and a model no key.
+  void warn_of_what_is_missing(const llm::MeteringProxyOptions& metering) const {
+    const bool has_cap = options_.caps.run_usd || options_.caps.daily_usd;
+    if (has_cap && metering.prices->empty()) {
+      note(
+          "necrocode: no prices are known, so under a cap no model is asked: give --prices FILE "
+          "(examples/prices.yaml), or prices: in the configuration");
+    }
+    const bool has_key = std::any_of(
+        metering.providers.begin(), metering.providers.end(), [](const llm::ModelProvider& one) {
+          return !one.api_key.empty() || !one.endpoint.starts_with("https://api.");
+        });
+    if (!has_key) {
+      note(
+          "necrocode: no key is set: $OPENAI_API_KEY for api.openai.com, $ANTHROPIC_API_KEY for "
+          "api.anthropic.com; the program has only one of this run");
+    }
   }
 
   void set_options(const Runtime& runtime) {
@@ -250,36 +286,36 @@ void declare_exec(Cli& cli) {
   arguments.common.declare_tests(command);
   arguments.common.declare_json(command, "print events as JSON lines, the result last");
   command.program(arguments.argv, "the agent, as you would call it here")
-      .option("--timeout", arguments.timeout, "for all of it: 90s, 30m, 2h")
+      .text("--timeout", arguments.timeout, "for all of it: 90s, 30m, 2h (default: 30m)")
       .options("--test", arguments.tests,
                "command that proves the change, again for more (default: what the repository "
                "suggests)")
       .option("--repairs", arguments.repairs, 0, kRepairsMax,
               "how often the program is called again with the tests' failing output")
-      .option("--cap-usd", arguments.cap_usd,
-              "what this run may spend on the model (default: budgets.run_usd)")
-      .option("--daily-cap-usd", arguments.daily_cap_usd,
-              "what all runs of this host together may spend in a day of UTC (default: "
-              "budgets.daily_usd)")
-      .option("--owner", arguments.owner, "who spends, in the ledger (default: the user's id)")
-      .option("--prices", arguments.prices,
-              "YAML or JSON file with US dollars per million tokens, in place of prices: of the "
-              "configuration")
-      .option("--memory", arguments.memory,
-              "of the program, and of a test command: 512m, 2g (default: limits.memory_mb)")
+      .text("--cap-usd", arguments.cap_usd,
+            "what this run may spend on the model (default: budgets.run_usd)")
+      .text("--daily-cap-usd", arguments.daily_cap_usd,
+            "what all runs of this host together may spend in a day of UTC (default: "
+            "budgets.daily_usd)")
+      .text("--owner", arguments.owner, "who spends, in the ledger (default: the user's id)")
+      .text("--prices", arguments.prices,
+            "YAML or JSON file with US dollars per million tokens, in place of prices: of the "
+            "configuration")
+      .text("--memory", arguments.memory,
+            "of the program, and of a test command: 512m, 2g (default: limits.memory_mb)")
       .option("--pids", arguments.pids, 0, kProcessesMax,
               "processes and threads of the same; 0: limits.processes")
       .options("--protect", arguments.protect,
                "glob of files that are as before again when the tests run; again for more")
       .flag("--require-clean", arguments.require_clean,
             "refuse a work tree with changes that are not committed")
-      .option("--push", arguments.push,
-              "branch to commit the change to and push, once the tests pass")
-      .option("--out", arguments.out,
-              "folder for log, diff, test report and result.json (default: a new one below runs/ "
-              "of the data folder)")
-      .option("--home-template", arguments.home_template,
-              "folder that the program's home begins as a copy of")
+      .text("--push", arguments.push,
+            "branch to commit the change to and push, once the tests pass")
+      .text("--out", arguments.out,
+            "folder for log, diff, test report and result.json (default: a new one below runs/ "
+            "of the data folder)")
+      .text("--home-template", arguments.home_template,
+            "folder that the program's home begins as a copy of")
       .flag("--record", arguments.record, "keep every exchange with the model, masked")
       .flag("--unsandboxed", arguments.unsandboxed,
             "run the program and the tests without isolation, on your own risk")

@@ -24,21 +24,11 @@ struct ProxyArguments {
 
 ProxyArguments arguments;
 
-// The configured providers; what llm.* says of one of them counts before that.
 llm::MeteringProxyOptions proxy_options(Runtime& runtime) {
   llm::MeteringProxyOptions options = runtime.metering_proxy_options();
   if (!arguments.prices.empty()) options.prices = read_prices("--prices", arguments.prices);
   options.shared_state = shared_spending(runtime.config());
   options.server = server_options(parse_listen_address(arguments.listen));
-  const std::string name = runtime.config().llm_provider == "anthropic" ? "anthropic" : "openai";
-  const bool names_endpoint = runtime.loaded().origin.at("llm.endpoint") != "default";
-  for (llm::ModelProvider& provider : options.providers) {
-    if (provider.name != name) continue;
-    if (names_endpoint) provider.endpoint = runtime.llm_endpoint();
-    if (names_endpoint || provider.api_key.empty()) {
-      provider.api_key = runtime.credentials().llm_api_key.copy();
-    }
-  }
   return options;
 }
 
@@ -94,15 +84,15 @@ void declare_llm_proxy(Cli& llm) {
   arguments.common.declare(command);
   arguments.common.declare_llm(command);
   command.option("--listen", arguments.listen, "HOST:PORT; port 0 takes a free one")
-      .option("--cap-usd", arguments.cap_usd, "the most that these calls may cost, in US dollars")
-      .option("--daily-cap-usd", arguments.daily_cap_usd,
-              "the most that all of this host's calls may cost today (UTC)")
+      .text("--cap-usd", arguments.cap_usd, "the most that these calls may cost, in US dollars")
+      .text("--daily-cap-usd", arguments.daily_cap_usd,
+            "the most that all of this host's calls may cost today (UTC)")
       .option("--owner", arguments.owner, "on whose account it goes: a user, a team")
-      .option("--owner-cap-usd", arguments.owner_cap_usd, "the most for this owner today (UTC)")
-      .option("--prices", arguments.prices,
-              "YAML or JSON file of prices, as prices: in the configuration, in its place")
-      .option("--record", arguments.record,
-              "file to which each exchange is added as a JSON line, without secrets")
+      .text("--owner-cap-usd", arguments.owner_cap_usd, "the most for this owner today (UTC)")
+      .text("--prices", arguments.prices,
+            "YAML or JSON file of prices, as prices: in the configuration, in its place")
+      .text("--record", arguments.record,
+            "file to which each exchange is added as a JSON line, without secrets")
       .action(proxy);
 }
 

@@ -138,14 +138,22 @@ StopOnSignal::StopOnSignal() {
   thread_ = std::jthread([this] { watch(); });
 }
 
+// `timeout` and the like signal us and our group: twice, for one wish.
+constexpr std::chrono::seconds kSameWish{1};
+
 void StopOnSignal::watch() {
-  for (int seen = 0;;) {
+  std::optional<SteadyTime> asked;
+  while (true) {
     pollfd waiting[] = {{signals_.get(), POLLIN, 0}, {ended_.get(), POLLIN, 0}};
     if (::poll(waiting, 2, -1) < 0) continue;
     if (waiting[1].revents != 0) return;
     signalfd_siginfo signal{};
     if (::read(signals_.get(), &signal, sizeof signal) != sizeof signal) continue;
-    if (signal.ssi_signo != SIGHUP && ++seen > 1) ::_exit(128 + static_cast<int>(signal.ssi_signo));
+    const SteadyTime now = real_clock().steady_now();
+    if (signal.ssi_signo != SIGHUP) {
+      if (asked && now - *asked >= kSameWish) ::_exit(128 + static_cast<int>(signal.ssi_signo));
+      if (!asked) asked = now;
+    }
     source_.request_stop();
   }
 }
@@ -384,6 +392,23 @@ process::ResourceLimits Runtime::agent_limits() const {
   return limits;
 }
 
+// What llm.* says of a provider counts where providers: says nothing else of it.
+void Runtime::use_llm_settings(std::vector<llm::ModelProvider>& providers) const {
+  const std::string name = config().llm_provider == "anthropic" ? "anthropic" : "openai";
+  const std::string& origin = loaded_.origin.at("llm.endpoint");
+  const bool names_endpoint = origin != "default";
+  for (llm::ModelProvider& provider : providers) {
+    if (provider.name != name) continue;
+    const bool by_default = provider.endpoint == config::Config{}.providers[name]["base_url"];
+    if (names_endpoint && (by_default || origin.starts_with("--"))) {
+      provider.endpoint = config().llm_endpoint;
+      provider.api_key = credentials_.llm_api_key.copy();
+    } else if (provider.api_key.empty() && by_default) {
+      provider.api_key = credentials_.llm_api_key.copy();
+    }
+  }
+}
+
 std::vector<llm::ModelProvider> Runtime::providers() const {
   std::vector<llm::ModelProvider> providers;
   for (const auto& [name, settings] : config().providers.members()) {
@@ -391,6 +416,7 @@ std::vector<llm::ModelProvider> Runtime::providers() const {
     providers.push_back({name, settings["base_url"].string_or(""),
                          key == credentials_.provider_keys.end() ? Secret() : key->second.copy()});
   }
+  use_llm_settings(providers);
   return providers;
 }
 

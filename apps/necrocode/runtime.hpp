@@ -73,9 +73,9 @@ class CommonOptions {
   std::deque<Given> given_;  ///< in the order in which they count; elements keep their place
 };
 
-/// SIGINT, SIGTERM and SIGHUP as a stop token; a second SIGINT or SIGTERM ends the process at once
-/// (a terminal that goes away sends more than one SIGHUP). Under nohup SIGHUP stays ignored. One
-/// for the process, made before any other thread.
+/// SIGINT, SIGTERM and SIGHUP as a stop token; a second SIGINT or SIGTERM, a second later or more,
+/// ends the process at once (a terminal that goes away sends more than one SIGHUP). Under nohup
+/// SIGHUP stays ignored. One for the process, made before any other thread.
 class StopOnSignal {
  public:
   StopOnSignal();
@@ -174,6 +174,7 @@ class Runtime {
  private:
   using Given = std::pair<config::LoadedConfig, config::Credentials>;
   explicit Runtime(Given given);
+  void use_llm_settings(std::vector<llm::ModelProvider>& providers) const;
   std::string required(const std::string& url, const char* what, const char* flag) const;
   LLMConfig llm_config() const;
   LLMConfig fallback_config(const Json& fallback, const Secret& key) const;

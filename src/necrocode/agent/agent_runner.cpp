@@ -83,6 +83,12 @@ class LastLook {
 
 }  // namespace
 
+RoundEnd judge(const process::CommandResult& program, const llm::Metered& metered, bool changed) {
+  if (!program.ok() && !program.limit_reached.empty()) return RoundEnd::kLimit;
+  if (metered.failure && !(program.ok() && changed)) return RoundEnd::kModel;
+  return program.end == process::CommandEnd::kTimedOut ? RoundEnd::kTime : RoundEnd::kTests;
+}
+
 std::string endpoint_of(const process::Gate& gate) {
   return "http://127.0.0.1:" + std::to_string(gate.port);
 }

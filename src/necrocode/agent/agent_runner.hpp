@@ -41,6 +41,15 @@ struct AgentRound {
 };
 inline constexpr std::chrono::seconds kOwedTooLong{10};
 
+/// What decides how a round ended. The rules, in their order, for `exec` and for tasks alike:
+///  - a limit of memory or processes that it did not live through;
+///  - the last answer that it got was a failure for good, unless it ended with 0 and left a change:
+///    then it got on without that answer;
+///  - its time;
+///  - else the tests, whatever the program's exit code says.
+enum class RoundEnd { kTests, kLimit, kModel, kTime };
+RoundEnd judge(const process::CommandResult& program, const llm::Metered& metered, bool changed);
+
 /// Where the model is, from inside: {endpoint} of an adapter.
 std::string endpoint_of(const process::Gate& gate);
 

@@ -128,10 +128,11 @@ std::string_view script_of(std::string_view command) {
   return {};
 }
 
+// The detail has the status and the service's words, or ours.
 Verdict verdict_of(const llm::ExchangeReport& failure) {
-  std::string reason =
-      "the model's answer: " + std::string(to_string(failure.how)) +
-      (failure.status > 0 ? " (status " + std::to_string(failure.status) + ")" : "");
+  std::string reason = failure.how == llm::ExchangeClass::kCap
+                           ? "no more may be spent"
+                           : "the model: " + std::string(to_string(failure.how));
   if (!failure.detail.empty()) reason += ": " + failure.detail;
   return {exit_code_of(failure.how), std::move(reason), failure_class_of(failure.how)};
 }
@@ -195,15 +196,17 @@ ExitCode exit_code_of(llm::ExchangeClass failure) {
   }
 }
 
-std::optional<Verdict> judge(const ProgramRound& program, const llm::Metered& provider,
-                             bool changed) {
-  if (!program.limit_reached.empty() && !program.ok()) {
-    return Verdict{ExitCode::kResourceLimit, "the program " + program.limit_reached, "agent"};
-  }
-  const bool got_on = program.ok() && changed;
-  if (provider.failure && !got_on) return verdict_of(*provider.failure);
-  if (program.end == process::CommandEnd::kTimedOut) {
-    return Verdict{ExitCode::kTaskTimeout, "the program's time ran out", "agent"};
+std::optional<Verdict> verdict_of(const process::CommandResult& program,
+                                  const llm::Metered& provider, bool changed) {
+  switch (agent::judge(program, provider, changed)) {
+    case agent::RoundEnd::kLimit:
+      return Verdict{ExitCode::kResourceLimit, "the program " + program.limit_reached, "agent"};
+    case agent::RoundEnd::kModel:
+      return verdict_of(*provider.failure);
+    case agent::RoundEnd::kTime:
+      return Verdict{ExitCode::kTaskTimeout, "the program's time ran out", "agent"};
+    case agent::RoundEnd::kTests:
+      break;
   }
   return std::nullopt;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "necrocode/agent/agent_runner.hpp"
 #include "necrocode/base/exit_code.hpp"
 #include "necrocode/exec/lent_tree.hpp"
 #include "necrocode/llm/metering_proxy.hpp"
@@ -26,10 +27,6 @@ struct ProgramRound {
   std::uint64_t output_bytes = 0;
   std::chrono::nanoseconds duration{0};
   process::ResourceUsage usage;
-  bool ended_itself() const {
-    return end == process::CommandEnd::kExited || end == process::CommandEnd::kSignalled;
-  }
-  bool ok() const { return end == process::CommandEnd::kExited && exit_code == 0; }
 };
 
 struct ExecResult {
@@ -57,20 +54,15 @@ struct ExecResult {
   Json to_json() const;
 };
 
-/// How a round of the program, before any test, decides the end; nothing: the tests do.
+/// How a round of the program, before any test, decides the end (agent::judge()); nothing: the
+/// tests do.
 struct Verdict {
   ExitCode exit_code;
   std::string reason;
   std::string failure_class;
 };
-/// `changed`: the work tree is not as before. By the rules of docs/exec.md:
-///  - a limit that ended it: 11;
-///  - the provider's last answer was a failure for good: 7, 8 or 9, when the program did not end by
-///    itself, or not with 0, or left nothing changed (one that got on without that answer is judged
-///    by the tests);
-///  - its time: 4.
-std::optional<Verdict> judge(const ProgramRound& program, const llm::Metered& provider,
-                             bool changed);
+std::optional<Verdict> verdict_of(const process::CommandResult& program,
+                                  const llm::Metered& provider, bool changed);
 /// 7, 8 or 9.
 ExitCode exit_code_of(llm::ExchangeClass failure);
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "necrocode/base/digest.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
@@ -28,14 +27,25 @@ constexpr auto kCollectTime = 10s;
 constexpr auto kLookTime = 60s;
 constexpr std::size_t kCommitsPushed = 200;  // each is looked through for secrets
 
-// A task of its own for the rules of branches: who pushes to the same branch goes on with it.
+// The argument that holds the prompt, as far as one can tell: the longest that has a space in it.
+std::vector<std::string>::iterator find_prompt(std::vector<std::string>& argv) {
+  auto found = argv.end();
+  for (auto argument = argv.begin() + 1; argument < argv.end(); ++argument) {
+    if (argument->find(' ') == std::string::npos) continue;
+    if (found == argv.end() || argument->size() > found->size()) found = argument;
+  }
+  return found;
+}
+
+// A task of its own: no other exec's work on a branch is ever taken for this one's.
 runner::TaskContext task_of(const ExecOptions& options) {
-  runner::TaskContext task(
-      TaskId::make("exec", sha256_hex(options.push_branch).substr(0, 16)).value());
+  runner::TaskContext task(TaskId::make("exec", options.run_id).value());
   task.branch_name = options.push_branch;
   task.timeout = options.timeout;
-  const std::string program = fs::path(options.argv.front()).filename().string();
-  task.title = program + ": " + options.argv.back();
+  task.title = fs::path(options.argv.front()).filename().string();
+  std::vector<std::string> argv = options.argv;
+  const auto prompt = find_prompt(argv);
+  if (prompt != argv.end()) task.title += ": " + *prompt;
   return task;
 }
 
@@ -153,7 +163,7 @@ class ExecRun {
       throw SecurityError("the change holds a secret; it is neither tested nor pushed");
     }
     const std::optional<Verdict> verdict =
-        judge(*result_.program, result_.provider, !result_.files.empty());
+        verdict_of(round.program, result_.provider, !result_.files.empty());
     if (!verdict) return true;
     decide(verdict->exit_code, verdict->reason, verdict->failure_class);
     return false;
@@ -172,22 +182,29 @@ class ExecRun {
     return workspace;
   }
 
-  // The user's own command; in later rounds what its adapter has for them, or the same once more
-  // with the file that says what failed.
+  // The user's own command. In later rounds of a program that an adapter knows, with what failed
+  // behind the prompt, or, where no argument looks like one, what the adapter has for such rounds.
+  // Any other program is called as before, with the file that says what failed.
   agent::AgentCommand agent_command(const std::string& failed_tests) {
     const agent::AgentAdapter* adapter = services_.adapters.of_program(options_.argv.front());
-    const agent::AgentValues values = {failed_tests,   agent::endpoint_of(gate_), metered_->key(),
-                                       options_.model, scratch_->path() / "home", tree_->root()};
-    if (!failed_tests.empty() && adapter && !adapter->resume.empty()) {
-      agent::AgentCommand command = agent::command_of(*adapter, values, true);
-      command.argv.front() = options_.argv.front();
-      return command;
+    const std::string wish = "The change in the files does not pass yet. Mend it.\n" + failed_tests;
+    const fs::path home = scratch_->path() / "home";
+    const agent::AgentValues values = {
+        wish, agent::endpoint_of(gate_), metered_->key(), {}, home, tree_->root()};
+    std::vector<std::string> argv = options_.argv;
+    if (!failed_tests.empty() && adapter) {
+      const auto prompt = find_prompt(argv);
+      if (prompt == argv.end() && !adapter->resume.empty()) {
+        agent::AgentCommand command = agent::command_of(*adapter, values, true);
+        command.argv.front() = argv.front();
+        return command;
+      }
+      if (prompt != argv.end()) *prompt += "\n\n" + wish;
     }
-    agent::AgentCommand command = agent::command_of(adapter, options_.argv, values);
+    agent::AgentCommand command = agent::command_of(adapter, argv, values);
     if (!failed_tests.empty()) {
-      const fs::path file = scratch_->path() / "home" / "failed-tests.txt";
-      write_file_atomic(file, failed_tests);
-      command.env.push_back("NECROCODE_FAILED_TESTS=" + file.string());
+      write_file_atomic(home / "failed-tests.txt", failed_tests);
+      command.env.push_back("NECROCODE_FAILED_TESTS=" + (home / "failed-tests.txt").string());
     }
     return command;
   }
@@ -236,12 +253,13 @@ class ExecRun {
     if (!result_.protected_restored.empty()) look();
   }
 
+  // Also what no test proves, as any run does; its exit code says so.
   void push() {
     if (result_.failure) return;
-    const bool verified = result_.tests && result_.tests->passed();
     if (!options_.push_branch.empty()) push_change();
-    result_.exit_code = verified ? ExitCode::kDone : ExitCode::kUnverified;
-    if (!verified) {
+    if (result_.tests && result_.tests->passed()) {
+      result_.exit_code = ExitCode::kDone;
+    } else {
       decide(ExitCode::kUnverified,
              "unverified: no test command is given, and the repository suggests none", "tests");
     }
@@ -338,8 +356,8 @@ class ExecRun {
       if (!has_looked_) attempt("look at the change", [&](const auto&) { look(); });
       attempt("take the program's commits",
               [&](const CallContext& context) { take_commits(context); });
-      attempt("put the clone's git directory back", [&](const CallContext& context) {
-        result_.git_put_back = tree_->put_back(context);
+      attempt("put the clone's git directory back", [&](const CallContext&) {
+        result_.git_put_back = tree_->put_back();
         for (const std::string& what : result_.git_put_back) {
           teller_.warn("left in the clone's git directory by the program, and put back: " + what);
         }

@@ -43,7 +43,6 @@ struct ExecOptions {
   runner::CommitStyle commit{};
   llm::SpendCaps caps;
   std::string owner;
-  std::string model;  ///< for programs that are told by their adapter; empty: its own
   std::filesystem::path home_template;
   bool record = false;  ///< keep every exchange with the model, as exchanges.jsonl
   runner::RunObserver observer;

@@ -443,7 +443,7 @@ void LentTree::return_to(const std::string& tree, const CallContext& context) {
                  compare_trees(state_->repository, tree, now, context), context);
 }
 
-std::vector<std::string> LentTree::put_back(const CallContext&) {
+std::vector<std::string> LentTree::put_back() {
   std::vector<std::string> told;
   const auto put_back_in = [&](std::optional<SteeringFiles>& files, const std::string& where) {
     if (!files) return;

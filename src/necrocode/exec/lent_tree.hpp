@@ -74,7 +74,7 @@ class LentTree {
   void return_to(const std::string& tree, const CallContext& context);
   /// Hooks, configuration and the like that the program left in its copy, or in the user's `.git`,
   /// where that was not covered; there they are as before again.
-  std::vector<std::string> put_back(const CallContext& context);
+  std::vector<std::string> put_back();
   /// Fetches what the program committed into the user's clone: onto the branch that was checked out
   /// where that only adds to it, else, and for a branch that the user has, onto `aside`. The user's
   /// index follows; the work tree stays. Nothing when it made none.

@@ -244,15 +244,16 @@ void CommandExecutor::require_ended_well(const agent::AgentRound& round,
     throw TimeoutError(name() + " was stopped", std::move(info));
   }
   const bool changed_something = !change.files.empty() || !change.read_only.empty();
-  if (round.metered.failure && !(result.ok() && changed_something)) {
-    throw_as_the_models(*round.metered.failure);
-  }
-  if (result.end == process::CommandEnd::kTimedOut) {
-    info.end = CallEnd::kDeadline;
-    throw TimeoutError(name() + " did not end in time", std::move(info));
-  }
-  if (!result.ok() && !result.limit_reached.empty()) {
-    throw ResourceLimitError(name() + " " + result.limit_reached, std::move(info));
+  switch (agent::judge(result, round.metered, changed_something)) {
+    case agent::RoundEnd::kLimit:
+      throw ResourceLimitError(name() + " " + result.limit_reached, std::move(info));
+    case agent::RoundEnd::kModel:
+      throw_as_the_models(*round.metered.failure);
+    case agent::RoundEnd::kTime:
+      info.end = CallEnd::kDeadline;
+      throw TimeoutError(name() + " did not end in time", std::move(info));
+    case agent::RoundEnd::kTests:
+      break;
   }
   if (result.ok() || changed_something) return;
   info.detail = last_words(result, services_.masker);

@@ -346,7 +346,8 @@ void WorkspaceManager::require_own_branch(Workspace& workspace, const TaskContex
   require_commit(workspace, refs, workspace.remote_tip, context);
   if (is_commit_of(workspace.repository.commit_message(workspace.remote_tip, context), task))
     return;
-  fail("the remote has a branch \"" + printable(task.branch_name) + "\" that is not this task's",
+  fail("the remote has a branch \"" + printable(task.branch_name) +
+           "\" that is not this task's; name another",
        workspace.remote_url);
 }
 

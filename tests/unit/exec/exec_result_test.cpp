@@ -5,11 +5,11 @@
 namespace necrocode::exec {
 namespace {
 
-ProgramRound ended(process::CommandEnd end, int exit_code = 0) {
-  ProgramRound round;
-  round.end = end;
-  round.exit_code = exit_code;
-  return round;
+process::CommandResult ended(process::CommandEnd end, int exit_code = 0) {
+  process::CommandResult program;
+  program.end = end;
+  program.exit_code = exit_code;
+  return program;
 }
 
 llm::Metered failed(llm::ExchangeClass how) {
@@ -23,9 +23,9 @@ constexpr auto kExited = process::CommandEnd::kExited;
 constexpr auto kTimedOut = process::CommandEnd::kTimedOut;
 
 TEST(ExecVerdict, OfAProgramThatEndedByItselfIsLeftToTheTests) {
-  EXPECT_FALSE(judge(ended(kExited, 0), {}, true));
-  EXPECT_FALSE(judge(ended(kExited, 1), {}, false));
-  EXPECT_FALSE(judge(ended(process::CommandEnd::kSignalled, 139), {}, true));
+  EXPECT_FALSE(verdict_of(ended(kExited, 0), {}, true));
+  EXPECT_FALSE(verdict_of(ended(kExited, 1), {}, false));
+  EXPECT_FALSE(verdict_of(ended(process::CommandEnd::kSignalled, 139), {}, true));
 }
 
 TEST(ExecVerdict, OfAFailureForGoodIsTheProvidersClass) {
@@ -40,31 +40,33 @@ TEST(ExecVerdict, OfAFailureForGoodIsTheProvidersClass) {
         Case{kRequest, ExitCode::kModelUnusable}, Case{kProtocol, ExitCode::kModelUnusable},
         Case{kRate, ExitCode::kModelUnavailable},
         Case{kUnavailable, ExitCode::kModelUnavailable}}) {
-    for (const ProgramRound& program :
+    for (const process::CommandResult& program :
          {ended(kExited, 1), ended(kTimedOut), ended(process::CommandEnd::kSignalled, 137)}) {
-      const auto verdict = judge(program, failed(how), true);
+      const auto verdict = verdict_of(program, failed(how), true);
       ASSERT_TRUE(verdict) << to_string(how);
       EXPECT_EQ(verdict->exit_code, code) << to_string(how);
     }
-    EXPECT_TRUE(judge(ended(kExited, 0), failed(how), false)) << "it says done, and did nothing";
-    EXPECT_FALSE(judge(ended(kExited, 0), failed(how), true)) << "it got on without that answer";
+    EXPECT_TRUE(verdict_of(ended(kExited, 0), failed(how), false))
+        << "it says done, and did nothing";
+    EXPECT_FALSE(verdict_of(ended(kExited, 0), failed(how), true))
+        << "it got on without that answer";
   }
 }
 
 TEST(ExecVerdict, OfTheTimeAloneIsTheTime) {
-  const auto verdict = judge(ended(kTimedOut), {}, true);
+  const auto verdict = verdict_of(ended(kTimedOut), {}, true);
   ASSERT_TRUE(verdict);
   EXPECT_EQ(verdict->exit_code, ExitCode::kTaskTimeout);
 }
 
 TEST(ExecVerdict, OfALimitIsTheLimitUnlessTheProgramLivedThroughIt) {
-  ProgramRound program = ended(kExited, 1);
+  process::CommandResult program = ended(kExited, 1);
   program.limit_reached = "exceeded its memory limit of 256 MiB (cgroup v1)";
-  const auto verdict = judge(program, failed(llm::ExchangeClass::kAuth), true);
+  const auto verdict = verdict_of(program, failed(llm::ExchangeClass::kAuth), true);
   ASSERT_TRUE(verdict);
   EXPECT_EQ(verdict->exit_code, ExitCode::kResourceLimit);
   program.exit_code = 0;
-  EXPECT_FALSE(judge(program, {}, true));
+  EXPECT_FALSE(verdict_of(program, {}, true));
 }
 
 TEST(TestLike, ByFolderNameAndTheCommandsThatRunIt) {
