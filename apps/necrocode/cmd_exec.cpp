@@ -204,7 +204,8 @@ class OneExec {
       fs::create_directory(options_.run_dir);
       return;
     }
-    const fs::path folder = fs::absolute(arguments_.out);
+    // Not through the clone, whose folder the program may close.
+    const fs::path folder = fs::absolute(arguments_.out).lexically_normal();
     require_folder("--out", folder);
     runner::remove_earlier_results(folder);
     options_.run_dir = folder;

@@ -329,6 +329,12 @@ TEST_F(Exec, BadCommandLinesAreToldAndNothingBegins) {
   EXPECT_EQ(exec_argv({}, {"no-such-program-anywhere"}), 2);
   EXPECT_FALSE(fs::exists(path("clone/began")));
   EXPECT_EQ(run({"exec", "--json"}), 2) << "without a program";
+  EXPECT_EQ(run({"exec", "true"}), 2) << "without \"--\"";
+  EXPECT_THAT(stderr_text(), testing::HasSubstr("behind \"--\""));
+  for (const char* flag : {"--push", "--cap-usd", "--prices", "--memory", "--out"}) {
+    EXPECT_EQ(run({"exec", flag, "", "--", "true"}), 2)
+        << flag << ": of a variable that is not set";
+  }
 }
 
 TEST_F(Exec, OutsideOfACloneThenTheUsageIsWrong) {
@@ -385,6 +391,46 @@ TEST_F(Exec, StoppedBySigtermThenCancelledAndWhatItDidIsKept) {
   EXPECT_EQ(program->wait(&output), 5);
   EXPECT_EQ(processes_with("86424"), 0);
   EXPECT_NE(kept("diff.patch").find("+x"), std::string::npos);
+}
+
+TEST_F(Exec, SignalledTwiceForOneWishThenItStillEndsInOrder) {
+  auto program = start_exec({"--test", "true"}, {"sh", "-c", "echo x > file.txt; sleep 86426"});
+  ASSERT_TRUE(eventually([&] { return fs::exists(path("clone/file.txt")); }));
+  program->signal(SIGTERM);  // as timeout(1) does: to us, and then to our group
+  program->signal(SIGTERM);
+  std::string output;
+  EXPECT_EQ(program->wait(&output), 5);
+  EXPECT_NE(kept("diff.patch").find("+x"), std::string::npos);
+}
+
+TEST_F(Exec, ABranchThatIsThereIsNeverPushedOver) {
+  EXPECT_EQ(exec({"--test", "true", "--push", "shared"}, "echo alice > alice.txt"), 0);
+  const std::string first = git({"-C", remote(), "rev-parse", "shared"});
+  Json result;
+  EXPECT_EQ(exec({"--test", "true", "--push", "shared"}, "touch began", &result), 10);
+  EXPECT_FALSE(fs::exists(path("clone/began"))) << "looked at before anything is spent";
+  EXPECT_EQ(git({"-C", remote(), "rev-parse", "shared"}), first);
+}
+
+TEST_F(Exec, AFileThatEndsItsOwnFolderIsInTheWayOfNothing) {
+  EXPECT_EQ(exec({"--test", "grep -q x file.txt"}, "echo x > file.txt; chmod 0 ."), 0);
+}
+
+TEST_F(Exec, AProgramThatAnAdapterKnowsKeepsItsArgumentsInARepair) {
+  fs::create_directories(path("tools"));
+  write_file_atomic(path("tools/claude"),
+                    "#!/bin/sh\nprintf '%s|' \"$@\" >> arguments.txt\necho >> arguments.txt\n"
+                    "case \"$*\" in *'Mend it'*) echo good > file.txt;; esac\n",
+                    0755);
+  Json result;
+  EXPECT_EQ(
+      exec_argv({"--test", "grep -q good file.txt", "--repairs", "1"},
+                {path("tools/claude").string(), "--model", "opus", "-p", "do the thing"}, &result),
+      0)
+      << result.pretty() << kept("run.log");
+  const std::string arguments = read_file(path("clone/arguments.txt"), limits::kMiB);
+  EXPECT_TRUE(arguments.starts_with("--model|opus|-p|do the thing|\n--model|opus|-p|do the thing"))
+      << arguments;
 }
 
 TEST_F(Exec, KilledThenNothingIsLeftAndTheCloneIsWhole) {

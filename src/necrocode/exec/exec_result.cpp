@@ -112,22 +112,6 @@ std::string failure_class_of(llm::ExchangeClass how) {
   }
 }
 
-// The file that a command runs: its program, or what an interpreter is given. A file that it only
-// looks at is no test.
-std::string_view script_of(std::string_view command) {
-  constexpr std::array<std::string_view, 10> kInterpreters = {
-      "sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby", "perl", "php"};
-  for (std::string_view word : split(command, ' ')) {
-    if (word.empty() || word.starts_with('-')) continue;
-    if (std::find(kInterpreters.begin(), kInterpreters.end(), word) != kInterpreters.end()) {
-      continue;
-    }
-    while (word.starts_with("./")) word.remove_prefix(2);
-    return word;
-  }
-  return {};
-}
-
 // The detail has the status and the service's words, or ours.
 Verdict verdict_of(const llm::ExchangeReport& failure) {
   std::string reason = failure.how == llm::ExchangeClass::kCap
@@ -209,6 +193,20 @@ std::optional<Verdict> verdict_of(const process::CommandResult& program,
       break;
   }
   return std::nullopt;
+}
+
+std::string_view script_of(std::string_view command) {
+  constexpr std::array<std::string_view, 10> kInterpreters = {
+      "sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby", "perl", "php"};
+  for (std::string_view word : split(command, ' ')) {
+    if (word.empty() || word.starts_with('-')) continue;
+    if (std::find(kInterpreters.begin(), kInterpreters.end(), word) != kInterpreters.end()) {
+      continue;
+    }
+    while (word.starts_with("./")) word.remove_prefix(2);
+    return word;
+  }
+  return {};
 }
 
 bool is_test_like(std::string_view path, const std::vector<std::string>& commands) {

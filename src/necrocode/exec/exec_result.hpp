@@ -66,6 +66,9 @@ std::optional<Verdict> verdict_of(const process::CommandResult& program,
 /// 7, 8 or 9.
 ExitCode exit_code_of(llm::ExchangeClass failure);
 
+/// The file that a command runs: its program, or what an interpreter is given. A file that it only
+/// looks at is no test. Points into `command`.
+std::string_view script_of(std::string_view command);
 /// Whether a path looks like one of a test: by its folders and name as the common test runners know
 /// them, or because one of `commands` runs it.
 bool is_test_like(std::string_view path, const std::vector<std::string>& commands);

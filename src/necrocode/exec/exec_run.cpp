@@ -1,13 +1,16 @@
 #include "necrocode/exec/exec_run.hpp"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
+#include "necrocode/base/digest.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
+#include "necrocode/runner/change_set.hpp"
 #include "necrocode/runner/run_folder.hpp"
 #include "necrocode/runner/run_log.hpp"
 #include "necrocode/runner/run_teller.hpp"
@@ -22,9 +25,11 @@ namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 using runner::Phase;
 
-// What each step of the end may take, whatever went before.
-constexpr auto kCollectTime = 10s;
-constexpr auto kLookTime = 60s;
+// After the time that the user gave, for all that belongs to the end: it may lose the diff, not its
+// promise to be over.
+constexpr auto kEndTime = 4s;
+constexpr auto kStopTime = 10s;  // the same after a signal
+constexpr std::size_t kScriptBytes = 4 * limits::kMiB;
 constexpr std::size_t kCommitsPushed = 200;  // each is looked through for secrets
 
 // The argument that holds the prompt, as far as one can tell: the longest that has a space in it.
@@ -105,6 +110,7 @@ class ExecRun {
     if (!options_.push_branch.empty()) look_at_remote();
     test_commands_ = options_.test_commands.empty() ? runner::detect_test_commands(tree_->root())
                                                     : options_.test_commands;
+    scripts_ = digest_scripts();
     gate_ = services_.sandbox.make_gate();
     open_proxy();
   }
@@ -157,6 +163,9 @@ class ExecRun {
                                        "\": name it with its folder, or one that PATH finds");
     }
     note_program(round);
+    // Else nobody can look into it.
+    std::error_code error;
+    fs::permissions(tree_->root(), fs::perms::owner_all, fs::perm_options::add, error);
     look();
     if (round.program.end == process::CommandEnd::kCancelled) throw_cancelled();
     if (services_.masker.contains_secret(diff_)) {
@@ -392,7 +401,7 @@ class ExecRun {
   template <class Step>
   void attempt(std::string_view what, Step step) {
     try {
-      step(CallContext().within(kCollectTime));
+      step(end_context());
     } catch (const std::exception& error) {
       log::error("the end: cannot " + std::string(what), {{"error", error.what()}});
       teller_.warn("cannot " + std::string(what) + ": " + error.what());
@@ -424,9 +433,18 @@ class ExecRun {
 
   // --- common to the phases
 
+  // Of what must be done even when there is no time left, or somebody wants us to stop.
+  CallContext end_context() {
+    const SteadyTime now = real_clock().steady_now();
+    if (work_.cancelled() && !over_by_) over_by_ = now + kStopTime;
+    CallContext context;
+    context.deadline = std::min(over_by_.value_or(SteadyTime::max()), work_.deadline + kEndTime);
+    return context;
+  }
+
   // Also after a round that failed: what was paid for is kept.
   void look() {
-    const CallContext context = CallContext().within(kLookTime);
+    const CallContext context = end_context();
     TreeAfter after = tree_->look(context);
     after_tree_ = after.tree;
     result_.files = std::move(after.files);
@@ -435,8 +453,24 @@ class ExecRun {
     for (const git::FileChange& file : result_.files) {
       if (is_test_like(file.path, test_commands_)) tests_changed_.insert(file.path);
     }
+    for (const auto& [path, digest] : digest_scripts()) {
+      if (scripts_[path] != digest) tests_changed_.insert(path);
+    }
     result_.tests_changed.assign(tests_changed_.begin(), tests_changed_.end());
     teller_.emit("edit", Json::object({{"files", paths()}}));
+  }
+
+  // What the test commands run, as far as it lies in the work tree: git may ignore it, and then no
+  // diff shows that it was changed.
+  std::map<std::string, std::string> digest_scripts() const {
+    std::map<std::string, std::string> digests;
+    for (const std::string& command : test_commands_) {
+      const std::string path(script_of(command));
+      if (path.empty() || path.front() == '/') continue;
+      const auto content = runner::read_workspace_file(tree_->root(), path, kScriptBytes);
+      if (content) digests[path] = sha256_hex(*content);
+    }
+    return digests;
   }
 
   std::vector<std::string> paths() const {
@@ -472,6 +506,8 @@ class ExecRun {
   std::string diff_;
   bool has_looked_ = true;  ///< at the work tree, since the program was last at work
   bool commits_taken_ = false;
+  std::optional<SteadyTime> over_by_;           ///< after a signal
+  std::map<std::string, std::string> scripts_;  ///< of test commands: path to digest, before
   std::set<std::string> tests_changed_;
   std::vector<std::string> kept_;
 };
