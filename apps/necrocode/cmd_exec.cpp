@@ -47,6 +47,26 @@ struct ExecArguments {
 constexpr int kProcessesMax = 1'000'000;
 constexpr int kRepairsMax = 20;
 
+constexpr std::uint64_t kMemoryMin = 16 * limits::kMiB;  // below them a sandbox cannot even begin
+constexpr int kProcessesMin = 8;
+
+// Before anything is made in it.
+void refuse_inside_clone(const fs::path& out, const fs::path& folder) {
+  std::error_code error;
+  for (fs::path root = folder; root.has_relative_path(); root = root.parent_path()) {
+    if (!fs::exists(fs::symlink_status(root / ".git", error))) continue;
+    const std::string inner = fs::weakly_canonical(out, error).string() + "/";
+    const std::string outer = fs::weakly_canonical(root, error).string() + "/";
+    if (inner.starts_with(outer)) {
+      throw ConfigError(
+          "--out must lie outside of the clone, or what is kept of the run would be "
+          "a change of it: " +
+          out.string());
+    }
+    return;
+  }
+}
+
 std::string default_owner() {
   return "uid-" + std::to_string(::getuid());
 }
@@ -65,7 +85,7 @@ std::string counted(std::size_t count, std::string_view what) {
 
 std::string dollars(double usd) {
   std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), "$%.4f", usd);
+  std::snprintf(text.data(), text.size(), usd < 0.01 ? "$%.6f" : "$%.4f", usd);
   return text.data();
 }
 
@@ -94,7 +114,11 @@ void show_result(const exec::ExecResult& result, const fs::path& run_dir) {
        (usage.cost_usd  ? ", " + dollars(*usage.cost_usd)
         : usage.empty() ? std::string()
                         : ", no price known") +
-       (usage.estimated ? " (estimated)" : ""));
+       (usage.estimated ? " (estimated)" : "") +
+       (result.provider.refused == 0
+            ? std::string()
+            : "; " + counted(static_cast<std::size_t>(result.provider.refused), "call") +
+                  " refused by caps"));
   note("  kept in   " + run_dir.string());
 }
 
@@ -173,6 +197,15 @@ class OneExec {
     options_.caps.run_usd = positive_usd("--cap-usd", arguments_.cap_usd);
     options_.caps.daily_usd = positive_usd("--daily-cap-usd", arguments_.daily_cap_usd);
     if (!arguments_.memory.empty()) memory_bytes_ = read_size("--memory", arguments_.memory);
+    if (memory_bytes_ && *memory_bytes_ < kMemoryMin) {
+      throw ConfigError("--memory must be at least 16m, for the sandbox itself");
+    }
+    if (arguments_.pids != 0 && arguments_.pids < kProcessesMin) {
+      throw ConfigError("--pids must be at least 8, for the sandbox itself");
+    }
+    for (const std::string& glob : arguments_.protect) {
+      if (glob.empty()) throw ConfigError("--protect must be a glob, not empty");
+    }
     if (!arguments_.push.empty() && !git::is_branch_name(arguments_.push)) {
       throw ConfigError("--push must be the name of a branch, not \"" + printable(arguments_.push) +
                         "\"");
@@ -180,7 +213,9 @@ class OneExec {
     for (const std::string& command : arguments_.tests) {
       if (trim(command).empty()) throw ConfigError("--test must be a command, not empty");
     }
-    options_.folder = fs::current_path();
+    std::error_code error;
+    options_.folder = fs::current_path(error);
+    if (error) throw ConfigError("the folder that we are started in is gone");
     options_.test_commands = arguments_.tests;
     options_.repairs = arguments_.repairs;
     options_.protect = arguments_.protect;
@@ -206,6 +241,7 @@ class OneExec {
     }
     // Not through the clone, whose folder the program may close.
     const fs::path folder = fs::absolute(arguments_.out).lexically_normal();
+    refuse_inside_clone(folder, options_.folder);
     require_folder("--out", folder);
     runner::remove_earlier_results(folder);
     options_.run_dir = folder;

@@ -18,6 +18,10 @@ std::optional<double> positive_usd(const std::string& flag, const std::string& t
 
 std::shared_ptr<const llm::PriceTable> read_prices(const std::string& flag,
                                                    const std::filesystem::path& file) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(file, ignored)) {
+    throw ConfigError(flag + " must be a file: " + file.string());
+  }
   try {
     const Json table = config::parse_yaml(read_file(file, limits::kMiB), file.string());
     return std::make_shared<const llm::PriceTable>(table["prices"].is_object() ? table["prices"]

@@ -1,6 +1,9 @@
 #include "necrocode/exec/exec_run.hpp"
 
+#include <sys/stat.h>
+#include <unistd.h>
 #include <algorithm>
+
 #include <map>
 #include <set>
 
@@ -8,6 +11,7 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
+#include "necrocode/git/work_tree.hpp"
 #include "necrocode/observe/log.hpp"
 #include "necrocode/runner/artifact_uploader.hpp"
 #include "necrocode/runner/change_set.hpp"
@@ -104,6 +108,8 @@ class ExecRun {
       uploader_.write("users-work.patch", work);
       kept_.emplace_back("users-work.patch");
     }
+    require_writable();
+    warn_of_repositories_inside();
     log_.line("at " + tree_->before().head +
               (tree_->before().branch.empty() ? "" : " of " + tree_->before().branch));
     // Before anything is spent on a change that could not be pushed.
@@ -113,6 +119,25 @@ class ExecRun {
     scripts_ = digest_scripts();
     gate_ = services_.sandbox.make_gate();
     open_proxy();
+  }
+
+  // In the sandbox we are no more than the user that we are: root without its capabilities.
+  void require_writable() const {
+    struct stat info = {};
+    if (result_.sandbox == "unsandboxed" || ::stat(tree_->root().c_str(), &info) != 0) return;
+    if (info.st_uid == ::geteuid() || (info.st_mode & S_IWOTH) != 0) return;
+    throw WorkspacePreparationError(
+        "the clone belongs to user " + std::to_string(info.st_uid) +
+        ", and a sandboxed program of ours could not write there: run as that user (setpriv "
+        "--reuid " +
+        std::to_string(info.st_uid) + " …), or chown the clone");
+  }
+
+  void warn_of_repositories_inside() {
+    const std::vector<std::string> inside = git::nested_repositories(tree_->root());
+    if (inside.empty()) return;
+    teller_.warn("repositories inside of the clone (" + join(inside, ", ") +
+                 "): what the program changes in their files is not looked at, nor pushed");
   }
 
   void open_proxy() {
@@ -282,7 +307,7 @@ class ExecRun {
     const std::string commit = tree_->commit(
         after, services_.masker.mask(runner::commit_message(task_, options_.commit)), work_);
     if (commit == tree_->before().head)
-      throw ImplementationError("the program changed nothing, so nothing is pushed");
+      throw PushError("the program changed nothing, so there is nothing to push");
     teller_.emit("commit", Json::object({{"commit", commit}}));
     enter(Phase::kPush);
     result_.push = workspaces_.push(*remote_, task_, commit, work_);

@@ -6,6 +6,7 @@
 
 #include "necrocode/base/ids.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/net/http_client.hpp"
 #include "necrocode/net/request_body.hpp"
 #include "necrocode/observe/log.hpp"
 
@@ -114,6 +115,9 @@ Outcome run_feed(const FeedBody& feed, const std::function<void()>& start) {
 void run_guarded(const std::function<void()>& call) {
   try {
     if (call) call();
+  } catch (const TransportError& error) {
+    // An answer that is passed on, and broke off at its source.
+    log::debug("an answer is cut off", {{"error", error.what()}});
   } catch (const std::exception& error) {
     log::error("a handler's callback failed", {{"error", error.what()}});
   }

@@ -178,6 +178,7 @@ class BubblewrapSandbox final : public Sandbox {
     trial.command.argv = {"/bin/sh", "-c", "exit 0"};
     trial.command.env = clean_environment();
     trial.command.timeout = std::chrono::seconds(30);
+    trial.command.limits = default_limits();  // a small limit of the user's is no fault of the host
     trial.workspace = workspace.path();
     std::string reason;
     for (const bool disable_userns : {true, false}) {
