@@ -1,6 +1,7 @@
 // `necrocode exec` around small agents of our own, which speak to a replayed model through the
 // metering proxy as real ones do: what it leaves, what it says, and with which code it ends.
 #include <signal.h>
+#include <unistd.h>
 
 #include "e2e/run_fixture.hpp"
 #include "support/api_document.hpp"
@@ -322,6 +323,8 @@ TEST_F(Exec, BadCommandLinesAreToldAndNothingBegins) {
                                                   {"--daily-cap-usd", "inf"},
                                                   {"--timeout", "soon"},
                                                   {"--memory", "many"},
+                                                  {"--memory", "1k"},
+                                                  {"--pids", "1"},
                                                   {"--push", "-f"},
                                                   {"--test", " "}}) {
     EXPECT_EQ(exec(options, "touch began"), 2) << join(options, " ");
@@ -335,6 +338,29 @@ TEST_F(Exec, BadCommandLinesAreToldAndNothingBegins) {
     EXPECT_EQ(run({"exec", flag, "", "--", "true"}), 2)
         << flag << ": of a variable that is not set";
   }
+}
+
+TEST_F(Exec, OutInsideOfTheCloneThenRefusedBeforeAnythingIsMadeThere) {
+  write_file_atomic(path("clone/run.log"), "mine\n");
+  for (const char* out : {".", ".git", "sub/x"}) {
+    const std::string folder = (path("clone") / out).string();
+    auto program = std::make_unique<Program>(
+        std::vector<std::string>{"/bin/sh", "-c", "cd \"$0\" && exec \"$@\"", clone(),
+                                 NECROCODE_BINARY, "exec", "--data", path("data").string(), "--out",
+                                 folder, "--", "true"},
+        environment(), path("stderr"));
+    EXPECT_EQ(program->wait(), 2) << out << stderr_text();
+  }
+  EXPECT_EQ(read_file(path("clone/run.log"), 100), "mine\n");
+  EXPECT_EQ(git({"-C", clone(), "status", "--porcelain"}), "?? run.log");
+}
+
+TEST_F(Exec, ACloneOfAnotherUserThenToldBeforeTheProgramBegins) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can give a folder away";
+  ASSERT_EQ(::chown(clone().c_str(), 65534, 65534), 0);
+  Json result;
+  EXPECT_EQ(exec({"--test", "true"}, "touch began", &result), 10);
+  EXPECT_THAT(result["error"]["reason"].string_or(""), testing::HasSubstr("user 65534"));
 }
 
 TEST_F(Exec, OutsideOfACloneThenTheUsageIsWrong) {
