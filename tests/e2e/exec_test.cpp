@@ -72,7 +72,7 @@ class Exec : public Run {
     // Started by a shell, which goes into the clone first.
     std::vector<std::string> arguments = {"/bin/sh",
                                           "-c",
-                                          "cd \"$0\" && exec \"$@\"",
+                                          "cd \"$0\" && " + set_path_ + " exec \"$@\"",
                                           folder_in_clone_.string(),
                                           NECROCODE_BINARY,
                                           "exec",
@@ -110,6 +110,7 @@ class Exec : public Run {
   }
 
   fs::path folder_in_clone_ = path("clone");
+  std::string set_path_;  ///< "PATH=…", for the shell
   std::string more_config_;
   std::string output_;
 };
@@ -457,6 +458,35 @@ TEST_F(Exec, AProgramThatAnAdapterKnowsKeepsItsArgumentsInARepair) {
   const std::string arguments = read_file(path("clone/arguments.txt"), limits::kMiB);
   EXPECT_TRUE(arguments.starts_with("--model|opus|-p|do the thing|\n--model|opus|-p|do the thing"))
       << arguments;
+}
+
+// Where there is no bubblewrap the next tier is Landlock's, if the kernel has it.
+TEST_F(Exec, WithoutBubblewrapThenInTheNextTierWhichSaysWhatItCannotGive) {
+  fs::create_directories(path("programs"));
+  for (const char* name : {"sh", "git", "grep", "cat", "curl"}) {
+    for (const char* folder : {"/bin", "/usr/bin"}) {
+      const fs::path program = fs::path(folder) / name;
+      if (fs::exists(program) && !fs::exists(path("programs") / name)) {
+        fs::create_symlink(program, path("programs") / name);
+      }
+    }
+  }
+  set_path_ = "PATH=" + path("programs").string();
+  serve_model({good()});
+  Json result;
+  const int code = exec({"--test", "grep -q good file.txt", "--push", "weak"},
+                        std::string(kAsk) + " || exit 1; cat " + path("data").string() +
+                            "/spending.db && exit 1; echo x > .git/hooks/post-checkout; "
+                            "echo good > file.txt; git add file.txt; git commit -qm one",
+                        &result);
+  if (code == 6) GTEST_SKIP() << "no Landlock here: " << result["error"]["reason"].string_or("");
+  EXPECT_EQ(code, 0) << result.pretty() << kept("run.log");
+  EXPECT_EQ(result["sandbox"]["name"], Json("landlock"));
+  EXPECT_GE(result["sandbox"]["missing"].size(), 3U);
+  EXPECT_EQ(result["provider"]["calls"], Json(1));
+  EXPECT_FALSE(fs::exists(path("clone/.git/hooks/post-checkout")));
+  EXPECT_EQ(result["git_put_back"].size(), 1U) << result.pretty();
+  EXPECT_EQ(git({"-C", remote(), "show", "weak:file.txt"}), "good");
 }
 
 TEST_F(Exec, KilledThenNothingIsLeftAndTheCloneIsWhole) {
