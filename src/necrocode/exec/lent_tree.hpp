@@ -5,7 +5,8 @@
 // Where the sandbox cannot show the copy in place of `.git`, GIT_DIR names it, and the program may
 // reach the user's own: what steers git there, HEAD and refs are put back; objects are not.
 // Content filters (LFS) and `core.autocrlf` are not applied to files that the program changed;
-// settings that the user's configuration includes from other files are not seen.
+// settings that the user's configuration includes from other files are not seen. Attributes are
+// those from before the program began.
 #pragma once
 
 #include <filesystem>

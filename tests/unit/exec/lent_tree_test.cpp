@@ -258,6 +258,7 @@ TEST_P(LentTreeTest, PlantedFilesAreToldAndTakenOut) {
 }
 
 TEST_P(LentTreeTest, PlantedFilesBeyondCountAreTakenOutToo) {
+  if (GetParam()) GTEST_SKIP() << "the copy is the same";
   lend();
   program(
       "mkdir -p $(git rev-parse --git-dir)/hooks && cd $(git rev-parse --git-dir)/hooks && "
