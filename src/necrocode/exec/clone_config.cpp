@@ -145,6 +145,14 @@ std::optional<std::string> CloneConfig::remote_url(const std::string& branch,
   return fs::weakly_canonical(root / url).string();
 }
 
+std::set<std::string> CloneConfig::remotes() const {
+  std::set<std::string> names;
+  for (const auto& [key, value] : settings_) {
+    if (key.starts_with("remote.") && !subsection(key).empty()) names.emplace(subsection(key));
+  }
+  return names;
+}
+
 std::string CloneConfig::for_program(const std::string& name, const std::string& email) const {
   std::string text =
       "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tlogallrefupdates = true\n";

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,6 +32,7 @@ class CloneConfig {
   /// path as from `root`; nothing when there is none.
   std::optional<std::string> remote_url(const std::string& branch,
                                         const std::filesystem::path& root) const;
+  std::set<std::string> remotes() const;
   /// A configuration with what a program may know of this one: identity, remotes without
   /// credentials, what branches follow, how files are checked out. No maintenance in the
   /// background.

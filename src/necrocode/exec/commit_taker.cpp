@@ -1,6 +1,8 @@
 #include "necrocode/exec/commit_taker.hpp"
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 #include <utility>
 
 #include "necrocode/base/clock.hpp"
@@ -24,6 +26,14 @@ std::string commits_text(std::size_t count) {
   return std::to_string(count) + (count == 1 ? " commit" : " commits");
 }
 
+bool is_misleading(std::string_view branch) {
+  constexpr std::array<std::string_view, 4> kFolders = {"refs/", "heads/", "tags/", "remotes/"};
+  const bool like_a_path = std::any_of(kFolders.begin(), kFolders.end(),
+                                       [&](auto folder) { return branch.starts_with(folder); });
+  return like_a_path || branch == "HEAD" || branch == "stash" || branch.ends_with("_HEAD") ||
+         git::is_object_id(branch);
+}
+
 bool is_same(const struct stat& a, const struct stat& b) {
   return a.st_ino == b.st_ino && a.st_size == b.st_size && a.st_ctim.tv_sec == b.st_ctim.tv_sec &&
          a.st_ctim.tv_nsec == b.st_ctim.tv_nsec;
@@ -32,13 +42,15 @@ bool is_same(const struct stat& a, const struct stat& b) {
 }  // namespace
 
 CommitTaker::CommitTaker(const git::Git& git, runner::GivenClone& clone, const PlainFolder& shown,
-                         fs::path scratch, Refs refs, std::string identity)
+                         fs::path scratch, Refs refs, std::string identity,
+                         std::set<std::string> remotes)
     : git_(git),
       clone_(clone),
       shown_(shown),
       scratch_(std::move(scratch)),
       refs_(std::move(refs)),
       identity_(std::move(identity)),
+      remotes_(std::move(remotes)),
       git_dir_(clone.git_dir()),
       common_(clone.common_dir()),
       start_commit_(clone.head_commit()),
@@ -127,7 +139,9 @@ std::optional<TakenCommits> CommitTaker::take(const std::string& aside,
     if (!taken) {
       taken = place(tip, aside, context);
     } else if (added(tip, context).count > 0) {
-      make_branch(tip.branch, tip.commit, "necrocode exec");
+      std::string refused = bad_name(tip.branch);
+      if (refused.empty()) refused = make_branch(tip.branch, tip.commit, "necrocode exec");
+      if (!refused.empty()) refused_.insert(kHeads + tip.branch + " (not taken: " + refused + ")");
     }
   }
   if (taken) tip_ = taken->to;
@@ -161,9 +175,12 @@ std::optional<TakenCommits> CommitTaker::place(const Tip& tip, const std::string
   if (tip.branch.empty()) {
     taken.moved_aside = "they are on no branch";
   } else if (tip.branch != start_) {
-    taken.moved_aside = make_branch(tip.branch, tip.commit, what);
+    taken.moved_aside = bad_name(tip.branch);
+    if (taken.moved_aside.empty()) taken.moved_aside = make_branch(tip.branch, tip.commit, what);
   } else if (more.rewrites) {
     taken.moved_aside = "the program rewrote \"" + start_ + "\"";
+  } else if (brings_repositories(tip, context)) {
+    taken.moved_aside = "they bring repositories of the program's, as submodules";
   } else {
     taken.moved_aside = advance(tip, taken.count, context);
   }
@@ -177,6 +194,37 @@ std::optional<TakenCommits> CommitTaker::place(const Tip& tip, const std::string
     refused = make_branch(taken.branch, tip.commit, what);
   }
   return taken;
+}
+
+// Why a branch of the program's is not called so here, or nothing: git would take it for something
+// else that the user names.
+std::string CommitTaker::bad_name(const std::string& branch) const {
+  const std::string name = "\"" + printable(branch) + "\"";
+  const std::string first = branch.substr(0, branch.find('/'));
+  if (remotes_.contains(first)) return name + " could be mistaken for a branch of a remote";
+  if (refs_.contains("refs/tags/" + branch)) return name + " is a tag of the clone's";
+  if (is_misleading(branch)) return name + " could be mistaken for another ref";
+  return {};
+}
+
+// Once such a commit is checked out, the user's git runs in those repositories, by their
+// configuration.
+bool CommitTaker::brings_repositories(const Tip& tip, const CallContext& context) const {
+  // Of each: ":OLD_MODE NEW_MODE OLD_ID NEW_ID STATUS" TAB PATH
+  std::string entries;
+  try {
+    entries =
+        repository().run({"log", "--format=", "--raw", "-r", "-m", "--no-renames", "--root",
+                          "--ignore-submodules=none", start_commit_ + ".." + tip.commit, "--"},
+                         context);
+  } catch (const ResourceLimitError&) {
+    return true;  // too much to be looked through
+  }
+  for (const std::string_view line : split(entries, '\n')) {
+    const std::vector<std::string_view> fields = split(line.substr(0, line.find('\t')), ' ');
+    if (fields.size() > 1 && fields[1] == "160000") return true;
+  }
+  return false;
 }
 
 // Why not, or nothing: then the branch has them.
@@ -266,7 +314,7 @@ void CommitTaker::log(const std::string& branch, const std::string& from, const 
 
 std::vector<std::string> CommitTaker::ignored() const {
   const Refs theirs = read_refs(shown_);
-  std::vector<std::string> told;
+  std::vector<std::string> told(refused_.begin(), refused_.end());
   for (const auto& [name, commit] : refs_) {
     const bool ours = name == kHeads + start_ ||
                       (name.starts_with(kHeads) && made_.contains(name.substr(kHeads.size())));

@@ -31,9 +31,10 @@ namespace necrocode::exec {
 class CommitTaker {
  public:
   /// `shown`: the copy; `refs`: what it was given of the clone's; `identity`: NAME <EMAIL>, for the
-  /// reflog. `scratch` is a folder of ours; all must outlive this object.
+  /// reflog; `remotes`: their names. `scratch` is a folder of ours; all must outlive this object.
   CommitTaker(const git::Git& git, runner::GivenClone& clone, const PlainFolder& shown,
-              std::filesystem::path scratch, Refs refs, std::string identity);
+              std::filesystem::path scratch, Refs refs, std::string identity,
+              std::set<std::string> remotes);
 
   /// See LentTree::take_commits().
   std::optional<TakenCommits> take(const std::string& aside, const CallContext& context);
@@ -42,7 +43,8 @@ class CommitTaker {
   const std::string& tip() const { return tip_; }
   /// The clone's refs as they were lent, with what was written since.
   const Refs& refs() const { return refs_; }
-  /// Refs of the clone's that the program moved or removed in its copy: nothing came of it.
+  /// Refs of the clone's that the program moved or removed in its copy, and branches whose names
+  /// are not taken over: nothing came of it.
   std::vector<std::string> ignored() const;
   /// What was written below the clone's common git directory.
   const std::set<std::string>& written() const { return written_; }
@@ -64,6 +66,8 @@ class CommitTaker {
   std::optional<TakenCommits> place(const Tip& tip, const std::string& aside,
                                     const CallContext& context);
   std::string advance(const Tip& tip, std::size_t count, const CallContext& context);
+  std::string bad_name(const std::string& branch) const;
+  bool brings_repositories(const Tip& tip, const CallContext& context) const;
   std::string make_branch(const std::string& branch, const std::string& commit,
                           const std::string& what);
   std::optional<std::string> index_after(const std::string& to, const CallContext& context) const;
@@ -77,6 +81,7 @@ class CommitTaker {
   std::filesystem::path scratch_;
   Refs refs_;
   std::string identity_;
+  std::set<std::string> remotes_;
   PlainFolder git_dir_, common_;
   std::string start_;  ///< the branch that was checked out, or empty
   std::string start_commit_;
@@ -84,6 +89,7 @@ class CommitTaker {
   std::map<std::string, std::string> made_;  ///< branches that we made, and where they are
   std::set<std::string> known_;              ///< commits that are no news
   std::set<std::string> written_;
+  std::set<std::string> refused_;  ///< branches of the program's, and why
 };
 
 }  // namespace necrocode::exec

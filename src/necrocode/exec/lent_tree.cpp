@@ -13,7 +13,10 @@
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/exec/clone_config.hpp"
+#include "necrocode/exec/closed_paths.hpp"
 #include "necrocode/exec/commit_taker.hpp"
+#include "necrocode/exec/frozen_attributes.hpp"
+#include "necrocode/exec/nested_repositories.hpp"
 #include "necrocode/exec/plain_folder.hpp"
 #include "necrocode/exec/plain_git.hpp"
 #include "necrocode/exec/steering_files.hpp"
@@ -30,6 +33,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kInfoBytes = limits::kMiB;
 constexpr std::size_t kPathsToldBytes = 500;
+constexpr std::string_view kAttributes = ".gitattributes";
 constexpr int kAlternatesDepth = 5;  // git's own bound
 
 [[noreturn]] void refuse(const std::string& summary, const fs::path& target) {
@@ -131,6 +135,16 @@ bool has_below(const std::vector<git::IndexEntry>& index, const std::string& pat
   return first != index.end() && first->path.starts_with(path + "/");
 }
 
+std::vector<git::FileChange> without_counts(const std::vector<TreeDifference>& differences) {
+  std::vector<git::FileChange> files;
+  for (const TreeDifference& file : differences) {
+    const bool same_type = file.old_mode.substr(0, 3) == file.new_mode.substr(0, 3);
+    const char* status = !file.was_there() ? "A" : !file.is_there() ? "D" : same_type ? "M" : "T";
+    files.push_back({status, file.path, std::nullopt, std::nullopt});
+  }
+  return files;
+}
+
 bool is_inside(const fs::path& path, const fs::path& folder) {
   const std::string inner = fs::weakly_canonical(path).string() + "/";
   return inner.starts_with(folder.string() + "/");
@@ -166,6 +180,9 @@ struct LentTree::State {
   TreeBefore before;
   std::string dot_git;          ///< what it says where it is a file
   std::set<std::string> users;  ///< ignored paths and nested repositories before
+  ClosedPaths closed;           ///< before
+  std::string diff_left_out;    ///< of the last look
+  std::optional<NestedRepositories> nested;
   std::optional<PlainFolder> shown;
   std::optional<CommitTaker> taker;
   std::optional<SteeringFiles> shown_files, git_dir_files, common_files;
@@ -173,6 +190,17 @@ struct LentTree::State {
   std::string name() const { return config.get("user.name").value_or(git.options().author_name); }
   std::string email() const {
     return config.get("user.email").value_or(git.options().author_email);
+  }
+
+  std::set<std::string> remotes(const Refs& refs) const {
+    std::set<std::string> names = config.remotes();
+    for (const auto& [ref, commit] : refs) {
+      constexpr std::string_view kRemotes = "refs/remotes/";
+      if (!ref.starts_with(kRemotes)) continue;
+      const std::string name = ref.substr(kRemotes.size());
+      names.insert(name.substr(0, name.find('/')));
+    }
+    return names;
   }
 
   /// What the user's git ignores beside .gitignore.
@@ -211,17 +239,18 @@ struct LentTree::State {
 
   // Everything in the work tree that is not ignored, as a tree in our own objects. A repository in
   // an untracked folder is no part of it: git would run there, by that repository's configuration.
-  std::string stage(const CallContext& context) const {
+  std::string stage(const std::vector<std::string>& unreadable, const CallContext& context) const {
     std::vector<std::string> special;
-    const std::vector<std::string> nested = git::nested_repositories(root, &special);
+    const std::vector<std::string> nested_now = git::nested_repositories(root, &special);
     std::string paths = std::string(":(top)") + '\0';
     std::string gone;
     const auto leave_out = [&](const std::string& path) {
       paths += ":(top,exclude,literal)" + path + '\0';
     };
-    if (!nested.empty() || !special.empty()) {
+    for (const std::string& path : unreadable) leave_out(path);
+    if (!nested_now.empty() || !special.empty()) {
       const std::vector<git::IndexEntry> index = git::read_index(repository.git_dir() / "index");
-      for (const std::string& path : nested) {
+      for (const std::string& path : nested_now) {
         if (!has_below(index, path)) leave_out(path);
       }
       for (const std::string& path : special) {
@@ -231,8 +260,13 @@ struct LentTree::State {
         }
       }
     }
-    repository.run({"add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"}, context,
-                   paths);
+    try {
+      repository.run({"add", "--all", "--pathspec-from-file=-", "--pathspec-file-nul"}, context,
+                     paths);
+    } catch (const git::GitError& error) {
+      // It has added everything, and minds that a path to leave out is ignored anyway.
+      if (error.info().status != 1) throw;
+    }
     if (!gone.empty()) {
       repository.run({"update-index", "--force-remove", "-z", "--stdin"}, context, gone);
     }
@@ -247,7 +281,8 @@ struct LentTree::State {
       before.branch = head.substr(std::string("ref: refs/heads/").size());
     }
     open_repository(context);
-    before.tree = stage(context);
+    closed = find_closed(PlainFolder(root));
+    before.tree = stage(closed.unreadable, context);
     for (const git::FileChange& file : repository.changes("HEAD", "", context)) {
       before.dirty.push_back(file.path);
     }
@@ -255,13 +290,52 @@ struct LentTree::State {
       fail("the clone has changes that are not committed; commit or stash them first",
            before.dirty);
     }
-    for (const std::string& path : git::nested_repositories(root)) users.insert(path);
+    nested.emplace(root, covered);
+    users = nested->paths();
     const std::string ignored = repository.run(
         {"ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"}, context);
     for (std::string_view path : split(ignored, '\0')) {
       if (path.ends_with('/')) path.remove_suffix(1);
       if (!path.empty()) users.emplace(path);
     }
+    freeze_attributes(context);
+  }
+
+  // The program's own .gitattributes are files like any other: what they say does not count.
+  void freeze_attributes(const CallContext& context) const {
+    const PlainFolder work_tree(root);
+    std::vector<std::string> paths;
+    for (std::string& path : repository.tracked_files(context)) {
+      if (name_of(path) == kAttributes) paths.push_back(std::move(path));
+    }
+    const auto depth = [](const std::string& path) {
+      return std::count(path.begin(), path.end(), '/');
+    };
+    std::stable_sort(paths.begin(), paths.end(),
+                     [&](const auto& a, const auto& b) { return depth(a) < depth(b); });
+    std::vector<AttributesFile> files;
+    for (const std::string& path : paths) {
+      const std::string folder = parent_of(path);
+      files.push_back({folder == "." ? "" : folder, work_tree.read(path, kInfoBytes).value_or("")});
+    }
+    write_file_atomic(repository.git_dir() / "info/attributes",
+                      frozen_attributes(files, info_attributes()));
+  }
+
+  std::string info_attributes() const {
+    return common.read("info/attributes", kInfoBytes).value_or("");
+  }
+
+  // After the program was at work: what it closed is opened again.
+  std::string stage_after(const CallContext& context,
+                          std::vector<std::string>* unread = nullptr) const {
+    struct stat status = {};
+    if (::stat(root.c_str(), &status) == 0 && (status.st_mode & S_IRWXU) != S_IRWXU) {
+      ::chmod(root.c_str(), (status.st_mode & 07777) | S_IRWXU);
+    }
+    const ClosedPaths now = open_closed(PlainFolder(root), closed.closed);
+    if (unread) *unread = now.unreadable;
+    return stage(now.unreadable, context);
   }
 
   // What the program gets in place of `.git`.
@@ -294,7 +368,7 @@ struct LentTree::State {
       dot_git = read_file(root / ".git", kInfoBytes);
       write_file_atomic(scratch / "dot-git", "gitdir: " + shown_place().string() + "\n");
     }
-    taker.emplace(git, clone, *shown, scratch, refs, name() + " <" + email() + ">");
+    taker.emplace(git, clone, *shown, scratch, refs, name() + " <" + email() + ">", remotes(refs));
     shown_files.emplace(*shown, false);
     if (covered) return;
     common_files.emplace(common, true);
@@ -373,6 +447,7 @@ std::vector<process::SandboxedCommand::Cover> LentTree::covers() const {
     covers.push_back({state_->shown_place(), state_->shown->path(), true});
     covers.push_back({dot_git, state_->scratch / "dot-git", false});
   }
+  for (const fs::path& place : state_->nested->git_dirs()) covers.push_back({place, place, false});
   return covers;
 }
 
@@ -407,18 +482,28 @@ std::string LentTree::users_work(const CallContext& context) const {
 }
 
 TreeAfter LentTree::look(const CallContext& context) {
+  const git::Repository& repository = state_->repository;
+  const std::string& from = state_->before.tree;
   TreeAfter after;
-  after.tree = state_->stage(context);
-  if (after.tree == state_->before.tree) return after;
-  after.files = state_->repository.changes(state_->before.tree, after.tree, context);
-  after.diff = state_->repository.diff(state_->before.tree, after.tree, context);
+  after.tree = state_->stage_after(context, &after.unread);
+  if (after.tree != from) {
+    try {
+      after.files = repository.changes(from, after.tree, context);
+      after.diff = repository.diff(from, after.tree, context);
+    } catch (const RunnerError& error) {
+      after.diff_left_out = error.what();
+      if (after.files.empty())
+        after.files = without_counts(compare_trees(repository, from, after.tree, context));
+    }
+  }
+  state_->diff_left_out = after.diff_left_out;
   return after;
 }
 
 std::vector<std::string> LentTree::restore(const std::vector<std::string>& globs,
                                            const CallContext& context) {
   if (globs.empty()) return {};
-  const std::string now = state_->stage(context);
+  const std::string now = state_->stage_after(context);
   std::vector<TreeDifference> wrong;
   for (TreeDifference& file :
        compare_trees(state_->repository, state_->before.tree, now, context)) {
@@ -438,7 +523,7 @@ std::vector<std::string> LentTree::restore(const std::vector<std::string>& globs
 }
 
 void LentTree::return_to(const std::string& tree, const CallContext& context) {
-  const std::string now = state_->stage(context);
+  const std::string now = state_->stage_after(context);
   put_back_files(state_->repository, PlainFolder(state_->root),
                  compare_trees(state_->repository, tree, now, context), context);
 }
@@ -466,6 +551,7 @@ std::vector<std::string> LentTree::put_back() {
     state_->make_shown_anew();
   }
   put_back_in(state_->shown_files, ".git/");
+  for (std::string& words : state_->nested->put_back()) told.push_back(std::move(words));
   for (std::string& ref : state_->taker->ignored()) told.push_back(std::move(ref));
   return told;
 }
@@ -479,6 +565,9 @@ std::optional<TakenCommits> LentTree::take_commits(const std::string& aside,
 // stay as committed. What the parent has and we do not see is gone, or ignored.
 std::string LentTree::commit(const TreeAfter& after, const std::string& message,
                              const CallContext& context) {
+  if (!state_->diff_left_out.empty()) {
+    fail("the change cannot be looked through, so it is not pushed", {state_->diff_left_out});
+  }
   const TreeBefore& before = state_->before;
   const git::Repository& repository = state_->repository;
   const std::string& parent = state_->taker->tip();

@@ -5,7 +5,8 @@
 // Where the sandbox cannot show the copy in place of `.git`, GIT_DIR names it, and the program may
 // reach the user's own: what steers git there, HEAD and refs are put back; objects are not.
 // Content filters (LFS) and `core.autocrlf` are not applied to files that the program changed;
-// settings that the user's configuration includes from other files are not seen.
+// settings that the user's configuration includes from other files are not seen. Attributes are
+// those from before the program began.
 #pragma once
 
 #include <filesystem>
@@ -32,6 +33,8 @@ struct TreeAfter {
   std::string tree;                    ///< as `TreeBefore::tree`
   std::vector<git::FileChange> files;  ///< from the one to the other
   std::string diff;                    ///< the same, binary-safe
+  std::string diff_left_out{};         ///< why there is none, though there are files; or empty
+  std::vector<std::string> unread{};   ///< paths that we may not read; no part of the change
 };
 
 /// The program's own commits, taken over.
@@ -65,7 +68,7 @@ class LentTree {
 
   /// HEAD to the work tree before, as a patch that `git apply` takes; empty when it was clean.
   std::string users_work(const CallContext& context) const;
-  /// The work tree now.
+  /// The work tree now. Files that the program closed to their owner, us, are opened.
   TreeAfter look(const CallContext& context);
   /// Files that match a glob are as before again; those that were not. Also of those removed.
   std::vector<std::string> restore(const std::vector<std::string>& globs,
@@ -73,7 +76,8 @@ class LentTree {
   /// The work tree is as in `tree`, which look() gave, again; what git ignores stays.
   void return_to(const std::string& tree, const CallContext& context);
   /// Hooks, configuration and the like that the program left in its copy, or in the user's `.git`,
-  /// where that was not covered; there they are as before again.
+  /// where that was not covered; there they are as before again. Also repositories in the work tree
+  /// that the program changed, or made: these are renamed, so that git finds them no more.
   std::vector<std::string> put_back();
   /// Fetches what the program committed into the user's clone: onto the branch that was checked out
   /// where that only adds to it, else, and for a branch that the user has, onto `aside`. The user's
@@ -81,8 +85,8 @@ class LentTree {
   std::optional<TakenCommits> take_commits(const std::string& aside, const CallContext& context);
   /// A commit of the program's change on top of its own commits, or of HEAD, for a push: without
   /// what was dirty before. Throws WorkspacePreparationError naming the paths when the program
-  /// changed what was dirty. In no branch. Only after take_commits(). HEAD itself when there is no
-  /// change at all.
+  /// changed what was dirty, or when the last look left the diff out. In no branch. Only after
+  /// take_commits(). HEAD itself when there is no change at all.
   std::string commit(const TreeAfter& after, const std::string& message,
                      const CallContext& context);
   /// Of the remote that the branch follows, else "origin", with the credentials taken out. Throws

@@ -15,7 +15,8 @@ class SteeringFiles {
   /// Looks at `git_dir`, which must outlive this object. `with_refs`: also at HEAD and all refs.
   /// Files of more than 1 MiB, and more than 64 MiB together, are known by their times only.
   SteeringFiles(const PlainFolder& git_dir, bool with_refs);
-  /// What differs now: each is as it was again, or `lost`, when its content was not kept. Ordered.
+  /// What differs now: each is as it was again, or `lost`, when its content was not kept. Of those
+  /// that were not there the first 1000 are told by name, the rest as one, by their number.
   struct Difference {
     std::string path;
     bool lost = false;
@@ -33,6 +34,10 @@ class SteeringFiles {
   };
   using Files = std::map<std::string, Kept>;
   Files look() const;
+  void look_at_repositories(const std::string& folder, int depth, std::size_t& bytes,
+                            Files& files) const;
+  void look_at_repository(const std::string& path, int depth, std::size_t& bytes,
+                          Files& files) const;
   void look_at(const std::string& path, int depth, std::size_t& bytes, Files& files) const;
   const PlainFolder& git_dir_;
   bool with_refs_;

@@ -31,7 +31,7 @@ TEST_P(TakenCommitsTest, GoOntoTheBranchWithTheIndex) {
   EXPECT_EQ(id("main@{1}"), first);
   EXPECT_EQ(id("HEAD@{1}"), first);
   EXPECT_EQ(take(), std::nullopt);
-  EXPECT_THAT(tree_->put_back(context_), IsEmpty());
+  EXPECT_THAT(tree_->put_back(), IsEmpty());
   EXPECT_EQ(id("main"), taken.to);
 }
 
@@ -64,7 +64,7 @@ TEST_P(TakenCommitsTest, OfASecondRoundGoOn) {
   lend();
   program(kCommit);
   const TakenCommits one = take_some();
-  tree_->put_back(context_);
+  tree_->put_back();
   program("echo more >> w.txt && git commit -q -a -m more");
   const TakenCommits two = take_some();
   EXPECT_EQ(two.from, one.to);
@@ -88,6 +88,32 @@ TEST_P(TakenCommitsTest, OnANewBranchKeepItsName) {
   EXPECT_EQ(id("main"), first);
   EXPECT_EQ(branches(), "feature/x main ");
   EXPECT_EQ(status(), "## main\n?? w.txt");
+}
+
+TEST_P(TakenCommitsTest, OnABranchWithTheNameOfSomethingElseGoAside) {
+  shell(root_, "git tag v1");
+  const std::string head = id("HEAD");
+  for (const std::string& name :
+       {std::string("origin/main"), std::string("origin"), std::string("heads/main"),
+        std::string("FETCH_HEAD"), std::string("stash"), std::string("v1"), head}) {
+    tree_.reset();
+    lend();
+    program("G=$(git rev-parse --git-dir); echo " + name +
+            " > w.txt; git add w.txt; git commit -q -m w" + "; mkdir -p $(dirname $G/refs/heads/" +
+            name + "); git rev-parse HEAD > $G/refs/heads/" + name +
+            "; git reset -q --hard HEAD~1; echo 'ref: refs/heads/" + name + "' > $G/HEAD");
+    const TakenCommits taken = take_some();
+    EXPECT_THAT(taken.branch, testing::StartsWith("necrocode/exec-1")) << name;
+    EXPECT_THAT(taken.moved_aside, HasSubstr("\"" + name + "\"")) << name;
+  }
+  tree_.reset();
+  lend();
+  program("git checkout -q -b fine; git commit -q --allow-empty -m x; git branch origin/x");
+  EXPECT_EQ(take_some().branch, "fine");
+  EXPECT_THAT(tree_->put_back(),
+              testing::Contains("refs/heads/origin/x (not taken: \"origin/x\" could be mistaken "
+                                "for a branch of a remote)"));
+  EXPECT_THAT(branches(), testing::Not(HasSubstr("origin")));
 }
 
 TEST_P(TakenCommitsTest, OfSeveralBranchesAllCome) {
@@ -211,9 +237,10 @@ TEST_P(TakenCommitsTest, InASubmodule) {
   tree_.reset();
   lend();
   EXPECT_THAT(tree_->before().dirty, IsEmpty());
-  program("echo x > sub/a.txt; rm sub/.git");
+  program("echo x > sub/a.txt; rm sub/.git || true");
   EXPECT_THAT(tree_->look(context_).files, IsEmpty());
-  write(root_ / "sub/.git", "gitdir: ../.git/modules/sub\n");
+  tree_->put_back();
+  EXPECT_EQ(read(root_ / "sub/.git"), "gitdir: ../.git/modules/sub\n");
 }
 
 TEST_P(TakenCommitsTest, InAShallowCloneWithAlternates) {
@@ -291,7 +318,7 @@ TEST_P(TakenCommitsTest, AreNotSeenThroughReplacements) {
   EXPECT_EQ(take_some().branch, "main");
   EXPECT_EQ(status(), "## main");
   EXPECT_EQ(shell(root_, "git for-each-ref refs/replace"), "");
-  EXPECT_THAT(tree_->put_back(context_), testing::Contains(HasSubstr("refs/replace")));
+  EXPECT_THAT(tree_->put_back(), testing::Contains(HasSubstr("refs/replace")));
 }
 
 TEST_P(TakenCommitsTest, BecomeAPushWithTheRestOnTop) {
