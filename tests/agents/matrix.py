@@ -63,7 +63,7 @@ def small_cases():
     yield case("writes outside", small.OUTSIDE, 0)
     yield case("plants in git", small.PLANTS_IN_GIT, 0)
     yield case("asks for input", small.ASKS, 1)
-    yield case("spies", small.SPIES, 6)  # its change holds the key of its run
+    yield case("spies", small.SPIES, 0)  # the key of its run, which it finds, is worth nothing
     yield case("goes around", small.GOES_AROUND, 1)
 
 

@@ -393,7 +393,7 @@ class ExecRun {
       attempt("put the clone's git directory back", [&](const CallContext&) {
         result_.git_put_back = tree_->put_back();
         for (const std::string& what : result_.git_put_back) {
-          teller_.warn("left in the clone's git directory by the program, and put back: " + what);
+          teller_.warn("what the program left for git, put back: " + what);
         }
       });
     }
@@ -474,6 +474,10 @@ class ExecRun {
     after_tree_ = after.tree;
     result_.files = std::move(after.files);
     diff_ = std::move(after.diff);
+    if (!after.diff_left_out.empty()) teller_.warn("there is no diff: " + after.diff_left_out);
+    for (const std::string& path : after.unread) {
+      teller_.warn("cannot be read, and is no part of the change: " + path);
+    }
     has_looked_ = true;
     for (const git::FileChange& file : result_.files) {
       if (is_test_like(file.path, test_commands_)) tests_changed_.insert(file.path);
