@@ -532,7 +532,13 @@ std::vector<std::string> LentTree::put_back() {
   std::vector<std::string> told;
   const auto put_back_in = [&](std::optional<SteeringFiles>& files, const std::string& where) {
     if (!files) return;
-    for (const auto& [path, lost, found] : files->put_back()) {
+    std::vector<SteeringFiles::Difference> differences;
+    try {
+      differences = files->put_back();
+    } catch (const StorageError& error) {
+      told.push_back(where + "git directory (could not be put back: " + error.what() + ")");
+    }
+    for (const auto& [path, lost, found] : differences) {
       std::string words = where + path;
       if (!found.empty()) words += " (was at " + printable(shorten(found, 100)) + ")";
       if (lost) words += " (could not be put back)";

@@ -77,7 +77,13 @@ std::vector<fs::path> NestedRepositories::git_dirs() const {
 
 std::vector<std::string> NestedRepositories::put_back() const {
   std::vector<std::string> told;
-  for (const GitDir& git_dir : git_dirs_) put_back(git_dir, told);
+  for (const GitDir& git_dir : git_dirs_) {
+    try {
+      put_back(git_dir, told);
+    } catch (const RunnerError&) {
+      told.push_back(printable(git_dir.path) + " (could not be put back)");
+    }
+  }
   std::size_t made = 0;
   for (const std::string& path : git::nested_repositories(root_)) {
     if (paths_.contains(path)) continue;
@@ -101,7 +107,9 @@ void NestedRepositories::put_back(const GitDir& git_dir, std::vector<std::string
     told.push_back(name);
   } else if (git_dir.folder) {
     if (!git_dir.folder->is_in_place()) {
-      told.push_back(name + (return_folder(git_dir) ? "" : " (could not be put back)"));
+      const bool returned = return_folder(git_dir);
+      told.push_back(name + (returned ? "" : " (could not be put back)"));
+      if (!returned) return;
     }
     for (const auto& [file, lost, found] : git_dir.files->put_back()) {
       told.push_back(name + "/" + printable(file) + (lost ? " (could not be put back)" : ""));

@@ -106,5 +106,16 @@ TEST_P(NestedTest, MovedRepositoryOfTheUsersIsPutBack) {
   use_git();
 }
 
+TEST_P(NestedTest, RemovedRepositoryOfTheUsersHidesNoOther) {
+  if (GetParam()) GTEST_SKIP() << "it is read-only";
+  shell(root_, "echo clones >> .git/info/exclude && git init -q clones/one");
+  lend();
+  program("rm -rf clones; " + armed("evil"));
+  const std::vector<std::string> told = tree_->put_back();
+  EXPECT_THAT(told, Contains("clones/one/.git (could not be put back)"));
+  EXPECT_THAT(told, Contains(HasSubstr("evil/.git (a repository of the program's")));
+  use_git();
+}
+
 }  // namespace
 }  // namespace necrocode::exec
