@@ -60,8 +60,13 @@ std::string upstream_url(ModelApi api, const net::Url& endpoint, std::string_vie
   constexpr std::string_view kVersion = "/v1";
   std::string path = endpoint.path;
   while (path.ends_with('/')) path.pop_back();
+  if (target.starts_with("/openai/")) {  // Azure's: where the endpoint's own begins, or its version
+    path += '/';
+    path.erase(std::min(path.find("/openai/"), path.size() - 1));
+    if (path.ends_with(kVersion)) path.erase(path.size() - kVersion.size());
+  }
   if (path.empty() || target.starts_with("/openai/")) {
-    return endpoint.origin() + std::string(target);
+    return endpoint.origin() + path + std::string(target);
   }
   while (target.starts_with("/v1/")) target.remove_prefix(kVersion.size());
   if (api == ModelApi::kMessages && !path.ends_with(kVersion)) path += kVersion;

@@ -35,8 +35,9 @@ Upstream make_upstream(const std::string& endpoint, const Secret& api_key, std::
 void each_key(const net::Headers& headers, const std::function<void(std::string_view)>& take);
 
 /// `request` as it goes to `upstream`, `target` of it below the endpoint: its path without /v1, or,
-/// when it begins with /openai/ (Azure), on the endpoint's host. Left out are what belongs to a
-/// connection, the client's key, and Accept-Encoding, so that answers come as text.
+/// when it begins with /openai/ (Azure), in place of the endpoint's own /openai/… or /v1. Left out
+/// are what belongs to a connection, the client's key, and Accept-Encoding, so that answers come as
+/// text.
 net::HttpRequest upstream_request(ModelApi api, const net::Request& request,
                                   std::string_view target, const Upstream& upstream);
 
