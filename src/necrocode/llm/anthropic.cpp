@@ -120,6 +120,8 @@ void read_usage(JsonView usage, TokenCounts& counts) {
   const auto input = usage["input_tokens"].count(kTokensMax);
   counts.cached = cached.value_or(counts.cached);
   counts.cache_write = written.value_or(counts.cache_write);
+  const auto for_an_hour = usage["cache_creation"]["ephemeral_1h_input_tokens"].count(kTokensMax);
+  counts.hour_cache_write = for_an_hour.value_or(counts.hour_cache_write);
   if (input || counts.prompt) {
     counts.prompt = input.value_or(before) + counts.cached + counts.cache_write;
   }

@@ -30,6 +30,7 @@ inline constexpr std::int64_t kTokensMax = 1'000'000'000'000;
 struct TokenCounts {
   std::optional<std::int64_t> prompt, completion, total;
   std::int64_t cached = 0, cache_write = 0, reasoning = 0;
+  std::int64_t hour_cache_write = 0;  ///< of cache_write: kept for an hour
 };
 
 struct Completion {

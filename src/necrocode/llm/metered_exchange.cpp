@@ -43,6 +43,16 @@ std::shared_ptr<net::HttpClient> own_client() {
   return net::make_curl_http_client(std::move(options));
 }
 
+// The model that an address names (Azure); empty: none.
+std::string deployment_of(std::string_view url) {
+  constexpr std::string_view kBefore = "/deployments/";
+  url = url.substr(0, url.find('?'));
+  const std::size_t at = url.find(kBefore);
+  if (at == std::string_view::npos) return {};
+  url.remove_prefix(at + kBefore.size());
+  return std::string(url.substr(0, url.find('/')));
+}
+
 bool is_broken(int status, bool has_hint) {
   return status == 500 || status == 502 || status == 504 || (status == 503 && !has_hint);
 }
@@ -102,10 +112,11 @@ class ExchangeService::Call {
         passage_(passage),
         question_(question),
         run_(*question.run),
-        asked_(read_metered_request(passage.api, question.request.body)),
+        deployment_(deployment_of(question.request.url)),
+        asked_(read_metered_request(passage.api, question.request.body, deployment_)),
         origin_(question.upstream->endpoint.origin()),
         rate_key_(rate_key(origin_, question.upstream->api_key.reveal(), asked_.model)),
-        prompt_key_(question.provider + "/" + asked_.model),
+        prompt_key_(question.provider + "/" + deployment_ + "/" + asked_.model),
         began_(real_clock().steady_now()),
         report_(begun(question, asked_)),
         under_way_(run_, passage, report_) {}
@@ -129,6 +140,13 @@ class ExchangeService::Call {
   std::int64_t prompt_estimate() const {
     return run_.prompts().estimate(prompt_key_, question_.request.body);
   }
+  /// Names of the model: which of them counts is the service's to say.
+  std::vector<std::string_view> names() const {
+    std::vector<std::string_view> names{asked_.model};
+    if (!deployment_.empty() && deployment_ != asked_.model) names.push_back(deployment_);
+    return names;
+  }
+  std::optional<double> cost() const;
   bool is_countable();
   bool take_turn();
   bool reserve();
@@ -148,6 +166,7 @@ class ExchangeService::Call {
   Passage& passage_;
   const Question& question_;
   RunMeter& run_;
+  const std::string deployment_;
   const MeteredRequest asked_;
   const std::string origin_;
   const std::string rate_key_;
@@ -161,6 +180,8 @@ class ExchangeService::Call {
   SharedPace::Turn turn_;
   bool told_ = false;  // how the service took it
   std::optional<std::int64_t> reservation_;
+  double reserved_usd_ = 0;
+  bool may_have_cost_all_ = false;  // nobody says what it did cost
   std::optional<AnswerMeter> meter_;
   UsageChunkFilter filter_;
   int answered_ = 0;  // status of a 2xx
@@ -207,12 +228,20 @@ bool ExchangeService::Call::is_countable() {
                                       "unreadable_request"}));
     return false;
   }
-  if (service_.prices_->find(asked_.model) != nullptr) return true;
-  const std::string why = "there is a spend cap, and no price for the model \"" +
-                          printable(asked_.model) +
-                          "\": name it under prices: in the configuration, or with --prices";
-  refuse_call({ExchangeClass::kCap, why}, refuse(passage_.api, {402, why, "unknown_price"}));
-  return false;
+  if (!asked_.unpriced.empty()) {
+    const std::string why = "there is a spend cap, and " + asked_.unpriced;
+    refuse_call({ExchangeClass::kCap, why}, refuse(passage_.api, {400, why, "unpriced_request"}));
+    return false;
+  }
+  for (const std::string_view name : names()) {
+    if (service_.prices_->find(name) != nullptr) continue;
+    const std::string why = "there is a spend cap, and no price for the model \"" +
+                            printable(name) +
+                            "\": name it under prices: in the configuration, or with --prices";
+    refuse_call({ExchangeClass::kCap, why}, refuse(passage_.api, {402, why, "unknown_price"}));
+    return false;
+  }
+  return true;
 }
 
 // Until the service, the configured rates and the other processes let it go.
@@ -266,15 +295,22 @@ bool ExchangeService::Call::take_turn() {
 
 bool ExchangeService::Call::reserve() {
   const PriceTable& prices = *service_.prices_;
-  const Price* price = prices.find(asked_.model);
-  if (price == nullptr) return true;  // and no cap
-  const std::int64_t answer_tokens =
-      asked_.token_limit.value_or(price->max_output_tokens) * asked_.choices;
   const std::int64_t prompt_tokens =
       run_.prompts().tokens_max(prompt_key_, question_.request.body, asked_.refers_outside);
-  const double worst = *prices.worst_case(asked_.model, prompt_tokens, answer_tokens);
+  std::int64_t answer_tokens = -1;
+  for (const std::string_view name : names()) {
+    const Price* price = prices.find(name);
+    if (price == nullptr) continue;
+    const std::int64_t most =
+        asked_.token_limit.value_or(price->max_output_tokens) * asked_.choices;
+    answer_tokens = std::max(answer_tokens, most);
+    reserved_usd_ = std::max(
+        reserved_usd_, *prices.worst_case(name, prompt_tokens, most, asked_.caches_for_an_hour));
+  }
+  if (answer_tokens < 0) return true;  // no price, and no cap
   try {
-    reservation_ = service_.ledger_.reserve(run_.options().account, run_.options().caps, worst);
+    const MeteredRunOptions& run = run_.options();
+    reservation_ = service_.ledger_.reserve(run.account, run.caps, reserved_usd_);
     return true;
   } catch (const SpendCapReached& reached) {
     tell(SharedPace::News::kNone);
@@ -371,6 +407,18 @@ void ExchangeService::Call::tell(SharedPace::News news) {
 
 // ---- how it ended ----
 
+// By the price of the model that answered, else by the dearest that was asked for.
+std::optional<double> ExchangeService::Call::cost() const {
+  const PriceTable& prices = *service_.prices_;
+  const std::int64_t hour_cache_tokens = meter_->hour_cache_tokens();
+  std::optional<double> cost = prices.cost(meter_->model(), report_.usage, hour_cache_tokens);
+  if (cost) return cost;
+  for (const std::string_view name : names()) {
+    cost = std::max(cost, prices.cost(name, report_.usage, hour_cache_tokens));
+  }
+  return cost;
+}
+
 void ExchangeService::Call::conclude_answer(bool whole,
                                             const std::optional<net::TransportError>& failure) {
   Verdict verdict = meter_->verdict(whole);
@@ -384,11 +432,12 @@ void ExchangeService::Call::conclude_answer(bool whole,
   if (!report_.usage.estimated && report_.usage.prompt_tokens > 0) {
     run_.prompts().counted(prompt_key_, question_.request.body, report_.usage.prompt_tokens);
   }
-  const PriceTable& prices = *service_.prices_;
-  report_.usage.cost_usd = prices.cost(meter_->model(), report_.usage);
-  if (!report_.usage.cost_usd) {
-    report_.usage.cost_usd = prices.cost(asked_.model, report_.usage);
-  }
+  report_.usage.cost_usd = cost();
+  // A service that is not listened to may go on, and bill it all.
+  const bool is_answer = whole && verdict.how == ExchangeClass::kOk;
+  const std::string& answered = meter_->model();
+  may_have_cost_all_ = (report_.usage.estimated && !is_answer && !meter_->told_failure()) ||
+                       (!answered.empty() && service_.prices_->find(answered) == nullptr);
   if (report_.model.empty()) report_.model = service_.safe(meter_->model());
   conclude(std::move(verdict), answered_);
 }
@@ -401,10 +450,11 @@ void ExchangeService::Call::conclude_refusal(const net::HttpResponse& answer) {
 net::Response ExchangeService::Call::conclude_nothing(const net::TransportError& failure) {
   const bool timed_out = failure.failure() == net::TransportFailure::kTimeout;
   const bool abandoned = passage_.abandoned();
-  if ((timed_out || abandoned) && failure.delivery() != net::Delivery::kNotSent) {
+  may_have_cost_all_ = (timed_out || abandoned) && failure.delivery() != net::Delivery::kNotSent;
+  if (may_have_cost_all_) {
     report_.usage.prompt_tokens = report_.usage.total_tokens = prompt_estimate();
     report_.usage.estimated = true;
-    report_.usage.cost_usd = service_.prices_->cost(asked_.model, report_.usage);
+    report_.usage.cost_usd = cost();
   }
   if (abandoned) {
     conclude(left_alone(), 0);
@@ -430,7 +480,11 @@ void ExchangeService::Call::conclude(Verdict verdict, int status) {
   report_.detail = verdict.how == ExchangeClass::kOk ? "" : service_.safe(verdict.detail);
   report_.status = status;
   report_.duration = real_clock().steady_now() - began_;
-  if (reservation_) service_.ledger_.settle(*reservation_, report_.usage.cost_usd.value_or(0));
+  if (reservation_) {
+    const double known = report_.usage.cost_usd.value_or(0);
+    service_.ledger_.settle(*reservation_,
+                            may_have_cost_all_ ? std::max(known, reserved_usd_) : known);
+  }
   permit_.settle(report_.usage.total_tokens);
   try {
     service_.pace_.settle(rate_key_, service_.rates_, rate_tokens_, report_.usage.total_tokens);

@@ -82,22 +82,49 @@ bool names_outside(std::string_view name, JsonView value) {
   return (name == "url" || name == "image_url") && text.starts_with("http");
 }
 
-bool refers_outside(JsonView value) {
-  bool found = false;
-  value.each([&](JsonView item) { found = found || refers_outside(item); });
+void read_depths(JsonView value, MeteredRequest& request) {
+  value.each([&](JsonView item) { read_depths(item, request); });
   value.each_member([&](std::string_view name, JsonView member) {
-    found = found || names_outside(name, member) || refers_outside(member);
+    request.refers_outside = request.refers_outside || names_outside(name, member);
+    request.caches_for_an_hour =
+        request.caches_for_an_hour || (name == "ttl" && member.text() == "1h");
+    read_depths(member, request);
   });
-  return found;
 }
 
-bool is_token_limit(std::string_view name) {
-  return name == "max_tokens" || name == "max_completion_tokens" || name == "max_output_tokens";
+bool is_token_limit(ModelApi api, std::string_view name) {
+  if (api == ModelApi::kResponses) return name == "max_output_tokens";
+  return name == "max_tokens" || (api == ModelApi::kChat && name == "max_completion_tokens");
+}
+
+// Members that change the price, but for these values of theirs.
+struct PricedMember {
+  std::string_view name;
+  std::array<std::string_view, 5> usual;
+};
+constexpr std::array kPricedMembers = {
+    PricedMember{"service_tier", {"auto", "default", "flex", "standard", "standard_only"}},
+    PricedMember{"speed", {"standard"}}, PricedMember{"inference_geo", {"global"}}};
+
+std::string unpriced_words(ModelApi api, std::string_view name, JsonView value) {
+  if (!value.given()) return {};
+  if (name == "background" && api == ModelApi::kResponses && value.dump() != "false") {
+    return "an answer in the background is counted by nobody: ask without \"background\"";
+  }
+  for (const PricedMember& member : kPricedMembers) {
+    const auto& usual = member.usual;
+    if (name == member.name && (value.text().empty() || std::find(usual.begin(), usual.end(),
+                                                                  value.text()) == usual.end())) {
+      return "its \"" + std::string(name) + "\" changes the price: ask without it";
+    }
+  }
+  return {};
 }
 
 }  // namespace
 
-MeteredRequest read_metered_request(ModelApi api, std::string_view body) {
+MeteredRequest read_metered_request(ModelApi api, std::string_view body,
+                                    std::string_view deployment) {
   MeteredRequest request;
   request.asks_usage = api != ModelApi::kChat;
   JsonReaderLease reader;
@@ -114,10 +141,11 @@ MeteredRequest read_metered_request(ModelApi api, std::string_view body) {
     seen.push_back(name);
   };
   json->each_member([&](std::string_view name, JsonView value) {
+    if (request.unpriced.empty()) request.unpriced = unpriced_words(api, name, value);
     if (name == "model") {
       once("model");
       request.model = value.text().substr(0, kNameBytes);
-    } else if (is_token_limit(name)) {
+    } else if (is_token_limit(api, name)) {
       if (value.given()) {
         const auto limit = value.count(kTokensMax);
         request.token_limit = std::max(request.token_limit.value_or(0), limit.value_or(kTokensMax));
@@ -134,10 +162,11 @@ MeteredRequest read_metered_request(ModelApi api, std::string_view body) {
       request.asks_usage = value["include_usage"].dump() == "true";
     }
   });
+  if (request.model.empty()) request.model = deployment.substr(0, kNameBytes);
   if (request.defect.empty() && request.model.empty()) {
     request.defect = "the request names no model";
   }
-  request.refers_outside = refers_outside(*json);
+  read_depths(*json, request);
   return request;
 }
 
@@ -279,6 +308,8 @@ class AnswerMeter::Reader final : private AnswerPieces {
   bool ended() const { return ended_; }
   Verdict verdict(bool whole);
   Usage usage(std::int64_t prompt_estimate) const;
+  std::int64_t hour_cache_tokens() const { return completion_.counts.hour_cache_write; }
+  bool told_failure() const { return told_failure_; }
   const std::string& model() const { return completion_.model; }
 
  private:
@@ -318,6 +349,7 @@ class AnswerMeter::Reader final : private AnswerPieces {
     throw Broken{{ExchangeClass::kProtocol, reason}};
   }
   [[noreturn]] void fail(const ErrorWords& words) override {
+    told_failure_ = !broken_;
     throw Broken{{class_of(status_of(words), words),
                   "the service failed in the middle of its answer: " + words.message}};
   }
@@ -334,6 +366,7 @@ class AnswerMeter::Reader final : private AnswerPieces {
   bool ended_ = false;
   bool complete_ = false;
   bool unreadable_ = false;
+  bool told_failure_ = false;
   std::optional<Verdict> broken_;
 };
 
@@ -407,8 +440,11 @@ Verdict AnswerMeter::Reader::verdict(bool whole) {
 Usage AnswerMeter::Reader::usage(std::int64_t prompt_estimate) const {
   const TokenCounts& counts = completion_.counts;
   Usage usage;
-  // An answer that is none took nothing.
-  if (broken_ && text_bytes_ == 0 && !counts.prompt) return usage;
+  // Of an answer that is none nothing is known.
+  if (broken_ && text_bytes_ == 0 && !counts.prompt) {
+    usage.estimated = true;
+    return usage;
+  }
   const std::int64_t prompt = counts.prompt.value_or(0);
   const std::int64_t told = counts.completion.value_or(0);
   const std::int64_t texts = estimate_tokens(text_bytes_);
@@ -441,6 +477,12 @@ Verdict AnswerMeter::verdict(bool whole) {
 }
 Usage AnswerMeter::usage(std::int64_t prompt_estimate) const {
   return reader_->usage(prompt_estimate);
+}
+std::int64_t AnswerMeter::hour_cache_tokens() const {
+  return reader_->hour_cache_tokens();
+}
+bool AnswerMeter::told_failure() const {
+  return reader_->told_failure();
 }
 const std::string& AnswerMeter::model() const {
   return reader_->model();

@@ -44,18 +44,25 @@ Verdict judge(const net::TransportError& failure);
 /// What of a request is counted.
 struct MeteredRequest {
   std::string model;
-  std::optional<std::int64_t> token_limit;  ///< of the answer, by the largest of its names
-  std::int64_t choices = 1;                 ///< answers asked for: Chat Completions' `n`
+  /// Of the answer, by the API's own name for it; by the largest, where it has two.
+  std::optional<std::int64_t> token_limit;
+  std::int64_t choices = 1;  ///< answers asked for: Chat Completions' `n`
   bool stream = false;
   bool asks_usage = false;  ///< of a stream: it comes with the stream, or was asked for
   /// It names what the model will read and what is not in it: files, images on the web, a
   /// conversation kept at the service.
   bool refers_outside = false;
+  bool caches_for_an_hour = false;  ///< Anthropic's, which is dearer than for five minutes
+  /// What it wants that has no known price: a tier that is dearer, or an answer that comes later,
+  /// past us. Else empty.
+  std::string unpriced;
   /// Why it cannot be counted: no JSON object, no model, a member of the above that stands twice,
   /// of which a service may take the other one. Else empty.
   std::string defect;
 };
-MeteredRequest read_metered_request(ModelApi api, std::string_view body);
+/// `deployment`: the model that the address names; empty: none.
+MeteredRequest read_metered_request(ModelApi api, std::string_view body,
+                                    std::string_view deployment = {});
 
 /// The body of a Chat Completions request, asking for the usage of its stream; all else of it as
 /// it was, byte for byte. `body` was read before, and has no defect.
@@ -102,6 +109,10 @@ class AnswerMeter {
   /// By the service's own counts; what it left out or did not come to tell is estimated, from
   /// `prompt_estimate` and the texts that came, and marked so. After verdict().
   Usage usage(std::int64_t prompt_estimate) const;
+  /// Of usage().cache_write_tokens: those that are kept for an hour.
+  std::int64_t hour_cache_tokens() const;
+  /// The service itself said, in the middle of a stream, that it failed: it does nothing more.
+  bool told_failure() const;
   /// That answered; empty: it did not say.
   const std::string& model() const;
 

@@ -43,6 +43,26 @@ std::map<std::string, Upstream, std::less<>> read_providers(
   return read;
 }
 
+std::shared_ptr<const HiddenKeys> keys_of(const std::vector<ModelProvider>& providers) {
+  std::vector<const Secret*> keys;
+  for (const ModelProvider& provider : providers) keys.push_back(&provider.api_key);
+  return std::make_shared<const HiddenKeys>(keys);
+}
+
+bool is_encoded(const net::Headers& headers) {
+  return std::any_of(headers.begin(), headers.end(), [](const auto& header) {
+    return iequals(header.first, "Content-Encoding") && !iequals(trim(header.second), "identity");
+  });
+}
+
+// Of a client that takes us for a proxy of its own, and names the host, too.
+std::string_view origin_form(std::string_view target) {
+  if (target.starts_with('/')) return target;
+  const std::size_t host = target.find("://");
+  const std::size_t path = host == std::string_view::npos ? host : target.find('/', host + 3);
+  return path == std::string_view::npos ? "/" : target.substr(path);
+}
+
 net::HttpServerOptions with_unknown_path(net::HttpServerOptions options) {
   options.unknown_path =
       "no such path; there are POST /v1/chat/completions, /v1/responses, /v1/messages and "
@@ -55,6 +75,7 @@ net::HttpServerOptions with_unknown_path(net::HttpServerOptions options) {
 struct MeteringProxy::State {
   explicit State(MeteringProxyOptions given)
       : providers(read_providers(given.providers)),
+        keys(keys_of(given.providers)),
         service(given),
         server(with_unknown_path(given.server)),
         passages("the proxy", limits::kProxyExchanges, limits::kProxyExchanges) {
@@ -62,6 +83,7 @@ struct MeteringProxy::State {
   }
 
   const std::map<std::string, Upstream, std::less<>> providers;
+  const std::shared_ptr<const HiddenKeys> keys;
   ExchangeService service;
   std::mutex mutex;
   bool stopped = false;                                                // guarded by mutex
@@ -149,7 +171,7 @@ net::Response MeteringProxy::State::take(const Door& door, const net::Request& r
     return refuse(api, {401, "this is the proxy of a supervised run: use the key that it gave",
                         "invalid_api_key"});
   }
-  if (!iequals(request.headers.get_or("Content-Encoding", "identity"), "identity")) {
+  if (is_encoded(request.headers)) {
     return refuse(api, {415, "the proxy reads no compressed requests", "unsupported_encoding"});
   }
   const auto* provider = provider_of(api, door.provider);
@@ -157,16 +179,16 @@ net::Response MeteringProxy::State::take(const Door& door, const net::Request& r
     return refuse(api, {404, "no provider is meant; ask below one of " + provider_names(),
                         "unknown_provider"});
   }
-  std::string_view target = request.target;
+  std::string_view target = origin_form(request.target);
   if (!door.provider.empty()) target.remove_prefix(door.provider.size() + 1);
   const Upstream& upstream = provider->second;
   const auto question = std::make_shared<const ExchangeService::Question>(
       ExchangeService::Question{provider->first, &upstream, request.path,
                                 upstream_request(api, request, target, upstream), run});
-  return passages.begin(
-      std::make_shared<Passage>(api), [this, metered = door.metered, question](Passage& passage) {
-        metered ? service.exchange(passage, *question) : service.pass_on(passage, *question);
-      });
+  return passages.begin(std::make_shared<Passage>(api, keys), [this, metered = door.metered,
+                                                               question](Passage& passage) {
+    metered ? service.exchange(passage, *question) : service.pass_on(passage, *question);
+  });
 }
 
 void MeteringProxy::State::stop() {

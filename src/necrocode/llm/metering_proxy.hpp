@@ -1,6 +1,7 @@
 // MeteringProxy: a model service's front for programs that we do not control. A program gets a
 // loopback address and a dummy key of its run; the real key is added on the way out, and what goes
-// through is counted, capped and classed. Requests and answers themselves go through unchanged.
+// through is counted, capped and classed. Requests and answers themselves go through unchanged, but
+// for a key that a service tells: the program gets "***".
 #pragma once
 
 #include <chrono>

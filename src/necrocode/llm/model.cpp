@@ -3,20 +3,23 @@
 namespace necrocode::llm {
 
 Usage& Usage::operator+=(const Usage& other) {
-  if (other.empty()) return *this;
-  if (empty()) return *this = other;
-  prompt_tokens += other.prompt_tokens;
-  completion_tokens += other.completion_tokens;
-  total_tokens += other.total_tokens;
-  cached_tokens += other.cached_tokens;
-  cache_write_tokens += other.cache_write_tokens;
-  reasoning_tokens += other.reasoning_tokens;
-  estimated = estimated || other.estimated;
-  if (cost_usd && other.cost_usd) {
-    *cost_usd += *other.cost_usd;
-  } else {
-    cost_usd.reset();
+  const bool any_estimated = estimated || other.estimated;
+  if (empty() && !other.empty()) {
+    *this = other;
+  } else if (!other.empty()) {
+    prompt_tokens += other.prompt_tokens;
+    completion_tokens += other.completion_tokens;
+    total_tokens += other.total_tokens;
+    cached_tokens += other.cached_tokens;
+    cache_write_tokens += other.cache_write_tokens;
+    reasoning_tokens += other.reasoning_tokens;
+    if (cost_usd && other.cost_usd) {
+      *cost_usd += *other.cost_usd;
+    } else {
+      cost_usd.reset();
+    }
   }
+  estimated = any_estimated;
   return *this;
 }
 

@@ -55,23 +55,18 @@ net::Headers upstream_headers(ModelApi api, const net::Headers& given, const Ups
   return headers;
 }
 
-net::Headers downstream_headers(const net::Headers& given) {
-  net::Headers headers;
-  for (const auto& [name, value] : given) {
-    if (is_of_the_connection(name)) continue;
-    // Our server has ids of its own; the service's operators ask for theirs.
-    headers.add(iequals(name, "X-Request-Id") ? "X-Upstream-Request-Id" : name, value);
-  }
-  return headers;
-}
-
 // Anthropic's endpoints are given without the version, as its own clients take them.
 std::string upstream_url(ModelApi api, const net::Url& endpoint, std::string_view target) {
   constexpr std::string_view kVersion = "/v1";
   std::string path = endpoint.path;
   while (path.ends_with('/')) path.pop_back();
+  if (target.starts_with("/openai/")) {  // Azure's: where the endpoint's own begins, or its version
+    path += '/';
+    path.erase(std::min(path.find("/openai/"), path.size() - 1));
+    if (path.ends_with(kVersion)) path.erase(path.size() - kVersion.size());
+  }
   if (path.empty() || target.starts_with("/openai/")) {
-    return endpoint.origin() + std::string(target);
+    return endpoint.origin() + path + std::string(target);
   }
   while (target.starts_with("/v1/")) target.remove_prefix(kVersion.size());
   if (api == ModelApi::kMessages && !path.ends_with(kVersion)) path += kVersion;
@@ -123,6 +118,23 @@ net::HttpRequest upstream_request(ModelApi api, const net::Request& request,
 
 // ---- one exchange ----
 
+Passage::Passage(ModelApi of, std::shared_ptr<const HiddenKeys> hidden)
+    : api(of),
+      hidden_(hidden ? std::move(hidden)
+                     : std::make_shared<const HiddenKeys>(std::vector<const Secret*>())),
+      filter_(hidden_) {}
+
+net::Headers Passage::downstream_headers(const net::Headers& given) const {
+  net::Headers headers;
+  for (const auto& [name, value] : given) {
+    if (is_of_the_connection(name)) continue;
+    // Our server has ids of its own; the service's operators ask for theirs.
+    const bool is_id = iequals(name, "X-Request-Id");
+    headers.add(is_id ? "X-Upstream-Request-Id" : hidden_->hide(name), hidden_->hide(value));
+  }
+  return headers;
+}
+
 void Passage::abandon() {
   stop_.request_stop();
   relay_.abandon();
@@ -151,10 +163,7 @@ Passed Passage::send(net::HttpClient& http, net::HttpRequest request, const Look
     if (on_head) on_head(head);
     if (!begin(head)) abandon();
   };
-  request.on_body = [&](std::string_view piece) {
-    const std::string_view rest = look(piece);
-    return rest.empty() ? !abandoned() : relay_.push(rest);
-  };
+  request.on_body = [&](std::string_view piece) { return push(look(piece)); };
   CallContext context;
   context.stop = stop_token();
   for (;;) {
@@ -170,13 +179,21 @@ Passed Passage::send(net::HttpClient& http, net::HttpRequest request, const Look
   }
 }
 
+bool Passage::push(std::string_view bytes) {
+  const std::string shown = filter_.take(bytes);
+  return shown.empty() ? !abandoned() : relay_.push(shown);
+}
+
 void Passage::end(Passed passed, const std::function<net::Response()>& instead) {
-  if (passed.begun) return passed.failure ? relay_.fail() : relay_.finish();
+  if (passed.begun) {
+    if (const std::string rest = filter_.finish(); !rest.empty()) relay_.push(rest);
+    return passed.failure ? relay_.fail() : relay_.finish();
+  }
   if (passed.failure) return answer(instead());
   net::Response response;
   response.status = passed.answer.status;
   response.headers = downstream_headers(passed.answer.headers);
-  response.body = std::move(passed.answer.body);
+  response.body = hidden_->hide(passed.answer.body);
   answer(std::move(response));
 }
 

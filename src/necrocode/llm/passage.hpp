@@ -13,6 +13,7 @@
 
 #include "necrocode/base/call_context.hpp"
 #include "necrocode/base/secret.hpp"
+#include "necrocode/llm/key_filter.hpp"
 #include "necrocode/llm/relay.hpp"
 #include "necrocode/llm/replay_dialects.hpp"
 #include "necrocode/net/handler_pool.hpp"
@@ -34,8 +35,9 @@ Upstream make_upstream(const std::string& endpoint, const Secret& api_key, std::
 void each_key(const net::Headers& headers, const std::function<void(std::string_view)>& take);
 
 /// `request` as it goes to `upstream`, `target` of it below the endpoint: its path without /v1, or,
-/// when it begins with /openai/ (Azure), on the endpoint's host. Left out are what belongs to a
-/// connection, the client's key, and Accept-Encoding, so that answers come as text.
+/// when it begins with /openai/ (Azure), in place of the endpoint's own /openai/… or /v1. Left out
+/// are what belongs to a connection, the client's key, and Accept-Encoding, so that answers come as
+/// text.
 net::HttpRequest upstream_request(ModelApi api, const net::Request& request,
                                   std::string_view target, const Upstream& upstream);
 
@@ -52,7 +54,8 @@ class Passage {
   /// What of a piece of a 2xx answer goes on to the client.
   using Look = std::function<std::string_view(std::string_view piece)>;
 
-  explicit Passage(ModelApi of) : api(of) {}
+  /// `hidden`: keys that the service may have told, and the client must not learn; null: none.
+  explicit Passage(ModelApi of, std::shared_ptr<const HiddenKeys> hidden = nullptr);
   const ModelApi api;
 
   /// The client is gone, or the server stops.
@@ -65,8 +68,8 @@ class Passage {
   /// replaced once.
   Passed send(net::HttpClient& http, net::HttpRequest request, const Look& look,
               const std::function<void(const net::HttpResponse& head)>& on_head = {});
-  /// More of an answer that has begun.
-  void push(std::string_view bytes) { relay_.push(bytes); }
+  /// More of an answer that has begun. False when nobody takes it any more.
+  bool push(std::string_view bytes);
   /// The client gets the end of what was sent: the answer itself when none has begun, a closed
   /// connection for one that broke off, or `instead` for one that did not come.
   void end(Passed passed, const std::function<net::Response()>& instead);
@@ -76,10 +79,13 @@ class Passage {
  private:
   friend class Passages;
   bool begin(const net::HttpResponse& head);
+  net::Headers downstream_headers(const net::Headers& given) const;
 
   std::weak_ptr<Passage> self_;
   std::stop_source stop_;
   Relay relay_;
+  const std::shared_ptr<const HiddenKeys> hidden_;
+  KeyFilter filter_;
   std::shared_ptr<net::Parked> parked_;
 };
 

@@ -98,25 +98,31 @@ const Price* PriceTable::find(std::string_view model) const {
   }
 }
 
-std::optional<double> PriceTable::cost(std::string_view model, const Usage& usage) const {
+std::optional<double> PriceTable::cost(std::string_view model, const Usage& usage,
+                                       std::int64_t hour_cache_tokens) const {
   const Price* price = find(model);
   if (!price) return std::nullopt;
   // The parts are the service's figures: together never more than the whole, none below nothing.
   const auto prompt = std::max<std::int64_t>(usage.prompt_tokens, 0);
   const auto cached = std::clamp<std::int64_t>(usage.cached_tokens, 0, prompt);
   const auto written = std::clamp<std::int64_t>(usage.cache_write_tokens, 0, prompt - cached);
+  const auto for_an_hour = std::clamp<std::int64_t>(hour_cache_tokens, 0, written);
   const auto completion = std::max<std::int64_t>(usage.completion_tokens, 0);
   return static_cast<double>(prompt - cached - written) * per_token(price->input) +
          static_cast<double>(cached) * per_token(price->cached_input) +
-         static_cast<double>(written) * per_token(price->cache_write) +
+         (static_cast<double>(written - for_an_hour) +
+          static_cast<double>(for_an_hour) * kHourCacheTimes) *
+             per_token(price->cache_write) +
          static_cast<double>(completion) * per_token(price->output);
 }
 
 std::optional<double> PriceTable::worst_case(std::string_view model, std::int64_t prompt_tokens,
-                                             std::int64_t answer_tokens) const {
+                                             std::int64_t answer_tokens,
+                                             bool caches_for_an_hour) const {
   const Price* price = find(model);
   if (!price) return std::nullopt;
-  const double dearest = std::max({price->input, price->cached_input, price->cache_write});
+  const double written = price->cache_write * (caches_for_an_hour ? kHourCacheTimes : 1);
+  const double dearest = std::max({price->input, price->cached_input, written});
   const auto tokens = [](std::int64_t count) {
     return static_cast<double>(std::max<std::int64_t>(count, 0));
   };

@@ -12,12 +12,15 @@
 
 namespace necrocode::llm {
 
+/// Anthropic's: twice the price of input, where a write for five minutes is 1.25 times that.
+inline constexpr double kHourCacheTimes = 1.6;
+
 /// US dollars per million tokens.
 struct Price {
   double input = 0;
   double output = 0;        ///< reasoning included
   double cached_input = 0;  ///< read from the provider's cache; input's, where the table has none
-  double cache_write = 0;   ///< the same
+  double cache_write = 0;   ///< the same; for an hour it is kHourCacheTimes as much
   /// Of one answer, at most: what a request without a limit of its own may take.
   std::int64_t max_output_tokens = 128'000;
 };
@@ -38,12 +41,15 @@ class PriceTable {
   /// models/…). Any other ending makes another model: gpt-4o-mini is not gpt-4o, nor is a variant
   /// after a colon (:free, :online). nullptr when there is none; points into the table.
   const Price* find(std::string_view model) const;
-  /// US dollars for what an answer took; nothing when there is no price.
-  std::optional<double> cost(std::string_view model, const Usage& usage) const;
+  /// US dollars for what an answer took; nothing when there is no price. `hour_cache_tokens`: of
+  /// those written to a cache.
+  std::optional<double> cost(std::string_view model, const Usage& usage,
+                             std::int64_t hour_cache_tokens = 0) const;
   /// US dollars for at most so many tokens, the prompt's at their dearest: written to the cache,
-  /// say.
+  /// say; for an hour, where it `caches_for_an_hour`.
   std::optional<double> worst_case(std::string_view model, std::int64_t prompt_tokens,
-                                   std::int64_t answer_tokens) const;
+                                   std::int64_t answer_tokens,
+                                   bool caches_for_an_hour = false) const;
   bool empty() const { return prices_.empty(); }
 
  private:

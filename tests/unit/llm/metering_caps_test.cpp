@@ -108,6 +108,168 @@ TEST_F(MeteringCaps, WhatIsElsewhereThenAWholeContextIsReserved) {
   EXPECT_EQ(post("/v1/responses", R"({"model":"gpt-4","max_output_tokens":1})").status, 200);
 }
 
+TEST_F(MeteringCaps, WhatHasNoPriceThenRefusedUnderACapOnly) {
+  const auto model = service(1, 1);
+  options_.prices = prices();
+  start(model->url("/v1"));
+  const std::string body = R"({"model":"gpt-4","max_output_tokens":1,"background":true})";
+  EXPECT_EQ(post("/v1/responses", body).status, 200);
+  run_options_.caps.run_usd = 1;
+  open();
+  const net::HttpResponse refused = post("/v1/responses", body);
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(Json::parse(refused.body)["error"]["code"], Json("unpriced_request"));
+  EXPECT_EQ(refused.headers.get_or("x-should-retry", ""), "false");
+  EXPECT_EQ(run_->so_far().failure->how, ExchangeClass::kCap);
+  EXPECT_EQ(model->requests().size(), 1u);
+}
+
+TEST_F(MeteringCaps, AnotherApisLimitThenNone) {
+  const auto model = service(1, 1);
+  options_.prices = prices(1'000'000);  // two dollars
+  run_options_.caps.run_usd = 1;
+  start(model->url("/v1"));
+  EXPECT_EQ(post("/v1/responses", R"({"model":"gpt-4","max_tokens":1})").status, 402);
+  EXPECT_EQ(post("/v1/responses", R"({"model":"gpt-4","max_output_tokens":1})").status, 200);
+}
+
+TEST_F(MeteringCaps, DeploymentThenThePriceOfTheDearerName) {
+  const auto model = service(1, 1);
+  const auto dollars = [](int input) { return Json::object({{"input", input}, {"output", 1}}); };
+  options_.prices = std::make_shared<const PriceTable>(
+      Json::object({{"cheap", dollars(1)}, {"dear", dollars(1'000)}}));
+  run_options_.caps.run_usd = 0.1;  // a prompt's thousand tokens are a dollar, or a tenth of a cent
+  start(model->url("/base/v1"));
+  const auto asked = [&](const std::string& deployment, const std::string& name) {
+    return post("/openai/deployments/" + deployment + "/chat/completions", limited(1, name)).status;
+  };
+  EXPECT_EQ(asked("cheap", "cheap"), 200);
+  EXPECT_EQ(model->requests().back().target, "/base/openai/deployments/cheap/chat/completions");
+  EXPECT_EQ(asked("dear", "cheap"), 402);
+  EXPECT_EQ(asked("cheap", "dear"), 402);
+  EXPECT_EQ(asked("unknown", "cheap"), 402);
+  EXPECT_EQ(model->requests().size(), 1u);
+}
+
+constexpr std::string_view kPiece = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+
+/// How a call ends of which nobody says what it did cost.
+class MeteringUnknownCost : public MeteringCaps {
+ protected:
+  /// One call has room, and a second one only if the first was cheap.
+  void begin(const std::string& endpoint) {
+    options_.prices = prices();
+    run_options_.caps.run_usd = 0.015;
+    start(endpoint);
+  }
+  void expect_reserved_for_good() {
+    const Metered metered = run_->so_far();
+    EXPECT_TRUE(metered.usage.estimated);
+    EXPECT_LT(metered.usage.cost_usd.value_or(0), 0.001);
+    EXPECT_EQ(post(kChat, limited(5'000)).status, 402);
+  }
+  /// Asks, and goes once `text` has come; empty: once the service has the request.
+  void ask_and_go(RawServer& service, const std::string& body, const std::string& text) {
+    test::RawClient client(port());
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + run_->key() +
+                "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    service.wait_for_requests(1);
+    if (!text.empty()) client.read_until(text);
+  }
+  static std::string streaming() { return Json::parse(limited(5'000)).set("stream", true).dump(); }
+};
+
+TEST_F(MeteringUnknownCost, ProgramGoesBeforeTheAnswerThenAllThatWasReserved) {
+  RawServer model([](RawConnection& connection) {
+    connection.read_request();
+    connection.wait_closed();
+  });
+  begin(model.url("/v1"));
+  ask_and_go(model, limited(5'000), "");
+  EXPECT_EQ(only_report().how, ExchangeClass::kGone);
+  expect_reserved_for_good();
+}
+
+TEST_F(MeteringUnknownCost, ServiceIsSilentThenAllThatWasReserved) {
+  RawServer model([](RawConnection& connection) {
+    connection.read_request();
+    connection.wait_closed();
+  });
+  options_.first_byte_timeout = 200ms;
+  begin(model.url("/v1"));
+  EXPECT_EQ(post(kChat, limited(5'000)).status, 504);
+  expect_reserved_for_good();
+}
+
+TEST_F(MeteringUnknownCost, ProgramGoesWithinAStreamThenAllThatWasReserved) {
+  // Also after its last word, before its usage.
+  for (const char* finish : {"null", "\"stop\""}) {
+    RawServer model([&](RawConnection& connection) {
+      connection.read_request();
+      connection.send(std::string(kStreamHead) + chunk(kPiece) +
+                      chunk(R"(data: {"choices":[{"delta":{},"finish_reason":)" +
+                            std::string(finish) + "}]}\n\n"));
+      connection.wait_closed();
+    });
+    run_.reset();
+    proxy_.reset();
+    options_ = {};
+    reports_.clear();
+    begin(model.url("/v1"));
+    ask_and_go(model, streaming(), "finish_reason");
+    model.wait_for_ended(1);
+    only_report();
+    expect_reserved_for_good();
+  }
+}
+
+TEST_F(MeteringUnknownCost, StreamHasToldItsUsageThenThat) {
+  RawServer model([](RawConnection& connection) {
+    connection.read_request();
+    connection.send(std::string(kStreamHead) + chunk(kPiece) +
+                    chunk("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],"
+                          "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n"));
+    if (connection.index() == 0) connection.wait_closed();
+  });
+  begin(model.url("/v1"));
+  ask_and_go(model, streaming(), "usage");
+  EXPECT_FALSE(only_report().usage.estimated);
+  get(kChat, streaming());
+  EXPECT_EQ(model.requests().size(), 2u);
+}
+
+TEST_F(MeteringUnknownCost, AnswerWithoutACountThenAllThatWasReserved) {
+  RawServer model([](RawConnection& connection) {
+    while (connection.read_request()) connection.send(http(R"({"id":"r","status":"queued"})"));
+  });
+  begin(model.url("/v1"));
+  EXPECT_EQ(post("/v1/responses", R"({"model":"gpt-4","max_output_tokens":5000})").status, 200);
+  EXPECT_TRUE(only_report().usage.estimated);
+  expect_reserved_for_good();
+}
+
+TEST_F(MeteringUnknownCost, AnsweredByAModelWithoutAPriceThenAllThatWasReserved) {
+  RawServer model([](RawConnection& connection) {
+    while (connection.read_request()) connection.send(http(chat_answer(1, 1, "gpt-9")));
+  });
+  begin(model.url("/v1"));
+  EXPECT_EQ(post(kChat, limited(5'000)).status, 200);
+  EXPECT_FALSE(only_report().usage.estimated);
+  EXPECT_EQ(post(kChat, limited(5'000)).status, 402);
+}
+
+TEST_F(MeteringUnknownCost, ServiceSaysThatItFailedThenNoMoreThanWhatCame) {
+  RawServer model([](RawConnection& connection) {
+    connection.read_request();
+    connection.send(
+        std::string(kStreamHead) +
+        chunk("data: {\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}\n\n") +
+        chunk(""));
+  });
+  begin(model.url("/v1"));
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(get(kChat, streaming()).status, 200);
+}
+
 TEST_F(MeteringCaps, LongConversationThenWhatWasCountedIsNotCountedByBytesAgain) {
   const auto model = service(10'000, 1);
   options_.prices = prices();

@@ -259,6 +259,31 @@ TEST_F(MeteringProxyTest, PathsThenTheirProviders) {
       415);
 }
 
+TEST_F(MeteringProxyTest, TargetWithAHostThenOnlyItsPathGoesOn) {
+  RawServer service([](RawConnection& connection) {
+    while (connection.read_request()) connection.send(http(chat_answer(1, 1)));
+  });
+  start(service.url("/v1"));
+  for (const char* prefix : {"", "/openai"}) {
+    test::RawClient client(port());
+    const std::string body = ask(kChat, "x");
+    const test::RawAnswer answer = client.call(
+        "POST http://a.example:1" + std::string(prefix) + "/v1/chat/completions?a=b HTTP/1.1\r\n" +
+        "Host: a.example\r\napi-key: " + run_->key() +
+        "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    EXPECT_EQ(answer.status, 200);
+    EXPECT_EQ(service.requests().back().target, "/v1/chat/completions?a=b");
+  }
+}
+
+TEST_F(MeteringProxyTest, AnyEncodingOfTheBodyThenRefused) {
+  start("http://127.0.0.1:1/v1");
+  net::Headers headers = bearer();
+  headers.add("Content-Encoding", "identity");
+  headers.add("Content-Encoding", "gzip");
+  EXPECT_EQ(test::send("POST", url(kChat), "x", headers).status, 415);
+}
+
 TEST_F(MeteringProxyTest, WrongOptionsThenRefused) {
   const auto make = [](std::vector<std::pair<std::string, std::string>> providers) {
     MeteringProxyOptions options;

@@ -35,6 +35,16 @@ TEST(MeteredRequest, EachDialectThenWhatCounts) {
   EXPECT_TRUE(responses.asks_usage);
   EXPECT_EQ(read_metered_request(ModelApi::kMessages, R"({"model":"m"})").token_limit,
             std::nullopt);
+  // Other APIs' names for it limit nothing.
+  for (const auto& [api, limit] : std::vector<std::pair<ModelApi, const char*>>{
+           {ModelApi::kChat, "max_output_tokens"},
+           {ModelApi::kResponses, "max_tokens"},
+           {ModelApi::kResponses, "max_completion_tokens"},
+           {ModelApi::kMessages, "max_completion_tokens"},
+           {ModelApi::kMessages, "max_output_tokens"}}) {
+    const std::string body = std::string(R"({"model":"m",")") + limit + R"(":1})";
+    EXPECT_EQ(read_metered_request(api, body).token_limit, std::nullopt) << limit;
+  }
   // What is no count is as much as there can be.
   EXPECT_GT(read_metered_request(ModelApi::kChat, R"({"model":"m","max_tokens":-1})").token_limit,
             1'000'000);
@@ -66,6 +76,35 @@ TEST(MeteredRequest, WhatIsElsewhereThenSeen) {
   EXPECT_FALSE(
       refers(R"("messages":[{"content":[{"image_url":{"url":"data:image/png;base64,"}}]}])"));
   EXPECT_FALSE(refers(R"("tools":[{"parameters":{"properties":{"url":{"type":"string"}}}}])"));
+}
+
+TEST(MeteredRequest, WhatHasNoPriceThenSaid) {
+  const auto unpriced = [](ModelApi api, const std::string& members) {
+    return read_metered_request(api, R"({"model":"m",)" + members + "}").unpriced;
+  };
+  EXPECT_THAT(unpriced(ModelApi::kResponses, R"("background":true)"), HasSubstr("background"));
+  for (const char* members :
+       {R"("service_tier":"priority")", R"("service_tier":1)", R"("speed":"fast")",
+        R"("service_tier":"priority","service_tier":"auto")", R"("inference_geo":"us")"}) {
+    EXPECT_THAT(unpriced(ModelApi::kMessages, members), HasSubstr("changes the price")) << members;
+  }
+  EXPECT_EQ(
+      unpriced(ModelApi::kResponses, R"("background":false,"service_tier":"flex","speed":null)"),
+      "");
+}
+
+TEST(MeteredRequest, AddressNamesADeploymentThenItIsTheModelWhereTheBodyNamesNone) {
+  EXPECT_EQ(read_metered_request(ModelApi::kChat, "{}", "d").model, "d");
+  EXPECT_EQ(read_metered_request(ModelApi::kChat, "{}", "d").defect, "");
+  EXPECT_EQ(read_metered_request(ModelApi::kChat, R"({"model":"m"})", "d").model, "m");
+}
+
+TEST(MeteredRequest, CacheForAnHourThenSeen) {
+  const std::string before = R"({"model":"m","system":[{"cache_control":{"type":"ephemeral")";
+  EXPECT_TRUE(
+      read_metered_request(ModelApi::kMessages, before + R"(,"ttl":"1h"}}]})").caches_for_an_hour);
+  EXPECT_FALSE(
+      read_metered_request(ModelApi::kMessages, before + R"(,"ttl":"5m"}}]})").caches_for_an_hour);
 }
 
 TEST(WithUsageAsked, AllElseThenByteForByte) {

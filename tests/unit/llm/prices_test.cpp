@@ -185,5 +185,18 @@ TEST(PriceTable, WorstCaseThenTheDearestPromptAndTheLongestAnswer) {
   EXPECT_EQ(table.worst_case("m", 0, -5), 0.0);
 }
 
+TEST(PriceTable, WrittenToACacheForAnHourThenDearer) {
+  const PriceTable table(
+      Json::parse(R"({"m":{"input":4,"output":20,"cached_input":0.4,"cache_write":5}})"));
+  Usage usage;
+  usage.prompt_tokens = 3'000'000;
+  usage.cache_write_tokens = 2'000'000;
+  EXPECT_DOUBLE_EQ(*table.cost("m", usage), 4 + 2 * 5);
+  EXPECT_DOUBLE_EQ(*table.cost("m", usage, 1'000'000), 4 + 5 + 8);
+  EXPECT_DOUBLE_EQ(*table.cost("m", usage, 9'000'000), 4 + 2 * 8);  // no more than were written
+  EXPECT_DOUBLE_EQ(*table.worst_case("m", 1'000'000, 0), 5);
+  EXPECT_DOUBLE_EQ(*table.worst_case("m", 1'000'000, 0, true), 8);
+}
+
 }  // namespace
 }  // namespace necrocode::llm

@@ -201,7 +201,7 @@ TEST_F(RecorderTest, RequestGoesOnUnchangedWithTheRealKeyWhereTheClientPutItsOwn
   EXPECT_EQ(requests[1].target, "/base/v1/messages");
   EXPECT_EQ(requests[1].headers.get("x-api-key"), kKey);
   EXPECT_FALSE(requests[1].headers.get("Authorization"));
-  EXPECT_EQ(requests[2].target, "/openai/deployments/d/chat/completions?api-version=1");
+  EXPECT_EQ(requests[2].target, "/base/openai/deployments/d/chat/completions?api-version=1");
   EXPECT_EQ(requests[2].headers.get("api-key"), kKey);
   EXPECT_EQ(requests[3].headers.get("x-api-key"), kKey) << "where the API wants it";
   EXPECT_EQ(requests[4].target, "/base/v1/models");
