@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "necrocode/base/errors.hpp"
+#include "necrocode/net/http_client.hpp"
 
 namespace necrocode::llm {
 
@@ -47,7 +48,10 @@ net::FeedBody::Piece Relay::next() {
   piece.bytes = std::exchange(waiting_, {});
   taken_.notify_all();
   if (end_ == End::kBroken) {
-    if (piece.bytes.empty()) throw RunnerError("the answer broke off");
+    if (piece.bytes.empty()) {
+      throw net::TransportError(net::TransportFailure::kReset, net::Delivery::kResponseStarted,
+                                false, "the answer broke off");
+    }
     piece.more = true;
   }
   piece.last = end_ == End::kWhole;

@@ -158,6 +158,9 @@ void SharedPace::tell(const std::string& origin, const Turn& turn, News news) {
   transaction.commit();
 }
 
+// A later run asks anew after it: one strange hint does not close a service for a day.
+constexpr std::chrono::milliseconds kHoldMax = std::chrono::minutes{10};
+
 void SharedPace::hold(const std::string& key, std::chrono::milliseconds time) {
   const std::lock_guard lock(state_->mutex);
   state_->database
@@ -165,7 +168,7 @@ void SharedPace::hold(const std::string& key, std::chrono::milliseconds time) {
           "INSERT INTO pace(key, not_before) VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET "
           "not_before = max(not_before, excluded.not_before)")
       .bind(key)
-      .bind(now() + micros(time))
+      .bind(now() + micros(std::min(time, kHoldMax)))
       .run();
 }
 

@@ -38,7 +38,7 @@ class SharedPace {
     kNone,    ///< neither can be said: the client went first
   };
   void tell(const std::string& origin, const Turn& turn, News news);
-  /// Nobody asks under `key` before that.
+  /// Nobody asks under `key` before that, or for ten minutes if that is less.
   void hold(const std::string& key, std::chrono::milliseconds time);
   /// A request that was taken for `estimated` tokens took `actual` ones.
   void settle(const std::string& key, const RateLimits& limits, std::int64_t estimated,
