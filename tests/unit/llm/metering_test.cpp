@@ -321,6 +321,18 @@ TEST(AnswerMeter, AnthropicsCumulativeCountsThenTheLastOne) {
   EXPECT_FALSE(got.usage.estimated);
 }
 
+TEST(AnswerMeter, WrittenToACacheForAnHourThenCounted) {
+  AnswerMeter meter(ModelApi::kMessages);
+  meter.begin(head("application/json"));
+  meter.take(
+      R"({"model":"c","content":[{"type":"text","text":"x"}],"stop_reason":"end_turn","usage":)"
+      R"({"input_tokens":5,"cache_creation_input_tokens":20,"output_tokens":1,)"
+      R"("cache_creation":{"ephemeral_5m_input_tokens":8,"ephemeral_1h_input_tokens":12}}})");
+  EXPECT_EQ(meter.verdict(true).how, ExchangeClass::kOk);
+  EXPECT_EQ(meter.usage(1).cache_write_tokens, 20);
+  EXPECT_EQ(meter.hour_cache_tokens(), 12);
+}
+
 TEST(AnswerMeter, ResponsesEndHoweverThenItsUsage) {
   for (const char* status : {"completed", "incomplete", "failed"}) {
     const std::string event =
