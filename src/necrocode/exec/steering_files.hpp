@@ -28,7 +28,7 @@ class SteeringFiles {
 
  private:
   struct Kept {
-    struct stat status{};
+    struct stat status = {};
     std::optional<std::string> content;  ///< of a file, or where a link leads
     bool operator==(const Kept& other) const;
   };
