@@ -347,7 +347,8 @@ void declare_exec(Cli& cli) {
       .flag("--require-clean", arguments.require_clean,
             "refuse a work tree with changes that are not committed")
       .text("--push", arguments.push,
-            "branch to commit the change to and push, once the tests pass")
+            "new branch to commit the change to and push, once the tests pass, or where there are "
+            "none")
       .text("--out", arguments.out,
             "folder for log, diff, test report and result.json (default: a new one below runs/ "
             "of the data folder)")
