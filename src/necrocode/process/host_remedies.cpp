@@ -84,6 +84,12 @@ std::string remedy(std::string_view said, const HostFacts& facts) {
            "systemd: RestrictNamespaces=no and no SystemCallFilter= without @mount; in a pod of "
            "Kubernetes: securityContext: {seccompProfile: {type: Unconfined}, procMount: Unmasked}";
   }
+  if (said.find("namespace") != std::string_view::npos) {
+    return "no known setting of the host forbids it, so what started this process does (a filter "
+           "of "
+           "system calls, a security module); to mend it: allow unshare(2) and clone(2) with "
+           "CLONE_NEWUSER there";
+  }
   return {};
 }
 
