@@ -436,7 +436,7 @@ void ExchangeService::Call::conclude_answer(bool whole,
   // A service that is not listened to may go on, and bill it all.
   const bool is_answer = whole && verdict.how == ExchangeClass::kOk;
   const std::string& answered = meter_->model();
-  may_have_cost_all_ = (report_.usage.estimated && !is_answer && !meter_->told_failure()) ||
+  may_have_cost_all_ = (report_.usage.estimated && !is_answer && !meter_->bills_nothing_more()) ||
                        (!answered.empty() && service_.prices_->find(answered) == nullptr);
   if (report_.model.empty()) report_.model = service_.safe(meter_->model());
   conclude(std::move(verdict), answered_);

@@ -309,7 +309,7 @@ class AnswerMeter::Reader final : private AnswerPieces {
   Verdict verdict(bool whole);
   Usage usage(std::int64_t prompt_estimate) const;
   std::int64_t hour_cache_tokens() const { return completion_.counts.hour_cache_write; }
-  bool told_failure() const { return told_failure_; }
+  bool bills_nothing_more() const { return told_failure_ || foreign_; }
   const std::string& model() const { return completion_.model; }
 
  private:
@@ -367,6 +367,7 @@ class AnswerMeter::Reader final : private AnswerPieces {
   bool complete_ = false;
   bool unreadable_ = false;
   bool told_failure_ = false;
+  bool foreign_ = false;  // whole, and no JSON object
   std::optional<Verdict> broken_;
 };
 
@@ -414,6 +415,7 @@ void AnswerMeter::Reader::take_event(const net::StreamEvent& event) {
 
 void AnswerMeter::Reader::read_whole_answer() {
   const std::string body = std::exchange(whole_, {});
+  foreign_ = !trim(body).starts_with('{');
   try {
     completion_ = read_whole(dialect_, body, 200);
     complete_ = true;
@@ -481,8 +483,8 @@ Usage AnswerMeter::usage(std::int64_t prompt_estimate) const {
 std::int64_t AnswerMeter::hour_cache_tokens() const {
   return reader_->hour_cache_tokens();
 }
-bool AnswerMeter::told_failure() const {
-  return reader_->told_failure();
+bool AnswerMeter::bills_nothing_more() const {
+  return reader_->bills_nothing_more();
 }
 const std::string& AnswerMeter::model() const {
   return reader_->model();

@@ -111,8 +111,9 @@ class AnswerMeter {
   Usage usage(std::int64_t prompt_estimate) const;
   /// Of usage().cache_write_tokens: those that are kept for an hour.
   std::int64_t hour_cache_tokens() const;
-  /// The service itself said, in the middle of a stream, that it failed: it does nothing more.
-  bool told_failure() const;
+  /// The service itself said, in the middle of a stream, that it failed; or who gave the whole
+  /// answer is no model service at all (a web page).
+  bool bills_nothing_more() const;
   /// That answered; empty: it did not say.
   const std::string& model() const;
 
