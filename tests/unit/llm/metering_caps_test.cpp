@@ -238,6 +238,21 @@ TEST_F(MeteringUnknownCost, StreamHasToldItsUsageThenThat) {
   EXPECT_EQ(model.requests().size(), 2u);
 }
 
+TEST_F(MeteringUnknownCost, WebPageThenNothingSinceNoServiceAnswered) {
+  const std::string page = "<html>hi</html>";
+  RawServer model([&](RawConnection& connection) {
+    connection.read_request();
+    connection.send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n"
+        "Content-Length: " +
+        std::to_string(page.size()) + "\r\n\r\n" + page);
+  });
+  begin(model.url("/v1"));
+  for (int n = 0; n < 5; ++n) EXPECT_EQ(post(kChat, limited(5'000)).status, 200) << n;
+  EXPECT_EQ(run_->so_far().refused, 0);
+  EXPECT_EQ(run_->so_far().failure->how, ExchangeClass::kProtocol);
+}
+
 TEST_F(MeteringUnknownCost, AnswerWithoutACountThenAllThatWasReserved) {
   RawServer model([](RawConnection& connection) {
     while (connection.read_request()) connection.send(http(R"({"id":"r","status":"queued"})"));

@@ -517,12 +517,17 @@ TEST_F(MeteringProxyTest, MoreThanItsThreadsAndAsManyThatWaitThenOneMoreGets503)
   start(service.url("/v1"));
   const std::string body = ask(kChat, "x");
   std::deque<test::RawClient> clients;
-  for (std::size_t i = 0; i < 2 * limits::kProxyExchanges + 1; ++i) {
-    clients.emplace_back(port());
-    clients.back().send(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + run_->key() +
-        "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
-  }
+  const auto ask_by = [&](std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      clients.emplace_back(port());
+      clients.back().send(
+          "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nx-api-key: " + run_->key() +
+          "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    }
+  };
+  ask_by(limits::kProxyExchanges);
+  service.wait_for_requests(limits::kProxyExchanges);  // each thread has its own
+  ask_by(limits::kProxyExchanges + 1);
   const auto answered = [&] {
     return std::find_if(clients.begin(), clients.end(),
                         [](const test::RawClient& client) { return client.readable(0ms); });
@@ -531,7 +536,6 @@ TEST_F(MeteringProxyTest, MoreThanItsThreadsAndAsManyThatWaitThenOneMoreGets503)
   const test::RawAnswer answer = answered()->read_answer();
   EXPECT_EQ(answer.status, 503);
   EXPECT_EQ(answer.headers.get_or("Retry-After", ""), "1");
-  service.wait_for_requests(limits::kProxyExchanges);
   EXPECT_EQ(answered(), clients.end());
   EXPECT_EQ(run_->end().calls, static_cast<int>(limits::kProxyExchanges));
 }
