@@ -7,6 +7,7 @@
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
+#include "necrocode/exec/plain_git.hpp"
 
 namespace necrocode::exec {
 namespace {
@@ -27,19 +28,6 @@ fs::path home() {
 fs::path user_folder() {
   const char* folder = std::getenv("XDG_CONFIG_HOME");
   return folder && *folder ? fs::path(folder) / "git" : home() / ".config/git";
-}
-
-std::string in_quotes(std::string_view value) {
-  std::string text = "\"";
-  for (const char c : value) {
-    if (c == '\n') {
-      text += "\\n";
-    } else {
-      if (c == '"' || c == '\\') text += '\\';
-      text += c;
-    }
-  }
-  return text + "\"";
 }
 
 // What stands between the first and the last dot.

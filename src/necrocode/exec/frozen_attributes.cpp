@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "necrocode/base/text.hpp"
+#include "necrocode/exec/plain_git.hpp"
 
 namespace necrocode::exec {
 namespace {
@@ -56,19 +57,6 @@ std::optional<std::string> take_pattern(std::string_view& line) {
   return std::nullopt;
 }
 
-std::string quoted(std::string_view pattern) {
-  std::string text = "\"";
-  for (const char c : pattern) {
-    if (c == '\n') {
-      text += "\\n";
-    } else {
-      if (c == '"' || c == '\\') text += '\\';
-      text += c;
-    }
-  }
-  return text + "\"";
-}
-
 // `pattern` of a file in `folder`, as from the top.
 std::string from_top(const std::string& folder, const std::string& pattern) {
   if (folder.empty()) return pattern;
@@ -106,7 +94,7 @@ class Freezer {
     for (const auto& [pattern, attributes] : rules_) {
       std::string known;
       for (const std::string& attribute : attributes) write_out(attribute, 0, known);
-      if (!known.empty()) text += quoted(pattern) + known + "\n";
+      if (!known.empty()) text += in_quotes(pattern) + known + "\n";
     }
     return text;
   }

@@ -50,6 +50,19 @@ void read_loose(const PlainFolder& git_dir, const std::string& path, int depth, 
 
 }  // namespace
 
+std::string in_quotes(std::string_view value) {
+  std::string text = "\"";
+  for (const char c : value) {
+    if (c == '\n') {
+      text += "\\n";
+    } else {
+      if (c == '"' || c == '\\') text += '\\';
+      text += c;
+    }
+  }
+  return text + "\"";
+}
+
 Refs read_refs(const PlainFolder& git_dir) {
   Refs refs;
   const std::string packed_refs = git_dir.read("packed-refs", kPackedBytes).value_or("");

@@ -11,6 +11,9 @@
 
 namespace necrocode::exec {
 
+/// As a value of git's configuration, or a pattern of its attributes: in double quotes.
+std::string in_quotes(std::string_view text);
+
 /// By full name: "refs/heads/main".
 using Refs = std::map<std::string, std::string>;
 
