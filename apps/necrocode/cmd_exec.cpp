@@ -4,8 +4,8 @@
 #include <array>
 #include <cstdio>
 
-#include "allocator.hpp"
 #include "commands.hpp"
+#include "conduct.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
@@ -91,8 +91,9 @@ std::string dollars(double usd) {
 
 // On stderr: stdout is the program's own, as it would be without us.
 void show_result(const exec::ExecResult& result, const fs::path& run_dir) {
-  note("necrocode: " + std::string(result.outcome()) + " after " + human_duration(result.duration) +
-       " (exit code " + std::to_string(static_cast<int>(result.exit_code)) + ")");
+  note("necrocode: " + std::string(runner::outcome_of(result.exit_code)) + " after " +
+       human_duration(result.duration) + " (exit code " +
+       std::to_string(static_cast<int>(result.exit_code)) + ")");
   if (result.failure) note("  reason    " + result.failure->reason);
   if (result.tests) {
     for (const auto& command : result.tests->commands) {
@@ -186,7 +187,7 @@ class OneExec {
     return result;
   }
 
-  const fs::path& run_dir() const { return options_.run_dir; }
+  void show(const exec::ExecResult& result) const { show_result(result, options_.run_dir); }
 
  private:
   void read_arguments() {
@@ -291,26 +292,9 @@ class OneExec {
 };
 
 int exec_program(const ExecArguments& arguments) {
-  StopOnSignal signals;
-  keep_no_freed_memory();
   RunOutput output;
   OneExec one(arguments, output);
-  exec::ExecResult result;
-  bool began = true;
-  try {
-    result = one.execute(signals.context());
-  } catch (const std::exception& error) {
-    began = false;
-    result = one.fail_early(error);
-  }
-  if (arguments.common.json) {
-    output.print_json_line(result.to_json());
-  } else if (began) {
-    show_result(result, one.run_dir());
-  }
-  // Else the run's own exit code says more.
-  if (result.exit_code == ExitCode::kDone) output.finish();
-  return static_cast<int>(result.exit_code);
+  return conduct(one, output, arguments.common.json);
 }
 
 }  // namespace

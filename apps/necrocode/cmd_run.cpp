@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "allocator.hpp"
 #include "commands.hpp"
+#include "conduct.hpp"
 #include "necrocode/base/file.hpp"
 #include "necrocode/base/text.hpp"
 #include "necrocode/base/time_format.hpp"
@@ -90,7 +90,7 @@ class OneRun {
 
   /// The result of a run that could not begin, told where it will be looked for.
   runner::RunResult fail_early(const std::exception& error);
-  const std::filesystem::path& run_dir() const { return options_.run_dir; }
+  void show(const runner::RunResult& result) const;
 
  private:
   void use_out_folder();
@@ -157,6 +157,10 @@ void show_result(RunOutput& output, const runner::RunResult& result,
   for (const auto& artifact : result.artifacts)
     print_line("artifact  " + artifact.type + "  " + artifact.uri);
   print_line("result    " + (run_dir / "result.json").string());
+}
+
+void OneRun::show(const runner::RunResult& result) const {
+  show_result(output_, result, options_.run_dir);
 }
 
 void OneRun::use_out_folder() {
@@ -279,26 +283,9 @@ runner::RunResult OneRun::fail_early(const std::exception& error) {
 }
 
 int run(const RunArguments& arguments) {
-  StopOnSignal signals;
-  keep_no_freed_memory();
   RunOutput output;
   OneRun one(arguments, output);
-  runner::RunResult result;
-  bool began = true;
-  try {
-    result = one.execute(signals.context());
-  } catch (const std::exception& error) {
-    began = false;
-    result = one.fail_early(error);
-  }
-  if (arguments.common.json) {
-    output.print_json_line(result.to_json());
-  } else if (began) {
-    show_result(output, result, one.run_dir());
-  }
-  // Else the run's own exit code says more.
-  if (result.exit_code == ExitCode::kDone) output.finish();
-  return static_cast<int>(result.exit_code);
+  return conduct(one, output, arguments.common.json);
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 
 #include "necrocode/base/limits.hpp"
 #include "necrocode/base/text.hpp"
-#include "necrocode/base/time_format.hpp"
 
 namespace necrocode::exec {
 namespace {
@@ -57,43 +56,12 @@ Json provider_json(const llm::Metered& provider) {
   return json;
 }
 
-Json files_json(const std::vector<git::FileChange>& files) {
-  Json list = Json::array();
-  for (const git::FileChange& file : files) {
-    list.push_back(Json::object({{"status", file.status},
-                                 {"path", file.path},
-                                 {"added", file.added},
-                                 {"removed", file.removed}}));
-  }
-  return list;
-}
-
-Json artifacts_json(const std::vector<runner::UploadedArtifact>& artifacts) {
-  Json list = Json::array();
-  for (const runner::UploadedArtifact& artifact : artifacts) {
-    list.push_back(Json::object({{"type", artifact.type},
-                                 {"name", artifact.name},
-                                 {"uri", artifact.uri},
-                                 {"size_bytes", artifact.size_bytes},
-                                 {"sha256", artifact.sha256}}));
-  }
-  return list;
-}
-
 Json commits_json(const TakenCommits& commits) {
   return Json::object({{"branch", commits.branch},
                        {"from", commits.from},
                        {"to", commits.to},
                        {"count", commits.count},
                        {"moved_aside", commits.moved_aside}});
-}
-
-Json failure_json(const runner::RunFailure& failure) {
-  return Json::object(
-      {{"phase", to_string(failure.phase)},
-       {"reason", failure.reason},
-       {"class", failure.failure_class},
-       {"retry_at", failure.retry_at ? Json(to_rfc3339(*failure.retry_at)) : Json()}});
 }
 
 // The failure class of run results (docs/registry.md) that a scheduler decides by.
@@ -123,25 +91,12 @@ Verdict verdict_of(const llm::ExchangeReport& failure) {
 
 }  // namespace
 
-std::string_view ExecResult::outcome() const {
-  switch (exit_code) {
-    case ExitCode::kDone:
-      return "done";
-    case ExitCode::kUnverified:
-      return "unverified";
-    case ExitCode::kCancelled:
-      return "cancelled";
-    default:
-      return "failed";
-  }
-}
-
 Json ExecResult::to_json() const {
   Json json =
       Json::object({{"type", "result"},
                     {"schema", 1},
                     {"success", exit_code == ExitCode::kDone},
-                    {"outcome", outcome()},
+                    {"outcome", runner::outcome_of(exit_code)},
                     {"exit_code", static_cast<int>(exit_code)},
                     {"run_id", run_id},
                     {"phase", to_string(phase)},
@@ -150,18 +105,15 @@ Json ExecResult::to_json() const {
   json.set("program", program ? program_json(*program) : Json());
   json.set("repairs", repairs);
   json.set("provider", provider_json(provider));
-  json.set("files", files_json(files));
+  json.set("files", runner::files_json(files));
   json.set("commits", commits ? commits_json(*commits) : Json());
   json.set("tests_changed", tests_changed);
   json.set("protected_restored", protected_restored);
   json.set("git_put_back", git_put_back);
   json.set("tests", tests ? tests->to_json(2 * limits::kKiB) : Json());
-  json.set("push", push ? Json::object({{"branch", push->branch},
-                                        {"commit", push->commit},
-                                        {"retries", push->retries}})
-                        : Json());
-  json.set("artifacts", artifacts_json(artifacts));
-  json.set("error", failure ? failure_json(*failure) : Json());
+  json.set("push", push ? runner::to_json(*push) : Json());
+  json.set("artifacts", runner::artifacts_json(artifacts));
+  json.set("error", failure ? runner::to_json(*failure) : Json());
   return json;
 }
 

@@ -49,8 +49,6 @@ struct ExecResult {
   std::vector<runner::UploadedArtifact> artifacts;
   std::optional<runner::RunFailure> failure;
 
-  /// "done", "failed", "cancelled", "unverified": one word for people.
-  std::string_view outcome() const;
   Json to_json() const;
 };
 

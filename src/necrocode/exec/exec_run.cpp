@@ -443,7 +443,7 @@ class ExecRun {
       uploader_.write("junit.xml", runner::to_junit_xml(*result_.tests));
       kept_.insert(kept_.end(), {"tests.json", "junit.xml"});
     }
-    log_.line("ended: " + std::string(result_.outcome()));
+    log_.line("ended: " + std::string(runner::outcome_of(result_.exit_code)));
     kept_.emplace_back("run.log");
     for (const std::string& name : kept_) {
       std::error_code error;

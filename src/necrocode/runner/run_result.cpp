@@ -28,6 +28,28 @@ std::string failure_class_of(const std::exception& error) {
   return dynamic_cast<const DependencyConflict*>(&error) ? "conflict" : "infrastructure";
 }
 
+}  // namespace
+
+std::string_view to_string(Phase phase) {
+  constexpr std::array<std::string_view, 12> kNames = {
+      "validate", "allocate", "prepare", "baseline", "implement", "test",
+      "repair",   "commit",   "push",    "upload",   "report",    "release"};
+  return kNames[static_cast<std::size_t>(phase)];
+}
+
+std::string_view outcome_of(ExitCode exit_code) {
+  switch (exit_code) {
+    case ExitCode::kDone:
+      return "done";
+    case ExitCode::kUnverified:
+      return "unverified";
+    case ExitCode::kCancelled:
+      return "cancelled";
+    default:
+      return "failed";
+  }
+}
+
 Json files_json(const std::vector<git::FileChange>& files) {
   Json list = Json::array();
   for (const git::FileChange& file : files) {
@@ -52,27 +74,23 @@ Json artifacts_json(const std::vector<UploadedArtifact>& artifacts) {
   return list;
 }
 
-}  // namespace
+Json to_json(const PushResult& push) {
+  return Json::object(
+      {{"branch", push.branch}, {"commit", push.commit}, {"retries", push.retries}});
+}
 
-std::string_view to_string(Phase phase) {
-  constexpr std::array<std::string_view, 12> kNames = {
-      "validate", "allocate", "prepare", "baseline", "implement", "test",
-      "repair",   "commit",   "push",    "upload",   "report",    "release"};
-  return kNames[static_cast<std::size_t>(phase)];
+Json to_json(const RunFailure& failure) {
+  return Json::object(
+      {{"phase", to_string(failure.phase)},
+       {"reason", failure.reason},
+       {"class", failure.failure_class},
+       {"retry_at", failure.retry_at ? Json(to_rfc3339(*failure.retry_at)) : Json()}});
 }
 
 std::string_view RunResult::outcome() const {
-  switch (exit_code) {
-    case ExitCode::kDone:
-      if (extent == RunExtent::kPlan) return "planned";
-      return extent == RunExtent::kWithoutPush ? "done, not pushed" : "done";
-    case ExitCode::kUnverified:
-      return "unverified";
-    case ExitCode::kCancelled:
-      return "cancelled";
-    default:
-      return "failed";
-  }
+  if (exit_code == ExitCode::kDone && extent == RunExtent::kPlan) return "planned";
+  if (exit_code == ExitCode::kDone && extent == RunExtent::kWithoutPush) return "done, not pushed";
+  return outcome_of(exit_code);
 }
 
 Json RunResult::to_json() const {
@@ -106,18 +124,8 @@ Json RunResult::to_json() const {
                                            {"adopted", adopted}}));
   json.set("tests", tests ? tests->to_json(2 * limits::kKiB) : Json());
   json.set("red_at_base", red_at_base);
-  json.set("push", push ? Json::object({{"branch", push->branch},
-                                        {"commit", push->commit},
-                                        {"retries", push->retries}})
-                        : Json());
-  json.set("error",
-           failure
-               ? Json::object({{"phase", to_string(failure->phase)},
-                               {"reason", failure->reason},
-                               {"class", failure->failure_class},
-                               {"retry_at",
-                                failure->retry_at ? Json(to_rfc3339(*failure->retry_at)) : Json()}})
-               : Json());
+  json.set("push", push ? runner::to_json(*push) : Json());
+  json.set("error", failure ? runner::to_json(*failure) : Json());
   if (extent == RunExtent::kWithoutPush) json.set("dry_run", true);
   if (extent == RunExtent::kPlan) json.set("plan", true);
   return json;

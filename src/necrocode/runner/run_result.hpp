@@ -84,6 +84,15 @@ struct RunResult {
   Json to_json() const;
 };
 
+// What all results have in common, those of `exec` too.
+
+/// "done", "failed", "cancelled", "unverified".
+std::string_view outcome_of(ExitCode exit_code);
+Json files_json(const std::vector<git::FileChange>& files);
+Json artifacts_json(const std::vector<UploadedArtifact>& artifacts);
+Json to_json(const PushResult& push);
+Json to_json(const RunFailure& failure);
+
 /// What an error means for a run: its exit code, class and words.
 RunFailure describe_failure(Phase phase, const std::exception& error);
 /// The result of a run that an error kept from beginning.
